@@ -1,0 +1,1 @@
+"""What a stage author sees: exchanges, components and their options."""

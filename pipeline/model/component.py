@@ -1,0 +1,293 @@
+"""
+Components: sources, middleware, sinks and stores.
+
+A component is pure to construct (no I/O, no clock, no running Trio), and an async context manager to open: what it
+acquires in `open` it releases there, and while open it is ready. The supervisor hosts each one in a task of its own,
+starts sinks before sources, and stops in reverse (architecture 1.7).
+"""
+
+from __future__ import annotations
+
+import random as _random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+import structlog
+from attrs import define, field, frozen
+
+from ..protocol.messages import Notification, Reply, Request
+from .exchange import Exchange, Relay, Service
+
+if TYPE_CHECKING:
+    from .session import Asker, Client
+
+API_VERSION = 1
+"""The version of the component contract. A component that declares another one is refused."""
+
+
+class ComponentKind(StrEnum):
+    """What a component is in the chain; also the word used in messages about it."""
+
+    SOURCE = "source"
+    MIDDLEWARE = "middleware"
+    SINK = "sink"
+    STORE = "store"
+
+
+class State(StrEnum):
+    """The life of a component, as `status` shows it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+Report = Callable[[State, str], None]
+
+
+def _new_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _ignore(_state: State, _reason: str) -> None:
+    """Nobody asked for status."""
+
+
+def _no_store(name: str) -> Store:
+    raise LookupError(f"no store named {name!r}; declare it under stores:")
+
+
+@define(eq=False, kw_only=True)
+class Context:
+    """What a component may use of its surroundings. Nothing else is global."""
+
+    id: str
+    """The component's id, unique in the gateway."""
+    path: str = ""
+    """Where it stands in the configuration, for example `pipelines.main.chain[2]`."""
+    log: Any = field(factory=structlog.get_logger)
+    """A structured logger bound to the id."""
+    random: _random.Random = field(factory=_random.Random)
+    """The only source of randomness for decisions; seeded in tests and replays."""
+    new_id: Callable[[], str] = _new_id
+    """Makes unguessable ids of 128 bits; deterministic in tests and replays."""
+    report: Report = _ignore
+    """Tell the supervisor that the component is degraded, or ready again, and why."""
+    listen: bool = True
+    """False when another server (a plain hypercorn) owns the listening sockets."""
+    stores: Callable[[str], Store] = field(default=_no_store)
+
+    def store(self, name: str) -> Store:
+        """
+        The named store. Call it in `open`, not in the constructor: stores open first.
+
+        Raises:
+            LookupError: There is no store of that name (the linter finds this before anything runs).
+        """
+        return self.stores(name)
+
+
+class Component:
+    """
+    Base of everything a configuration file can name.
+
+    Subclass `Middleware`, `Sink`, `Source` or `Store`, declare `Config` as a frozen attrs class whose fields are
+    `option()`s, and name the class with the decorator of its kind.
+    """
+
+    Config: ClassVar[type]
+    """Frozen attrs class; the only declaration of the component's options."""
+    name: ClassVar[str] = ""
+    """The key in YAML; set by the decorator."""
+    kind: ClassVar[ComponentKind]
+    api: ClassVar[int] = API_VERSION
+
+    def __init__(self, config: Any, context: Context) -> None:
+        self.config = config
+        self.context = context
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Acquire what the component needs, yield while it is ready, release. Override as needed."""
+        yield
+
+
+Level = Literal["error", "warning", "info"]
+
+
+@frozen
+class Order:
+    """A rule about a stage's place in the chain, which `check` reports and `explain` prints."""
+
+    relation: Literal["before", "after", "first"]
+    """This stage must stand before, after, or first; `first` takes no role."""
+    role: str
+    """The role the rule is about (see `Middleware.role`); empty for `first`."""
+    level: Level
+    reason: str
+    """What goes wrong otherwise, in one sentence."""
+
+
+class Middleware(Component):
+    """
+    A stage of a chain: sees an exchange on its way in and the reply on its way out.
+
+    Override `relay` only to see what flows back before the reply: it is compiled away otherwise.
+    `call_next` may be awaited at most once unless `replays` is set, never after the reply was returned, and never
+    stored.
+    """
+
+    kind = ComponentKind.MIDDLEWARE
+    role: ClassVar[str] = ""
+    """What the stage is, for order rules: `auth`, `cache`, `retry`, ...; its name when empty."""
+    order: ClassVar[tuple[Order, ...]] = ()
+    replays: ClassVar[bool] = False
+    """May await `call_next` more than once."""
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        """Handle one exchange. Raise a `GatewayError` to refuse it."""
+        return await call_next(exchange)
+
+    async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
+        """Handle one notification on its way to the client; pass it on with `await forward(exchange, n)`."""
+        await forward(exchange, notification)
+
+
+class Sink(Component):
+    """The end of a chain: where a request leaves the gateway, or is answered inside it."""
+
+    kind = ComponentKind.SINK
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """
+        Answer one exchange; relay notifications with `exchange.relay` before returning.
+
+        For NOTIFY exchanges the returned reply is ignored; return `Result()`.
+
+        Raises:
+            UpstreamFault: The upstream failed. What the upstream *answered*, errors included, is returned.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement __call__")
+
+
+class Handle(Protocol):
+    """What a source feeds: the pipeline it is connected to."""
+
+    def __call__(
+        self,
+        message: Request | Notification,
+        *,
+        client: Client,
+        emit: Callable[[Notification], Awaitable[None]],
+        ask: Asker | None = None,
+    ) -> Ticket:
+        """
+        Make an exchange of a message. Nothing happens until `ticket.run()`.
+
+        Args:
+            message: As the codec yielded it.
+            client: Who sent it.
+            emit: Writes one notification to the client, in order, before the reply.
+            ask: Puts a question to the client; None where that is impossible.
+        """
+
+
+class Ticket(Protocol):
+    """One exchange's place in the pipeline."""
+
+    exchange: Exchange
+
+    async def run(self) -> Reply | None:
+        """
+        Serve the exchange in the current task.
+
+        Returns:
+            The reply; always one, errors included, except for NOTIFY and when the client cancelled (None).
+        """
+
+    def cancel(self, reason: Literal["client", "shutdown"] = "client") -> None:
+        """Cancel the exchange from any task; the upstream is told. Harmless before `run` and after its end."""
+
+
+class Source(Component):
+    """Where exchanges are born."""
+
+    kind = ComponentKind.SOURCE
+
+    async def serve(self, handle: Handle) -> None:
+        """Accept until cancelled, or until the only client is gone. `stop_accepting` comes first when draining."""
+        raise TypeError(f"{type(self).__name__} does not implement serve")
+
+    def stop_accepting(self) -> None:
+        """Take no new connections and no new requests (answer those with `Draining`). Called once, when draining."""
+
+
+class Store(Component):
+    """
+    Bytes by key, for what must outlive an exchange, a reload or the process. Bounded.
+
+    Keys are text, namespaced by their user with the component id. Expiry is in seconds of the injected clock.
+    """
+
+    kind = ComponentKind.STORE
+
+    async def get(self, key: str) -> bytes | None:
+        """The live value of a key, or None."""
+        raise TypeError(f"{type(self).__name__} does not implement get")
+
+    async def put(self, key: str, value: bytes, *, ttl_s: float | None = None) -> None:
+        """Store a value, replacing what was there; gone after `ttl_s` seconds, or never."""
+        raise TypeError(f"{type(self).__name__} does not implement put")
+
+    async def delete(self, key: str) -> bool:
+        """Remove a key; whether it was there."""
+        raise TypeError(f"{type(self).__name__} does not implement delete")
+
+    async def keys(self, prefix: str = "") -> list[str]:
+        """The live keys that start with `prefix`, sorted."""
+        raise TypeError(f"{type(self).__name__} does not implement keys")
+
+    def size(self) -> int:
+        """How many entries it holds, expired ones that were not yet removed included; for status and the leak oracle."""
+        raise TypeError(f"{type(self).__name__} does not implement size")
+
+
+_C = TypeVar("_C", bound=type[Component])
+
+
+def _named(name: str, base: type[Component]) -> Callable[[_C], _C]:
+    def decorate(cls: _C) -> _C:
+        if not issubclass(cls, base):
+            raise TypeError(f"{cls.__name__} must be a subclass of {base.__name__}")
+        cls.name = name
+        return cls
+
+    return decorate
+
+
+def middleware(name: str) -> Callable[[_C], _C]:
+    """Name a `Middleware` class: its key in a chain."""
+    return _named(name, Middleware)
+
+
+def sink(name: str) -> Callable[[_C], _C]:
+    """Name a `Sink` class: its transport key under `sinks.<id>`."""
+    return _named(name, Sink)
+
+
+def source(name: str) -> Callable[[_C], _C]:
+    """Name a `Source` class: its transport key under `sources.<id>`."""
+    return _named(name, Source)
+
+
+def store(name: str) -> Callable[[_C], _C]:
+    """Name a `Store` class: its key under `stores.<id>`."""
+    return _named(name, Store)
+
+

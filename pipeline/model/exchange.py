@@ -1,0 +1,142 @@
+"""
+One request on its way through the gateway, from admission to its last byte.
+
+Stages see an `Exchange`. What connects it to its source and its engine is a `Link`, shared by every view and fork of
+the same exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import final
+
+import trio
+from attrs import define, evolve, field
+
+from ..protocol.mcp import ErrorCode, Kind, target_of
+from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request
+from .session import ANONYMOUS, Asker, Caller, Client
+
+Service = Callable[["Exchange"], Awaitable[Reply]]
+"""An async function from exchange to reply: a sink, or a chain around one."""
+
+Relay = Callable[["Exchange", Notification], Awaitable[None]]
+"""An async function that carries a notification one step towards the client."""
+
+
+@final
+@define(eq=False)
+class Link:
+    """What every view of one exchange shares: the way back to the client, the deadline, the count of what went out."""
+
+    emit: Callable[[Notification], Awaitable[None]]
+    """The source's end: writes a notification to the client; may block while the client reads slowly."""
+    ask: Asker | None = None
+    """The source's way to put a question to the client; None where there is none."""
+    deadline: float = float("inf")
+    """Absolute, in seconds of the Trio clock."""
+    extend: Callable[[float], None] | None = None
+    """Moves the deadline (absolute seconds); the engine's."""
+    relayed: int = 0
+    """Notifications already handed to the source."""
+    on_deliver: Callable[[Notification], None] | None = None
+    """Called before each delivery; the engine's (a deadline that progress resets)."""
+
+
+async def deliver(exchange: Exchange, notification: Notification) -> None:
+    """The last step of every relay chain: hand a notification to the source."""
+    link = exchange.link
+    if link.on_deliver is not None:
+        link.on_deliver(notification)
+    link.relayed += 1
+    await link.emit(notification)
+
+
+@final
+@define(eq=False, kw_only=True)
+class Exchange:
+    """
+    A request and what is known about it.
+
+    Rewriting goes inward only: `await call_next(exchange.with_request(new))` shows the inner chain a view; outer
+    stages keep theirs. Cancelling is not a method: sources and the engine hold the scope, stages cancel by raising.
+    """
+
+    request: Request | Notification
+    """The message; a `Notification` exactly if `kind` is NOTIFY. Replace it with `with_request`."""
+    kind: Kind
+    client: Client
+    """Who sent it, as far as protocol and transport tell."""
+    source: str = "test"
+    """Id of the source component."""
+    caller: Caller = ANONYMOUS
+    """Who sent it, as far as an auth stage established."""
+    correlation_id: str = ""
+    """One id for logs, audit and traces; set by `request_id`."""
+    attempt: int = 1
+    """1 for the first try; counts up in `fork`."""
+    marks: dict[str, object] = field(factory=dict)
+    """Scratch of stages, by stage id. A stage touches its own key only."""
+    reply_headers: dict[str, str] = field(factory=dict)
+    """Headers for the response, names in lower case, on transports that have headers."""
+    draining: trio.Event = field(factory=trio.Event)
+    """Set when the gateway wants LISTEN exchanges to finish."""
+    link: Link
+    _relay: Relay = field(default=deliver, alias="relay")
+    _muted: bool = field(default=False, init=False)
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return self.request.method
+
+    @property
+    def target(self) -> str | None:
+        """What the request is about (tool, prompt, uri, task id), or None."""
+        return target_of(self.request.method, self.request.params)
+
+    @property
+    def deadline(self) -> float:
+        """When this exchange is cancelled: absolute seconds of the Trio clock; infinite if never."""
+        return self.link.deadline
+
+    @property
+    def relayed(self) -> int:
+        """Notifications already sent to the client; after the first, a repetition can be seen."""
+        return self.link.relayed
+
+    async def relay(self, notification: Notification) -> None:
+        """
+        Send a notification to the client, through every stage that looks at the return path. May block.
+
+        Nothing happens on a fork that lost.
+        """
+        if not self._muted:
+            await self._relay(self, notification)
+
+    async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
+        """
+        Put a question to the client on this exchange's own stream and wait for the answer.
+
+        Returns:
+            The client's reply, or a -32601 error where the client cannot be asked (modern era, no stream).
+        """
+        if self.link.ask is None or self._muted:
+            return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
+        return await self.link.ask(method, params)
+
+    def with_request(self, request: Request | Notification) -> Exchange:
+        """A view of the same exchange with another request, for the inner chain."""
+        return evolve(self, request=request)
+
+    def with_relay(self, relay: Relay) -> Exchange:
+        """A view whose notifications take another way back; for chains inside chains."""
+        return evolve(self, relay=relay)
+
+    def fork(self) -> Exchange:
+        """An attempt: own marks and attempt number; caller, link and deadline shared. `mute` the one that lost."""
+        return evolve(self, attempt=self.attempt + 1, marks=dict(self.marks))
+
+    def mute(self) -> None:
+        """Drop everything this view still tries to relay or ask."""
+        self._muted = True

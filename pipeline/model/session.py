@@ -1,0 +1,115 @@
+"""
+Who is on the other side of a source, and what survives between its requests.
+
+A modern client (2026-07-28) says everything in each request; a legacy one says it once, in `initialize`, and is then
+known by its session. Both become a `Client` on the exchange. Sessions belong to the source that made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import final
+
+from attrs import Factory, define, field, frozen
+
+from ..protocol.mcp import Era
+from ..protocol.messages import EMPTY, Json, Notification, Reply
+
+
+@frozen
+class Caller:
+    """Who makes a request, as an auth stage established it."""
+
+    subject: str
+    """Unique name of the principal; `anonymous` when nobody asked."""
+    tenant: str | None = None
+    """The tenant it belongs to; None where there are no tenants."""
+    scopes: frozenset[str] = frozenset()
+    """What its credential grants."""
+    how: str = "none"
+    """How it proved itself: `none`, `api_key`, `bearer`, `mtls`."""
+
+
+ANONYMOUS = Caller("anonymous")
+"""The caller before any auth stage has spoken."""
+
+
+def _drop(_: Notification) -> None:
+    """Nobody listens."""
+
+
+@final
+@define(eq=False, kw_only=True)
+class Session:
+    """
+    One legacy client from `initialize` to its end: a `Mcp-Session-Id`, or a stdio or WebSocket connection.
+
+    A session is identity, not authentication: the source binds it to `caller` and answers 404 to anybody else.
+    Whoever keeps something per session (a child process, a subscription) asks to be told with `on_close`.
+    """
+
+    id: str
+    """Unguessable, at least 128 random bits."""
+    source: str
+    """Id of the source component that owns it."""
+    caller: Caller = ANONYMOUS
+    """The principal that opened it."""
+    last_activity: float = 0.0
+    """Trio clock seconds of its latest message."""
+    version: str | None = None
+    """The negotiated revision; None until `initialize` was answered."""
+    capabilities: Mapping[str, Json] = EMPTY
+    """The client's capabilities, as declared in `initialize`."""
+    info: Mapping[str, Json] = EMPTY
+    """The client's `clientInfo`."""
+    state: dict[str, object] = field(factory=dict)
+    """What embedded servers and stages keep for this client, by component id."""
+    notify: Callable[[Notification], None] = field(default=_drop, repr=False)
+    """Send something no request caused (a `list_changed`) to the client. Never blocks: bounded, oldest dropped."""
+    closed: bool = False
+    _on_close: list[Callable[[], None]] = field(factory=list, repr=False)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """
+        Have `callback` called once when the session ends, at once if it already has. It must not block.
+
+        Returns:
+            A function that takes the callback back; harmless after the end.
+        """
+        if self.closed:
+            callback()
+            return lambda: None
+        self._on_close.append(callback)
+        return lambda: self._on_close.remove(callback) if callback in self._on_close else None
+
+    def close(self) -> None:
+        """End the session: tell everybody who asked, latest first. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        while self._on_close:
+            self._on_close.pop()()
+
+
+Asker = Callable[[str, Mapping[str, Json]], Awaitable[Reply]]
+"""Puts a question (method, params) to the client on the stream of the request that caused it; returns its answer."""
+
+
+@frozen(kw_only=True)
+class Client:
+    """The sender of one request, as far as protocol and transport tell."""
+
+    era: Era
+    version: str | None
+    """The revision it speaks; None before a legacy handshake."""
+    capabilities: Mapping[str, Json] = EMPTY
+    """What the *client* declared: the only capabilities ever declared upstream on its behalf."""
+    info: Mapping[str, Json] = EMPTY
+    session: Session | None = None
+    """None for modern clients, and for legacy ones before `initialize`."""
+    transport: str = "memory"
+    """`http`, `stdio`, `websocket`, `memory`."""
+    address: str | None = None
+    """Remote address without port, where there is one."""
+    headers: Mapping[str, str] = Factory(dict)
+    """Request headers, names in lower case; empty where the transport has none. Never forwarded as they are."""

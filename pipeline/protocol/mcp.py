@@ -1,0 +1,167 @@
+"""
+MCP as data: versions, methods, `_meta` keys, error codes.
+
+The only module that knows MCP's names. Stages ask the method table instead of comparing strings.
+Sources: the schemas of the five published revisions, and the changelog of 2026-07-28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from attrs import frozen
+
+from .messages import Json
+
+LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+"""Revisions with an `initialize` handshake, oldest first."""
+MODERN_VERSIONS: Final = ("2026-07-28",)
+"""Stateless revisions: every request carries its version and the client's capabilities."""
+ASSUMED_VERSION: Final = "2025-03-26"
+"""What a legacy HTTP request without `MCP-Protocol-Version` speaks (2025-06-18, basic/transports)."""
+BATCH_VERSION: Final = "2025-03-26"
+"""The only revision with JSON-RPC batches."""
+
+
+class Era(StrEnum):
+    """The two families of revisions (2026-07-28, basic/versioning)."""
+
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+
+class MetaKey(StrEnum):
+    """Keys of `_meta` that the gateway reads or writes."""
+
+    VERSION = "io.modelcontextprotocol/protocolVersion"
+    CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+    CLIENT_INFO = "io.modelcontextprotocol/clientInfo"
+    SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+    LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+    SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+    PROGRESS_TOKEN = "progressToken"  # noqa: S105  # not a password
+    TRACEPARENT = "traceparent"
+    TRACESTATE = "tracestate"
+    BAGGAGE = "baggage"
+
+
+class ErrorCode(IntEnum):
+    """Error codes with a published meaning."""
+
+    PARSE_ERROR = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL_ERROR = -32603
+    RESOURCE_NOT_FOUND = -32002
+    """Up to 2025-11-25; INVALID_PARAMS since."""
+    URL_ELICITATION_REQUIRED = -32042
+    """2025-11-25 only."""
+    HEADER_MISMATCH = -32020
+    MISSING_CLIENT_CAPABILITY = -32021
+    UNSUPPORTED_PROTOCOL_VERSION = -32022
+
+
+class Kind(StrEnum):
+    """How long an exchange of a method lives, and what it counts against."""
+
+    CALL = "call"
+    """A request with one reply, soon."""
+    LISTEN = "listen"
+    """A request whose reply comes when somebody hangs up; counted apart, drained first."""
+    NOTIFY = "notify"
+    """No reply."""
+
+
+@frozen
+class Method:
+    """One row of the method table."""
+
+    name: str
+    kind: Kind = Kind.CALL
+    legacy: bool = True
+    """Exists in a revision up to 2025-11-25."""
+    modern: bool = True
+    """Exists in 2026-07-28."""
+    repeatable: bool = False
+    """Safe to send twice (reads only)."""
+    cacheable: bool = False
+    """Carries `ttlMs` and `cacheScope` since 2026-07-28 (SEP-2549)."""
+    target: str | None = None
+    """The param that names what it is about; also the value of the `Mcp-Name` header."""
+    asks: bool = False
+    """May be answered with `input_required` since 2026-07-28 (SEP-2322)."""
+
+
+_READ = {"repeatable": True}
+_LIST = {"repeatable": True, "cacheable": True}
+
+METHODS: Final[Mapping[str, Method]] = {
+    row.name: row
+    for row in (
+        Method("initialize", modern=False),
+        Method("ping", modern=False, **_READ),
+        Method("server/discover", legacy=False, **_LIST),
+        Method("tools/list", **_LIST),
+        Method("tools/call", target="name", asks=True),
+        Method("prompts/list", **_LIST),
+        Method("prompts/get", target="name", asks=True, **_READ),
+        Method("resources/list", **_LIST),
+        Method("resources/templates/list", **_LIST),
+        Method("resources/read", target="uri", asks=True, **_LIST),
+        Method("resources/subscribe", modern=False, target="uri", **_READ),
+        Method("resources/unsubscribe", modern=False, target="uri", **_READ),
+        Method("completion/complete", **_READ),
+        Method("logging/setLevel", modern=False, **_READ),
+        Method("subscriptions/listen", Kind.LISTEN, legacy=False),
+        Method("tasks/get", target="taskId", **_READ),
+        Method("tasks/result", modern=False, target="taskId", **_READ),
+        Method("tasks/list", modern=False, **_READ),
+        Method("tasks/update", legacy=False, target="taskId"),
+        Method("tasks/cancel", target="taskId"),
+        Method("notifications/initialized", Kind.NOTIFY, modern=False),
+        Method("notifications/cancelled", Kind.NOTIFY),
+        Method("notifications/progress", Kind.NOTIFY, modern=False),
+        Method("notifications/roots/list_changed", Kind.NOTIFY, modern=False),
+        Method("notifications/tasks/status", Kind.NOTIFY, modern=False),
+    )
+}
+"""What a client may send, by name."""
+
+SERVER_REQUESTS: Final = frozenset({"ping", "sampling/createMessage", "elicitation/create", "roots/list"})
+"""What a legacy server may ask its client; since 2026-07-28 only inside `input_required` results."""
+
+_UNKNOWN_CALL = Method("")
+_UNKNOWN_NOTIFY = Method("", Kind.NOTIFY)
+
+LATEST_LEGACY: Final = LEGACY_VERSIONS[-1]
+LATEST: Final = MODERN_VERSIONS[-1]
+
+
+def method_of(name: str) -> Method:
+    """The table's row for a method, or a careful default for one it does not know (relayed, never repeated)."""
+    return METHODS.get(name) or (_UNKNOWN_NOTIFY if name.startswith("notifications/") else _UNKNOWN_CALL)
+
+
+def era_of_version(version: str) -> Era | None:
+    """The era a revision belongs to, or None for one we do not speak."""
+    if version in MODERN_VERSIONS:
+        return Era.MODERN
+    return Era.LEGACY if version in LEGACY_VERSIONS else None
+
+
+def meta_of(params: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The `_meta` object of some params; empty when there is none or it is not an object."""
+    meta = params.get("_meta")
+    return meta if isinstance(meta, dict) else {}
+
+
+def target_of(method: str, params: Mapping[str, Json]) -> str | None:
+    """What a request is about: a tool's or prompt's name, a resource's uri, a task's id; None when it has no target."""
+    row = METHODS.get(method)
+    if row is None or row.target is None:
+        return None
+    value = params.get(row.target)
+    return value if isinstance(value, str) else None

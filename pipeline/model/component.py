@@ -254,7 +254,7 @@ class Store(Component):
         raise TypeError(f"{type(self).__name__} does not implement keys")
 
     def size(self) -> int:
-        """How many entries it holds, expired ones that were not yet removed included; for status and the leak oracle."""
+        """How many entries it holds, expired ones not yet removed included; for status and the leak oracle."""
         raise TypeError(f"{type(self).__name__} does not implement size")
 
 
@@ -289,5 +289,3 @@ def source(name: str) -> Callable[[_C], _C]:
 def store(name: str) -> Callable[[_C], _C]:
     """Name a `Store` class: its key under `stores.<id>`."""
     return _named(name, Store)
-
-

@@ -135,7 +135,8 @@ class Run:
         "stop", doc="What a crashed sink means: end the gateway, or reopen the sink with back-off."
     )
     error_codes: Literal["spec", "legacy"] = option(
-        "spec", doc="Numbers of the gateway's own errors: outside JSON-RPC's reserved range, or those of older gateways."
+        "spec",
+        doc="Numbers of the gateway's own errors: outside JSON-RPC's reserved range, or those of older gateways.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = option("info", doc="Least severe log lines to write.")
     log_format: Literal["auto", "json", "text"] = option(

@@ -189,7 +189,8 @@ def _import_file(reference: str, base: Path) -> ModuleType:
     if not path.is_file():
         raise RegistryError(f"plugin file {path} does not exist")
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

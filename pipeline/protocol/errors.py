@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import ClassVar, Final
 
 from .mcp import ErrorCode
-from .messages import ErrorReply, Json
+from .messages import ErrorReply, Json, RequestId
 
 
 class Blame(StrEnum):
@@ -59,6 +59,8 @@ class GatewayError(SluicewayError):
     http_status: ClassVar[int] = 500
     retryable: bool = False
     """Safe to repeat by us. Never sent to the client: what is safe for us may not be safe for it."""
+    request_id: RequestId | None = None
+    """Id of the message this is about, where it could be read and no exchange knows it; set by the codec."""
 
     def __init__(
         self, message: str, *, data: Mapping[str, Json] | None = None, retry_after_s: float | None = None

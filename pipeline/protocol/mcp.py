@@ -95,30 +95,39 @@ class Method:
     """May be answered with `input_required` since 2026-07-28 (SEP-2322)."""
 
 
-_READ = {"repeatable": True}
-_LIST = {"repeatable": True, "cacheable": True}
+def _read(
+    name: str,
+    *,
+    cacheable: bool = False,
+    asks: bool = False,
+    target: str | None = None,
+    legacy: bool = True,
+    modern: bool = True,
+) -> Method:
+    return Method(name, Kind.CALL, legacy, modern, True, cacheable, target, asks)
+
 
 METHODS: Final[Mapping[str, Method]] = {
     row.name: row
     for row in (
         Method("initialize", modern=False),
-        Method("ping", modern=False, **_READ),
-        Method("server/discover", legacy=False, **_LIST),
-        Method("tools/list", **_LIST),
+        _read("ping", modern=False),
+        _read("server/discover", legacy=False, cacheable=True),
+        _read("tools/list", cacheable=True),
         Method("tools/call", target="name", asks=True),
-        Method("prompts/list", **_LIST),
-        Method("prompts/get", target="name", asks=True, **_READ),
-        Method("resources/list", **_LIST),
-        Method("resources/templates/list", **_LIST),
-        Method("resources/read", target="uri", asks=True, **_LIST),
-        Method("resources/subscribe", modern=False, target="uri", **_READ),
-        Method("resources/unsubscribe", modern=False, target="uri", **_READ),
-        Method("completion/complete", **_READ),
-        Method("logging/setLevel", modern=False, **_READ),
+        _read("prompts/list", cacheable=True),
+        _read("prompts/get", target="name", asks=True),
+        _read("resources/list", cacheable=True),
+        _read("resources/templates/list", cacheable=True),
+        _read("resources/read", target="uri", asks=True, cacheable=True),
+        _read("resources/subscribe", modern=False, target="uri"),
+        _read("resources/unsubscribe", modern=False, target="uri"),
+        _read("completion/complete"),
+        _read("logging/setLevel", modern=False),
         Method("subscriptions/listen", Kind.LISTEN, legacy=False),
-        Method("tasks/get", target="taskId", **_READ),
-        Method("tasks/result", modern=False, target="taskId", **_READ),
-        Method("tasks/list", modern=False, **_READ),
+        _read("tasks/get", target="taskId"),
+        _read("tasks/result", modern=False, target="taskId"),
+        _read("tasks/list", modern=False),
         Method("tasks/update", legacy=False, target="taskId"),
         Method("tasks/cancel", target="taskId"),
         Method("notifications/initialized", Kind.NOTIFY, modern=False),

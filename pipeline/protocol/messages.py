@@ -14,7 +14,6 @@ from typing import Any, Final, final
 import msgspec
 from attrs import evolve, field, frozen
 
-
 Json = Any
 """Any JSON value. The one place where `Any` is allowed: the border to untyped bodies."""
 

@@ -87,7 +87,7 @@ class Registry:
 
     def load_plugin(self, reference: str, base: Path) -> ModuleType:
         """
-        Import a module (`my_company.stages`) or a file (`./stages/mask.py`, relative to `base`) and take its components.
+        Import a module (`my.stages`) or a file (`./stages/mask.py`, relative to `base`) and take its components.
 
         Raises:
             RegistryError: It cannot be found or imported, or brings a name that is taken.
@@ -99,9 +99,9 @@ class Registry:
         except Exception as error:  # a user's module may raise anything while it is imported
             raise RegistryError(f"plugin {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
         for value in list(vars(module).values()):
-            if isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__:
-                if value.name:
-                    self._add(value.kind, value.name, reference, value)
+            own = isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__
+            if own and value.name:
+                self._add(value.kind, value.name, reference, value)
         return module
 
     def _add(self, kind: ComponentKind, name: str, provider: str, cls: type[Component]) -> None:

@@ -54,12 +54,13 @@ class Questions:
         answered = self._open[request_id] = trio.Event()
         try:
             await send(Request(request_id, method, params))
-            await answered.wait()
+            try:
+                await answered.wait()
+            finally:
+                if not answered.is_set():
+                    with farewell(1):
+                        await send(Notification("notifications/cancelled", {"requestId": request_id}))
             return self._answers.pop(request_id)
-        except trio.Cancelled:
-            with farewell(1):
-                await send(Notification("notifications/cancelled", {"requestId": request_id}))
-            raise
         finally:
             del self._open[request_id]
             self._answers.pop(request_id, None)

@@ -45,6 +45,8 @@ class MetaKey(StrEnum):
     TRACEPARENT = "traceparent"
     TRACESTATE = "tracestate"
     BAGGAGE = "baggage"
+    TIMEOUT = "io.sluiceway/timeoutMs"
+    """Ours: milliseconds the sender still waits, relative, so that clocks need not agree."""
 
 
 class ErrorCode(IntEnum):

@@ -97,8 +97,11 @@ class Exchange:
 
     @property
     def deadline(self) -> float:
-        """When this exchange is cancelled: absolute seconds of the Trio clock; infinite if never."""
-        return self.link.deadline
+        """
+        When this exchange is cancelled, seen from the task that asks: absolute seconds of the Trio clock, infinite if
+        never. The engine's deadline or that of a stage around the caller, whichever is nearer.
+        """
+        return min(self.link.deadline, trio.current_effective_deadline())
 
     @property
     def relayed(self) -> int:
@@ -128,6 +131,10 @@ class Exchange:
     def with_request(self, request: Request | Notification) -> Exchange:
         """A view of the same exchange with another request, for the inner chain."""
         return evolve(self, request=request)
+
+    def with_client(self, client: Client) -> Exchange:
+        """A view of the same exchange that tells less, or more, about its client, for the inner chain."""
+        return evolve(self, client=client)
 
     def with_relay(self, relay: Relay) -> Exchange:
         """A view whose notifications take another way back; for chains inside chains."""

@@ -128,6 +128,13 @@ class Forbidden(ClientFault):
     http_status = 403
 
 
+class Misdirected(ClientFault):
+    """The request was addressed to a host that is not served here (RFC 9110 section 15.5.20)."""
+
+    reason = "misdirected"
+    http_status = 421
+
+
 class UnknownMethod(ClientFault):
     """No such method here (JSON-RPC 2.0 section 5.1; HTTP 404 since MCP 2026-07-28)."""
 
@@ -276,6 +283,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         Forbidden.reason: 40300,
         SessionNotFound.reason: 40400,
         MessageTooLarge.reason: 41300,
+        Misdirected.reason: 42100,
         RateLimited.reason: 42900,
         ConnectFailed.reason: 50200,
         UpstreamClosed.reason: 50201,
@@ -293,6 +301,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         Forbidden.reason: -32003,
         SessionNotFound.reason: -32001,
         MessageTooLarge.reason: -32600,
+        Misdirected.reason: -32600,
         RateLimited.reason: -32004,
         ConnectFailed.reason: -32002,
         UpstreamClosed.reason: -32000,

@@ -1,0 +1,397 @@
+"""
+Bytes to messages and back, without I/O.
+
+From a client everything passes the gate at every depth, and the request keeps the very bytes that were inspected.
+From an upstream only the envelope is read: bodies stay bytes until somebody looks (`Body.value`, which gates them).
+Either way a message is one line afterwards: JSON can hold line ends only between tokens, where they become spaces, so
+a body posted over HTTP cannot smuggle a second message into a stream that is framed by lines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, final
+
+import msgspec
+from attrs import frozen
+from msgspec import UNSET, Raw, UnsetType
+
+from .errors import GatewayError, InvalidMessage, ParseError, UpstreamProtocolError
+from .gate import DEFAULT_LIMITS, Limits, inspect, known_keys, parse, refuse_lookalikes, too_large
+from .mcp import METHODS, MetaKey
+from .messages import (
+    EMPTY,
+    Body,
+    ErrorReply,
+    Json,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    RequestId,
+    Response,
+    Result,
+    decode_json,
+)
+
+GREATEST_ID: Final = 2**53 - 1
+"""The greatest integer that every JSON parser reads exactly; ids lie within +- of it (MCP, basic/index)."""
+
+_ENVELOPE: Final = known_keys("jsonrpc", "id", "method", "params", "result", "error")
+_TARGETS: Final = {row.target for row in METHODS.values() if row.target is not None}
+_PARAMS: Final = known_keys(*_TARGETS, "arguments", "cursor", "_meta", "inputResponses", "requestState")
+_META: Final = known_keys(*MetaKey)
+_ENVELOPE_KEYS: Final = frozenset(_ENVELOPE.values())
+_PARAMS_KEYS: Final = frozenset(_PARAMS.values())
+_META_KEYS: Final = frozenset(_META.values())
+
+_LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
+
+
+def decode_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
+    """
+    One message from a client.
+
+    Raises:
+        ParseError: Not JSON (-32700).
+        InvalidMessage: Not one JSON-RPC message, or JSON that parsers may read differently (-32600).
+        MessageTooLarge: Over `limits.max_message_size`.
+            All carry `request_id` when the message is a request whose id could be read.
+    """
+    value = parse(data, limits)
+    try:
+        inspect(value, data, limits)
+        return _message(value, data)
+    except GatewayError as error:
+        error.request_id = _id_to_answer(value)
+        raise
+
+
+def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] | Message:
+    """
+    One message from a client that speaks 2025-03-26, or several in an array (JSON-RPC 2.0 section 6).
+
+    A batch is taken whole or not at all: one invalid element refuses it before any of it runs.
+
+    Raises:
+        ParseError: As `decode_message`.
+        InvalidMessage: As `decode_message`; also an empty batch, or more elements than `limits.max_batch`.
+        MessageTooLarge: As `decode_message`; the limit holds for the whole batch.
+    """
+    value = parse(data, limits)
+    if not isinstance(value, list):
+        return decode_message(data, limits)
+    if not 0 < len(value) <= limits.max_batch:
+        raise InvalidMessage(f"a batch holds 1 to max_batch ({limits.max_batch}) messages, not {len(value)}")
+    inspect(value, data, limits)
+    return [_message(*pair) for pair in zip(value, map(bytes, _decode_array(data)), strict=True)]
+
+
+def _message(value: Json, data: bytes) -> Message:
+    if type(value) is not dict:
+        raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
+    if not value.keys() <= _ENVELOPE_KEYS:
+        refuse_lookalikes(value, _ENVELOPE, "the message")
+    if value.get("jsonrpc") != "2.0":
+        raise InvalidMessage('the message needs "jsonrpc": "2.0"')
+    if "method" not in value:
+        return _response(value)
+    method = value["method"]
+    if type(method) is not str:
+        raise InvalidMessage("method must be a string")
+    if "result" in value or "error" in value:
+        raise InvalidMessage("a message has either a method, or a result or error, not both")
+    params = value.get("params", EMPTY)
+    if type(params) is not dict and params is not EMPTY:
+        raise InvalidMessage("params must be an object")
+    _check_params(params)
+    if "id" not in value:
+        return Notification(method, Body(params))
+    return Request(_request_id(value["id"]), method, params, one_line(data))
+
+
+def _check_params(params: Mapping[str, Json]) -> None:
+    if not params.keys() <= _PARAMS_KEYS:
+        refuse_lookalikes(params, _PARAMS, "params")
+    meta = params.get("_meta")
+    if type(meta) is dict and not meta.keys() <= _META_KEYS:
+        refuse_lookalikes(meta, _META, "params._meta")
+
+
+def _request_id(value: Json) -> RequestId:
+    kind = type(value)
+    if kind is str or (kind is int and -GREATEST_ID <= value <= GREATEST_ID):
+        return value  # type: ignore[no-any-return]  # the line above is the type check
+    raise InvalidMessage("id must be a string or an integer within +-(2**53 - 1)")
+
+
+def _response(value: Mapping[str, Json]) -> Response:
+    if ("result" in value) == ("error" in value):
+        raise InvalidMessage("a message needs a method, or else either a result or an error")
+    if "result" in value:
+        if type(value["result"]) is not dict:
+            raise InvalidMessage("result must be an object")
+        return Response(_request_id(value.get("id")), Result(Body(value["result"])))
+    error = value["error"]
+    if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message")) is not str:
+        raise InvalidMessage("error must be an object with an integer code and a string message")
+    answered = value.get("id")
+    reply = ErrorReply(error["code"], error["message"], error.get("data"))
+    return Response(None if answered is None else _request_id(answered), reply)
+
+
+def _id_to_answer(value: Json) -> RequestId | None:
+    """The id that an error about this message should carry; none for what is an answer itself."""
+    if type(value) is not dict or ("method" not in value and ("result" in value or "error" in value)):
+        return None
+    try:
+        return _request_id(value.get("id"))
+    except InvalidMessage:
+        return None
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON without its line ends, which can only be white space between tokens; unchanged if there are none."""
+    if b"\n" in data or b"\r" in data:
+        return data.translate(_LINE_ENDS)
+    return data
+
+
+class _Error(msgspec.Struct, frozen=True, omit_defaults=True):
+    code: int
+    message: str
+    data: Json = None
+
+
+class _Incoming(msgspec.Struct, frozen=True, gc=False):
+    jsonrpc: Literal["2.0"]
+    id: int | str | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: _Error | UnsetType = UNSET
+
+
+class _Identified(msgspec.Struct, frozen=True, gc=False):
+    id: int | str
+
+
+class _Outgoing(msgspec.Struct, frozen=True, gc=False):
+    jsonrpc: str = "2.0"
+    id: int | str | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Any = UNSET
+    result: Raw | UnsetType = UNSET
+    error: _Error | UnsetType = UNSET
+
+
+_decode_incoming = msgspec.json.Decoder(_Incoming).decode
+_decode_identified = msgspec.json.Decoder(_Identified).decode
+_decode_array = msgspec.json.Decoder(list[Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def decode_upstream(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
+    """
+    One message from an upstream: a response, a notification, or (legacy era) a question.
+
+    Reads the envelope only; the body stays bytes. Of a key that stands twice in the envelope the last counts, for us
+    and for the client, because what goes on is a new envelope around the chosen body.
+
+    Raises:
+        UpstreamProtocolError: Not one JSON-RPC message, or larger than `limits.max_message_size`. Carries
+            `request_id` when an id could be read, so that its waiter need not wait for the deadline.
+    """
+    size = len(data)
+    if size > limits.max_message_size:
+        raise UpstreamProtocolError(
+            f"the upstream sent a message of {size} bytes; max_message_size is {limits.max_message_size}"
+        )
+    try:
+        if not data.isascii():
+            data.decode()  # bodies are skipped unread: nobody else would notice invalid UTF-8
+        if b"\\ud" in data or b"\\uD" in data:
+            decode_json(data)  # nor a lone surrogate
+        return _upstream_message(_decode_incoming(one_line(data)))
+    except (ValueError, RecursionError, GatewayError) as error:
+        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
+        failure = UpstreamProtocolError(f"the upstream sent something that is not a JSON-RPC message: {reason}")
+        failure.request_id = _upstream_id(data)
+        raise failure from error
+
+
+def _upstream_message(envelope: _Incoming) -> Message:
+    if envelope.method is UNSET:
+        return _upstream_response(envelope)
+    if envelope.result is not UNSET or envelope.error is not UNSET:
+        raise InvalidMessage("it has both a method and a result or error")
+    body = Body() if envelope.params is UNSET else _object(envelope.params, "params")
+    if envelope.id is UNSET:
+        return Notification(envelope.method, body)
+    return Request(_request_id(envelope.id), envelope.method, body.value)
+
+
+def _upstream_response(envelope: _Incoming) -> Response:
+    reply: Reply
+    if envelope.result is not UNSET and envelope.error is UNSET:
+        return Response(_request_id(envelope.id), Result(_object(envelope.result, "result")))
+    if envelope.error is UNSET or envelope.result is not UNSET:
+        raise InvalidMessage("it has no method, and not exactly one of result and error")
+    reply = ErrorReply(envelope.error.code, envelope.error.message, envelope.error.data)
+    return Response(None if envelope.id is UNSET or envelope.id is None else _request_id(envelope.id), reply)
+
+
+def _object(raw: Raw, name: str) -> Body:
+    text = bytes(raw)
+    if not text.startswith(b"{"):
+        raise InvalidMessage(f"its {name} is not an object")
+    return Body(raw=text)
+
+
+def _upstream_id(data: bytes) -> RequestId | None:
+    try:
+        return _request_id(_decode_identified(data).id)
+    except (ValueError, RecursionError, GatewayError):
+        return None
+
+
+def encode_message(message: Message) -> bytes:
+    """
+    A message as compact JSON on one line, without a line end.
+
+    What was received and not changed is passed on byte for byte: a request's `raw`, the body of everything else.
+    """
+    if isinstance(message, Request):
+        if message.raw is not None:
+            return message.raw
+        return _encode(_Outgoing(id=message.id, method=message.method, params=message.params or UNSET))
+    if isinstance(message, Notification):
+        raw = message.body.raw
+        return _encode(_Outgoing(method=message.method, params=UNSET if raw == b"{}" else Raw(raw)))
+    reply = message.reply
+    if isinstance(reply, Result):
+        return _encode(_Outgoing(id=message.id, result=Raw(reply.body.raw)))
+    return _encode(_Outgoing(id=message.id, error=_Error(reply.code, reply.message, reply.data)))
+
+
+@final
+@frozen
+class BufferStats:
+    """How full a `StreamDecoder` is."""
+
+    used: int
+    """Bytes of the unfinished line."""
+    capacity: int
+    """Bytes at which a line is given up: `Limits.max_message_size`."""
+
+    @property
+    def utilization(self) -> float:
+        """`used` as a share of `capacity`, 0 to 1."""
+        return self.used / self.capacity
+
+
+@final
+class StreamDecoder:
+    """
+    Messages out of a byte stream: one a line (MCP stdio transport), or several on a line with white space between.
+
+    However the stream is cut into pieces, the same messages come out. Not a task and not a reader: feed it what was
+    read, 64 KiB at a time or so.
+
+    Args:
+        decode: What a line is; `decode_message` or `decode_upstream`.
+        limits: Passed to `decode`; `max_message_size` also bounds the buffer.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[bytes, Limits], Message] = decode_message,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._decode = decode
+        self._limits = limits
+        self._line = bytearray()
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[Message | GatewayError]:
+        """
+        Take a piece of the stream.
+
+        Returns:
+            What it completed, in order. A line that is no message is the error to answer it with; a line over
+            `max_message_size` is one `MessageTooLarge` as soon as that is certain, and skipped up to its end.
+        """
+        *ends, rest = data.split(b"\n")
+        out: list[Message | GatewayError] = []
+        for end in ends:
+            self._append(end, out)
+            self._finish(out)
+        self._append(rest, out)
+        return out
+
+    def end(self) -> list[Message | GatewayError]:
+        """The stream is over: what a last line without a line end holds."""
+        out: list[Message | GatewayError] = []
+        self._finish(out)
+        return out
+
+    def buffer_stats(self) -> BufferStats:
+        """How much of an unfinished line is held."""
+        return BufferStats(len(self._line), self._limits.max_message_size)
+
+    def _append(self, piece: bytes, out: list[Message | GatewayError]) -> None:
+        if self._skipping:
+            return
+        if len(self._line) + len(piece) > self._limits.max_message_size:
+            self._line.clear()
+            self._skipping = True
+            out.append(too_large(self._limits))
+        else:
+            self._line += piece
+
+    def _finish(self, out: list[Message | GatewayError]) -> None:
+        line = bytes(self._line)
+        self._line.clear()
+        self._skipping = False
+        if line and not line.isspace():
+            out.extend(self._messages(line))
+
+    def _messages(self, line: bytes) -> list[Message | GatewayError]:
+        try:
+            return [self._decode(line, self._limits)]
+        except (ParseError, UpstreamProtocolError) as error:
+            parts = _split(line)
+            if len(parts) < 2:
+                return [error]
+        except GatewayError as error:
+            return [error]
+        return [message for part in parts for message in self._messages(part)]
+
+
+_scan = json.JSONDecoder().raw_decode
+_GAP: Final = re.compile(r"[ \t\r]*")
+
+
+def _split(line: bytes) -> list[bytes]:
+    """The JSON values of a line that holds several with white space between; empty if it is anything else."""
+    parts: list[bytes] = []
+    try:
+        text = line.decode()
+        start = _gap_end(text, 0)
+        while start < len(text):
+            end = _scan(text, start)[1]
+            parts.append(text[start:end].encode())
+            start = _gap_end(text, end)
+            if start == end < len(text):
+                return []
+    except (ValueError, RecursionError):
+        return []
+    return parts
+
+
+def _gap_end(text: str, start: int) -> int:
+    match = _GAP.match(text, start)
+    assert match is not None  # the pattern matches nothing, too
+    return match.end()

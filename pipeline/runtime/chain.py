@@ -41,7 +41,9 @@ class Chain:
 
     service: Service
     relay: Relay
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...]
+    sink: Service
+    """What the stages stand in front of."""
 
 
 def compile_chain(
@@ -62,7 +64,7 @@ def compile_chain(
     for stage in stages:
         if type(stage.middleware).relay is not Middleware.relay:
             relay = _bind_relay(stage, relay)
-    return Chain(service, relay, tuple(stages))
+    return Chain(service, relay, tuple(stages), sink)
 
 
 def _bind(stage: Stage, call_next: Service, probe: Probe | None) -> Service:

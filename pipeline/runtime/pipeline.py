@@ -41,13 +41,13 @@ _PROGRESS: Final = "notifications/progress"
 
 
 @final
-class Generation:
+class Lane:
     """One compiled chain and the exchanges that are inside it; a pipeline can have several while it is changed."""
 
     def __init__(self, chain: Chain) -> None:
         self.chain = chain
         self.draining = trio.Event()
-        """Set when this generation's LISTEN exchanges should finish."""
+        """Set when this lane's LISTEN exchanges should finish."""
         self.tickets: set[PipelineTicket] = set()
         """Every exchange inside; bounded by admission."""
         self._idle = trio.Event()
@@ -112,7 +112,7 @@ class Pipeline:
         self.codes = codes
         self.admission = Admission(limits)
         self.deadlines = deadlines
-        self.generation = Generation(chain)
+        self.lane = Lane(chain)
         self.new_id = new_id
         self.draining = False
         """New exchanges are refused with `Draining`."""
@@ -137,26 +137,26 @@ class Pipeline:
         kind = Kind.NOTIFY if isinstance(message, Notification) else method_of(message.method).kind
         if kind is Kind.NOTIFY and isinstance(message, Request):
             kind = Kind.CALL
-        generation = self.generation
+        lane = self.lane
         exchange = Exchange(
             request=message,
             kind=kind,
             client=client,
             source=source,
-            draining=generation.draining,
+            draining=lane.draining,
             link=Link(emit, ask),
-            relay=generation.chain.relay,
+            relay=lane.chain.relay,
         )
-        return PipelineTicket(self, generation, exchange)
+        return PipelineTicket(self, lane, exchange)
 
-    def swap(self, chain: Chain) -> Generation:
+    def swap(self, chain: Chain) -> Lane:
         """
         Send new exchanges through another chain.
 
         Returns:
-            The old generation, in which earlier exchanges go on; `finish` it before its components close.
+            The old lane, in which earlier exchanges go on; `finish` it before its components close.
         """
-        old, self.generation = self.generation, Generation(chain)
+        old, self.lane = self.lane, Lane(chain)
         return old
 
     def status(self) -> dict[str, int | str]:
@@ -176,12 +176,12 @@ class Pipeline:
 class PipelineTicket:
     """One exchange's place in a pipeline; see `component.Ticket`."""
 
-    __slots__ = ("_cause", "_entry", "_generation", "_pipeline", "_scope", "_start", "_timeout", "exchange")
+    __slots__ = ("_cause", "_entry", "_lane", "_pipeline", "_scope", "_start", "_timeout", "exchange")
 
-    def __init__(self, pipeline: Pipeline, generation: Generation, exchange: Exchange) -> None:
+    def __init__(self, pipeline: Pipeline, lane: Lane, exchange: Exchange) -> None:
         self.exchange = exchange
         self._pipeline = pipeline
-        self._generation = generation
+        self._lane = lane
         self._cause: Cause | None = None
         self._scope = trio.CancelScope()
         self._timeout = float("inf")
@@ -195,8 +195,8 @@ class PipelineTicket:
 
     async def run(self) -> Reply | None:
         """Serve the exchange in the current task; see `component.Ticket`."""
-        pipeline, generation, exchange = self._pipeline, self._generation, self.exchange
-        generation.tickets.add(self)
+        pipeline, lane = self._pipeline, self._lane
+        lane.tickets.add(self)
         self._arm()
         reply: Reply | None = None
         error: GatewayError | None = None
@@ -209,7 +209,7 @@ class PipelineTicket:
             error = self._failure(caught)
         finally:
             pipeline.deadlines.cancel(self._entry)
-            generation.leave(self)
+            lane.leave(self)
         return self._conclude(reply, error)
 
     def _conclude(self, reply: Reply | None, error: GatewayError | None) -> Reply | None:
@@ -248,7 +248,7 @@ class PipelineTicket:
         if not admission.enter_nowait(kind):
             await admission.enter()
         try:
-            return await self._generation.chain.service(exchange)
+            return await self._lane.chain.service(exchange)
         finally:
             admission.leave(kind)
 

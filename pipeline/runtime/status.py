@@ -26,61 +26,63 @@ Watcher = Callable[[str, State, str], None]
 @final
 @define(eq=False)
 class Row:
-    """The state of one component."""
+    """The state of one hosted component."""
 
     id: str
     kind: ComponentKind
-    required: bool
+    required: bool = True
     state: State = State.STARTING
     reason: str = ""
     since: float = 0.0
     """Trio clock seconds of the latest change."""
+    watcher: Watcher | None = field(default=None, repr=False)
 
-
-@final
-@define(eq=False)
-class Board:
-    """The states of all components of an engine."""
-
-    watcher: Watcher | None = None
-    _rows: dict[str, Row] = field(factory=dict)
-
-    def add(self, component_id: str, kind: ComponentKind, *, required: bool = True) -> None:
-        """List a component as starting; one of the same id from an earlier generation gives way."""
-        self._rows[component_id] = Row(component_id, kind, required)
-        self._tell(self._rows[component_id])
-
-    def remove(self, component_id: str) -> None:
-        """Take a component off the list."""
-        self._rows.pop(component_id, None)
-
-    def set(self, component_id: str, state: State, reason: str = "") -> None:
+    def become(self, state: State, reason: str = "") -> None:
         """
         Record a change. The same state with another reason is a change.
 
         Raises:
             ValueError: The component cannot come into this state from the one it is in.
         """
-        row = self._rows.get(component_id)
-        if row is None or (row.state is state and row.reason == reason):
+        if self.state is state and self.reason == reason:
             return
-        if state is not row.state and state not in _NEXT[row.state]:
-            raise ValueError(f"{component_id} cannot become {state} while it is {row.state}")
-        row.state, row.reason, row.since = state, reason, trio.current_time()
-        self._tell(row)
+        if state is not self.state and state not in _NEXT[self.state]:
+            raise ValueError(f"{self.id} cannot become {state} while it is {self.state}")
+        self.state, self.reason, self.since = state, reason, trio.current_time()
+        self.tell()
 
-    def _tell(self, row: Row) -> None:
+    def tell(self) -> None:
+        """Tell the watcher how things stand."""
         if self.watcher is not None:
-            self.watcher(row.id, row.state, row.reason)
+            self.watcher(self.id, self.state, self.reason)
+
+
+@final
+@define(eq=False)
+class Board:
+    """The rows of everything an engine hosts, in start order."""
+
+    watcher: Watcher | None = None
+    _rows: list[Row] = field(factory=list)
+
+    def put(self, row: Row) -> None:
+        """List a row; its watcher is ours from now on."""
+        row.watcher = self.watcher
+        self._rows.append(row)
+        row.tell()
+
+    def remove(self, row: Row) -> None:
+        """Take a row off the list."""
+        self._rows.remove(row)
 
     @property
     def ready(self) -> bool:
         """Every required component is ready or degraded."""
-        return all(row.state in (State.READY, State.DEGRADED) for row in self._rows.values() if row.required)
+        return all(row.state in (State.READY, State.DEGRADED) for row in self._rows if row.required)
 
     def rows(self) -> list[dict[str, object]]:
-        """Every component's id, kind, state and reason, in start order."""
+        """Every component's id, kind, state, reason, and whether it is required."""
         return [
             {"id": r.id, "kind": str(r.kind), "state": str(r.state), "reason": r.reason, "required": r.required}
-            for r in self._rows.values()
+            for r in self._rows
         ]

@@ -1,0 +1,262 @@
+"""
+Which answer belongs to whom, on a connection that many exchanges share.
+
+Ids towards the upstream are ours, so two clients that both sent id 1 cannot meet (architecture 1.9 and 1.11). One
+reader task feeds the table with calls that never block; each exchange waits in its own task. An entry lives exactly
+as long as the `with` block of its waiter, so there is nothing to time out and nothing to clean up: whatever ends the
+exchange (reply, deadline, cancel, crash) ends the entry.
+
+    with table.register() as entry:                       # in the exchange's task
+        await send(Request(entry.id, method, params))
+        while isinstance(item := await entry.receive(), Notification):
+            await exchange.relay(item)
+        return item
+
+    table.resolve(response)                               # in the reader task
+    table.post(progress_token, notification)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, final
+
+import trio
+from attrs import frozen
+
+from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
+from ..protocol.messages import Json, Notification, Reply, Request, Response
+
+PROGRESS: Final = "notifications/progress"
+LOG_MESSAGE: Final = "notifications/message"
+
+Item = Notification | Request
+"""What an upstream sends before the reply: notifications, and (legacy era) questions."""
+
+
+@final
+@frozen
+class CorrelationStats:
+    """A table in numbers, since it was made."""
+
+    pending: int
+    """Requests that wait for their reply."""
+    answered: int
+    """Requests that got a reply; an error the upstream sent is one."""
+    unanswered: int
+    """Requests that ended without: deadline, cancel, upstream gone, slow client."""
+    average_response_s: float
+    """Mean seconds from registering to the reply; 0 before the first."""
+    late: int
+    """Replies dropped because nobody waits for their id (any more)."""
+    coalesced: int
+    """Progress notifications dropped in favour of a newer one with the same token."""
+    dropped_logs: int
+    """Log messages dropped because their client reads too slowly."""
+
+    @property
+    def success_rate(self) -> float:
+        """`answered` as a share of all that ended, 0 to 1; 1 before the first."""
+        ended = self.answered + self.unanswered
+        return self.answered / ended if ended else 1.0
+
+
+@final
+class Entry:
+    """One request that waits for its reply. Made by `Correlation.register`; a context manager."""
+
+    __slots__ = ("_arrived", "_error", "_inbox", "_reply", "_started", "_table", "id")
+
+    def __init__(self, table: Correlation, entry_id: int) -> None:
+        self.id = entry_id
+        """The id to send upstream; also fit for a progress token."""
+        self._table = table
+        self._inbox: deque[Item] = deque()
+        self._reply: Reply | None = None
+        self._error: GatewayError | None = None
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._started = trio.current_time()
+
+    def __enter__(self) -> Entry:
+        self._table._entries[self.id] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        del self._table._entries[self.id]
+        if self._reply is None:
+            self._table._unanswered += 1
+
+    @property
+    def answered(self) -> bool:
+        """Whether the reply has arrived; if not, an exchange that ends should tell the upstream."""
+        return self._reply is not None
+
+    async def receive(self) -> Item | Reply:
+        """
+        What the upstream sent next about this request, in its order; the reply is the last. One waiter at a time.
+
+        Raises:
+            SlowConsumer: The upstream sent more than the inbox holds before it was received.
+            GatewayError: What `Correlation.fail_all` was called with.
+        """
+        if not (self._inbox or self._reply or self._error):
+            await self._arrived.park()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self._error is not None:
+            raise self._error
+        if self._inbox:
+            return self._inbox.popleft()
+        assert self._reply is not None
+        return self._reply
+
+    def _resolve(self, reply: Reply) -> float:
+        self._reply = reply
+        self._arrived.unpark()
+        return trio.current_time() - self._started
+
+    def _fail(self, error: GatewayError) -> None:
+        self._error = error
+        self._inbox.clear()
+        self._arrived.unpark()
+
+
+@final
+class Correlation:
+    """
+    The requests in flight on one multiplexed connection. Make a new one for a new connection.
+
+    Args:
+        max_pending: Requests that may wait at once; above this `register` refuses.
+        max_inbox: Notifications and questions that one entry holds unreceived. When it is full, of several progress
+            notifications with one token the oldest goes, else the oldest log message; else the entry fails.
+    """
+
+    def __init__(self, max_pending: int = 1000, max_inbox: int = 64) -> None:
+        self._max_pending = max_pending
+        self._max_inbox = max_inbox
+        self._entries: dict[Json, Entry] = {}
+        self._last_id = 0
+        self._answered = 0
+        self._unanswered = 0
+        self._response_s = 0.0
+        self._late = 0
+        self._coalesced = 0
+        self._dropped_logs = 0
+
+    def register(self) -> Entry:
+        """
+        An entry with a new id, to be used in a `with` statement at once.
+
+        Raises:
+            CapacityExceeded: `max_pending` requests wait already.
+        """
+        if len(self._entries) >= self._max_pending:
+            raise CapacityExceeded(
+                f"{self._max_pending} requests to this upstream wait for a reply; raise max_pending or lower "
+                "max_in_flight"
+            )
+        self._last_id += 1
+        return Entry(self, self._last_id)
+
+    def resolve(self, response: Response) -> bool:
+        """
+        Hand a reply to its waiter. Never blocks.
+
+        Returns:
+            False if nobody waits for this id: unknown, late, or a second reply. It is dropped and counted.
+        """
+        entry = self._waiting(response.id)
+        if entry is None:
+            self._late += 1
+            return False
+        self._response_s += entry._resolve(response.reply)
+        self._answered += 1
+        return True
+
+    def post(self, entry_id: Json, item: Item) -> bool:
+        """
+        Put a notification or question into the inbox of an entry. Never blocks.
+
+        Args:
+            entry_id: What names the entry in the message: a progress token, a subscription id; of any JSON type.
+            item: What came.
+
+        Returns:
+            False if nobody waits under this id; the item is dropped.
+        """
+        entry = self._waiting(entry_id)
+        if entry is None:
+            return False
+        if len(entry._inbox) < self._max_inbox or self._make_room(entry._inbox, item):
+            entry._inbox.append(item)
+            entry._arrived.unpark()
+        elif item.method == LOG_MESSAGE:
+            self._dropped_logs += 1
+        else:
+            entry._fail(
+                SlowConsumer(
+                    f"{self._max_inbox} notifications of this request wait for its client, which reads too slowly"
+                )
+            )
+        return True
+
+    def fail_all(self, make_error: Callable[[], GatewayError]) -> None:
+        """
+        The upstream is gone: end every waiter that has no reply yet.
+
+        Args:
+            make_error: Called once for each, because an exception belongs to one task.
+        """
+        for entry in self._entries.values():
+            if entry._reply is None and entry._error is None:
+                entry._fail(make_error())
+
+    def stats(self) -> CorrelationStats:
+        """The table in numbers."""
+        return CorrelationStats(
+            pending=sum(entry._reply is None for entry in self._entries.values()),
+            answered=self._answered,
+            unanswered=self._unanswered,
+            average_response_s=self._response_s / self._answered if self._answered else 0.0,
+            late=self._late,
+            coalesced=self._coalesced,
+            dropped_logs=self._dropped_logs,
+        )
+
+    def _waiting(self, entry_id: Json) -> Entry | None:
+        if type(entry_id) is not int:
+            return None
+        entry = self._entries.get(entry_id)
+        return entry if entry is not None and entry._reply is None and entry._error is None else None
+
+    def _make_room(self, inbox: deque[Item], newcomer: Item) -> bool:
+        newer = {_progress_token(newcomer)} - {None}
+        superseded = log = None
+        for index in range(len(inbox) - 1, -1, -1):
+            token = _progress_token(inbox[index])
+            if token is not None:
+                superseded = index if token in newer else superseded
+                newer.add(token)
+            elif inbox[index].method == LOG_MESSAGE:
+                log = index
+        if superseded is not None:
+            del inbox[superseded]
+            self._coalesced += 1
+            return True
+        if log is not None:
+            del inbox[log]
+            self._dropped_logs += 1
+            return True
+        return False
+
+
+def _progress_token(item: Item) -> str | int | None:
+    if item.method != PROGRESS:
+        return None
+    token = item.params.get("progressToken")
+    return token if isinstance(token, (str, int)) else None

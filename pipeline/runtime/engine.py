@@ -1,0 +1,279 @@
+"""
+From a configuration to a running gateway, and back.
+
+The engine builds a generation of components, has the supervisor open it, connects the sources, and owns what happens
+to the whole: drain, reload, replacing one stage while serving, status.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final, TypeVar, final
+
+import structlog
+import trio
+
+from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
+from ..model.document import Document, SourceSpec
+from ..model.session import Asker, Client
+from ..protocol.errors import ComponentError
+from ..protocol.messages import Notification, Request
+from .deadlines import Deadlines
+from .generation import Generation, Overrides, Surroundings
+from .nursery import open_background_nursery
+from .pipeline import Pipeline, PipelineTicket
+from .status import Board, Row, Watcher
+from .supervisor import Host, Supervisor
+
+_GRACE_S: Final = 1.0
+"""What cancelled exchanges get to unwind, in seconds, before their components close under them."""
+
+
+@final
+class Engine:
+    """
+    A gateway made of one configuration at a time.
+
+    Args:
+        document: The configuration to start with.
+        listen: False when another server owns the listening sockets (a plain hypercorn).
+        overrides: Components to use instead of declared ones, by kind and id; for tests.
+        seed: Makes randomness and ids deterministic; for tests and replays.
+        progress: Told of every component's state changes.
+    """
+
+    def __init__(
+        self,
+        document: Document,
+        *,
+        listen: bool = True,
+        overrides: Overrides | None = None,
+        seed: int | None = None,
+        progress: Watcher | None = None,
+    ) -> None:
+        self.document = document
+        self.deadlines = Deadlines()
+        self.board = Board(progress)
+        self.crashed = trio.Event()
+        """Set when a component crashed that may not be reopened."""
+        self.failure: ComponentError | None = None
+        """What crashed, once `crashed` is set."""
+        rng = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311  # determinism is the point
+        seeded = random.Random(seed)  # noqa: S311  # likewise
+        self._around = Surroundings(
+            random=rng,
+            new_id=(lambda: secrets.token_hex(16)) if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
+            listen=listen,
+            overrides=overrides or {},
+        )
+        self._generation = Generation(document, self._around, self.deadlines)
+        self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
+        self._targets = {source_id: spec.pipeline for source_id, spec in document.sources.items()}
+        self._number = 1
+        self._draining = False
+        self._started = 0.0
+        self._changing = trio.Lock()
+        self._supervisor: Supervisor | None = None
+        self._body = trio.CancelScope()
+        self._log: Any = structlog.get_logger()
+
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The sources, by id."""
+        return {k: _as(Source, host) for k, host in self._sources.items()}
+
+    @property
+    def sinks(self) -> Mapping[str, Sink]:
+        """The current generation's sinks, by id."""
+        return {k: _as(Sink, host) for k, host in self._generation.sinks.items()}
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """The current generation's stores, by id."""
+        return {k: _as(Store, host) for k, host in self._generation.stores.items()}
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """The current generation's pipelines, by id."""
+        return self._generation.pipelines
+
+    @property
+    def ready(self) -> bool:
+        """Whether new exchanges are welcome: everything required is open, and nobody drains."""
+        return not self._draining and not self.crashed.is_set() and self.board.ready
+
+    def status(self) -> dict[str, Any]:
+        """Everything `sluiceway status` shows, as JSON."""
+        return {
+            "version": version("sluiceway"),
+            "uptime_s": round(trio.current_time() - self._started, 3),
+            "ready": self.ready,
+            "draining": self._draining,
+            "generation": self._number,
+            "components": self.board.rows(),
+            "pipelines": [pipeline.status() for pipeline in self.pipelines.values()],
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Engine]:
+        """
+        Open everything, serve inside the block, close everything in reverse, on every path. Use it once.
+
+        Raises:
+            ComponentError: A component could not be opened, or crashed while the block ran.
+        """
+        async with open_background_nursery() as nursery:
+            run = self.document.run
+            self._started = trio.current_time()
+            self._supervisor = Supervisor(
+                nursery, self.board, stop_timeout_s=run.stop_timeout, on_crash=self._crash, rng=self._around.random
+            )
+            nursery.start_soon(self.deadlines.serve)
+            await self._supervisor.open([*self._generation.hosts(), *self._sources.values()])
+            try:
+                for host in self._sources.values():
+                    host.release()
+                with self._body:
+                    yield self
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._close()
+        if self.failure is not None:
+            raise self.failure from self.failure.__cause__
+
+    async def _close(self) -> None:
+        assert self._supervisor is not None
+        for pipeline in self.pipelines.values():
+            pipeline.draining = True
+            await pipeline.lane.finish(0, _GRACE_S)
+        await self._supervisor.close([*self._generation.hosts(), *self._sources.values()])
+
+    def _crash(self, host: Host) -> None:
+        failure = ComponentError(host.id, "run", f"{type(host.failure).__name__}: {host.failure}")
+        failure.__cause__ = host.failure
+        if self.failure is None:
+            self.failure = failure
+        self.crashed.set()
+        self._body.cancel(reason=f"{host.id} crashed")
+
+    async def wait_finished(self) -> None:
+        """Wait until every source has ended of its own accord: a stdio client hung up. Others never do."""
+        for host in self._sources.values():
+            await host.finished.wait()
+
+    async def drain(self) -> int:
+        """
+        Stop accepting, let LISTEN exchanges finish, wait for the rest up to `drain_timeout`, cancel what is left.
+
+        Returns:
+            How many exchanges had to be cancelled.
+        """
+        self._draining = True
+        for source in self.sources.values():
+            source.stop_accepting()
+        cancelled = 0
+        for pipeline in self.pipelines.values():
+            pipeline.draining = True
+            pipeline.lane.draining.set()
+        deadline = trio.current_time() + self.document.run.drain_timeout
+        for pipeline in self.pipelines.values():
+            left = max(0.0, deadline - trio.current_time())
+            cancelled += await pipeline.lane.finish(left, _GRACE_S)
+        return cancelled
+
+    async def reload(self, document: Document) -> list[str]:
+        """
+        Serve another configuration: open its components beside the old ones, switch, drain and close the old.
+
+        Returns:
+            What the new configuration says that only a restart can bring about.
+
+        Raises:
+            ComponentError: Something of the new configuration cannot be opened. The old one goes on unharmed.
+        """
+        async with self._changing:
+            assert self._supervisor is not None
+            old = self._generation
+            new = Generation(document, self._around, self.deadlines, before=old)
+            await self._supervisor.open([host for host in new.hosts() if host not in old.stores.values()])
+            notes = self._restart_notes(document)
+            self.document, self._generation = document, new
+            self._number += 1
+            for source_id, spec in document.sources.items():
+                if source_id in self._targets:
+                    self._targets[source_id] = spec.pipeline
+            await self._retire(old, new)
+            return notes
+
+    async def replace(self, pipeline_id: str, stage_id: str, middleware: Middleware) -> None:
+        """
+        Put another middleware in the place of a stage: open it, switch, let the old chain finish, close the old one.
+
+        Raises:
+            LookupError: There is no such pipeline or stage.
+            ComponentError: The new middleware cannot be opened; the old one goes on.
+        """
+        async with self._changing:
+            assert self._supervisor is not None
+            host = Host(middleware, Row(f"pipelines.{pipeline_id}.{stage_id}", ComponentKind.MIDDLEWARE))
+            await self._supervisor.open([host])
+            try:
+                old, passed = self._generation.replace(pipeline_id, stage_id, host)
+            except LookupError:
+                await self._supervisor.close([host])
+                raise
+            await passed.finish(self.document.run.drain_timeout, _GRACE_S)
+            await self._supervisor.close([old])
+
+    async def _retire(self, old: Generation, new: Generation) -> None:
+        """Let the exchanges of an old generation finish, then close what the new one did not take over."""
+        assert self._supervisor is not None
+        for pipeline in old.pipelines.values():
+            await pipeline.lane.finish(self.document.run.drain_timeout, _GRACE_S)
+        await self._supervisor.close([host for host in old.hosts() if host not in new.stores.values()])
+
+    def _restart_notes(self, document: Document) -> list[str]:
+        notes = []
+        for source_id, spec in document.sources.items():
+            was = self.document.sources.get(source_id)
+            if was is None:
+                notes.append(f"source {source_id} is new; restart to open it")
+            elif was.cls is not spec.cls or was.config != spec.config:
+                notes.append(f"source {source_id} has other options; restart to apply them")
+        notes += [
+            f"source {i} is gone; restart to close it" for i in self.document.sources if i not in document.sources
+        ]
+        if document.run != self.document.run:
+            notes.append("run: has other options; some apply only after a restart")
+        return notes
+
+    def _source(self, spec: SourceSpec) -> Host:
+        component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {})
+        assert isinstance(component, Source)
+
+        def handle(
+            message: Request | Notification,
+            *,
+            client: Client,
+            emit: Callable[[Notification], Awaitable[None]],
+            ask: Asker | None = None,
+        ) -> PipelineTicket:
+            pipeline = self._generation.pipelines[self._targets[spec.id]]
+            return pipeline.handle(message, client=client, emit=emit, ask=ask, source=spec.id)
+
+        async def serve() -> None:
+            await component.serve(handle)
+
+        return Host(component, row, body=serve)
+
+
+_C = TypeVar("_C", bound=Component)
+
+
+def _as(kind: type[_C], host: Host) -> _C:
+    assert isinstance(host.component, kind)
+    return host.component

@@ -1,0 +1,196 @@
+"""
+The components of one configuration: constructed (which is pure), hosted, and compiled into pipelines.
+
+A reload builds a second generation beside the first one; a store whose declaration did not change is handed over.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, final
+
+import structlog
+from attrs import define
+
+from ..model.component import Component, ComponentKind, Context, Middleware, Sink, Store
+from ..model.document import Document, PipelineSpec, SinkSpec, Spec, StageSpec
+from ..model.exchange import Exchange, Service
+from ..protocol.errors import CODE_TABLES, CapacityExceeded
+from ..protocol.mcp import Kind
+from ..protocol.messages import Reply
+from .chain import Stage, compile_chain, nest
+from .deadlines import Deadlines
+from .pipeline import Lane, Pipeline
+from .status import Row
+from .supervisor import Host
+
+Overrides = Mapping[tuple[ComponentKind, str], Component]
+"""Components put in the place of declared ones, by kind and id; for tests."""
+
+RETRY_AFTER_S: Final = 1.0
+
+
+@final
+@define(eq=False, kw_only=True)
+class Surroundings:
+    """What every component of an engine shares; makes the `Context` of each."""
+
+    random: random.Random
+    new_id: Callable[[], str]
+    listen: bool
+    overrides: Overrides
+
+    def build(
+        self, kind: ComponentKind, component_id: str, spec: Spec, stores: Mapping[str, Host], *, required: bool = True
+    ) -> tuple[Component, Row]:
+        """Construct the component of a spec, or take what was put in its place; and the row of its state."""
+        row = Row(component_id, kind, required)
+        override = self.overrides.get((kind, spec.id))
+        if override is not None:
+            return override, row
+
+        def store(name: str) -> Store:
+            host = stores.get(name)
+            if host is None:
+                raise LookupError(f"no store named {name!r}; there are: {', '.join(stores) or 'none'}")
+            assert isinstance(host.component, Store)
+            return host.component
+
+        context = Context(
+            id=component_id,
+            path=spec.path,
+            log=structlog.get_logger().bind(component=component_id),
+            random=random.Random(self.random.getrandbits(64)),  # noqa: S311  # jitter and sampling, not secrets
+            new_id=self.new_id,
+            report=row.become,
+            listen=self.listen,
+            stores=store,
+        )
+        return spec.cls(spec.config, context), row
+
+
+@final
+class Generation:
+    """
+    Stores, sinks, stages and pipelines of one document.
+
+    Args:
+        document: What to build.
+        around: Shared with every other generation of the engine.
+        deadlines: The engine's.
+        before: The generation this one follows; its unchanged stores are taken over, not built.
+    """
+
+    def __init__(
+        self, document: Document, around: Surroundings, deadlines: Deadlines, before: Generation | None = None
+    ) -> None:
+        self.document = document
+        self._around = around
+        self._deadlines = deadlines
+        self.stores: dict[str, Host] = {}
+        self.sinks: dict[str, Host] = {}
+        self.stages: dict[str, Host] = {}
+        """Every enabled stage, by `<chain>.<stage id>`."""
+        self.pipelines: dict[str, Pipeline] = {}
+        self._inside_out: list[Host] = []
+        for store_id, spec in document.stores.items():
+            old = before.stores.get(store_id) if before is not None else None
+            if old is not None and before is not None and _same(spec, before.document.stores[store_id]):
+                self.stores[store_id] = old
+            else:
+                self.stores[store_id] = Host(*around.build(ComponentKind.STORE, f"stores.{store_id}", spec, {}))
+        services = {sink_id: self._sink(spec) for sink_id, spec in document.sinks.items()}
+        for pipeline in document.pipelines.values():
+            self.pipelines[pipeline.id] = self._pipeline(pipeline, services[pipeline.sink])
+
+    def hosts(self) -> list[Host]:
+        """Everything it uses, in start order: stores, sinks, stages from the inside out."""
+        return [*self.stores.values(), *self.sinks.values(), *self._inside_out]
+
+    def replace(self, pipeline_id: str, stage_id: str, host: Host) -> tuple[Host, Lane]:
+        """
+        Put another middleware in the place of a stage; new exchanges go through it.
+
+        Returns:
+            The host that was there, and the exchanges that still go through it.
+
+        Raises:
+            LookupError: There is no such pipeline or stage.
+        """
+        key = f"pipelines.{pipeline_id}.{stage_id}"
+        old = self.stages.get(key)
+        if old is None:
+            raise LookupError(f"no stage {key}; there are: {', '.join(self.stages)}")
+        pipeline, middleware = self.pipelines[pipeline_id], host.component
+        assert isinstance(middleware, Middleware)
+        chain = pipeline.lane.chain
+        stages = [Stage(s.id, middleware, s.guard) if s.id == stage_id else s for s in chain.stages]
+        self.stages[key] = host
+        self._inside_out[self._inside_out.index(old)] = host
+        return old, pipeline.swap(compile_chain(stages, chain.sink))
+
+    def _sink(self, spec: SinkSpec) -> Service:
+        component, row = self._around.build(
+            ComponentKind.SINK, f"sinks.{spec.id}", spec, self.stores, required=spec.required
+        )
+        assert isinstance(component, Sink)
+        host = self.sinks[spec.id] = Host(component, row, restarts=self.document.run.on_crash == "restart")
+        service: Service = component.__call__
+        if host.restarts:
+            service = _checked(host, service)
+        if spec.max_in_flight is not None:
+            service = _bounded(spec.id, spec.max_in_flight, service)
+        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service)) if spec.chain else service
+
+    def _chain(self, owner: str, specs: Sequence[StageSpec]) -> list[Stage]:
+        stages: list[Stage] = []
+        for spec in specs:
+            if not spec.enabled:
+                continue
+            component_id = f"{owner}.{spec.id}"
+            component, row = self._around.build(ComponentKind.MIDDLEWARE, component_id, spec, self.stores)
+            assert isinstance(component, Middleware)
+            self.stages[component_id] = Host(component, row)
+            stages.append(Stage(spec.id, component, spec.when.compile() if spec.when is not None else None))
+        self._inside_out += [self.stages[f"{owner}.{stage.id}"] for stage in reversed(stages)]
+        return stages
+
+    def _pipeline(self, spec: PipelineSpec, sink: Service) -> Pipeline:
+        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink)
+        codes = CODE_TABLES[self.document.run.error_codes]
+        return Pipeline(spec.id, chain, spec.limits, self._deadlines, codes=codes, new_id=self._around.new_id)
+
+
+def _same(one: Spec, other: Spec) -> bool:
+    return one.cls is other.cls and one.config == other.config
+
+
+def _checked(host: Host, service: Service) -> Service:
+    async def call(exchange: Exchange) -> Reply:
+        host.check_open()
+        return await service(exchange)
+
+    return call
+
+
+def _bounded(sink_id: str, max_in_flight: int, service: Service) -> Service:
+    """Shed what exceeds a sink's own `max_in_flight` (LISTEN not counted); to wait is a `concurrency_limit`'s job."""
+    inside = 0
+
+    async def call(exchange: Exchange) -> Reply:
+        nonlocal inside
+        if exchange.kind is Kind.LISTEN:
+            return await service(exchange)
+        if inside >= max_in_flight:
+            raise CapacityExceeded(
+                f"sink {sink_id} has {max_in_flight} exchanges in flight, its max_in_flight",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        inside += 1
+        try:
+            return await service(exchange)
+        finally:
+            inside -= 1
+
+    return call

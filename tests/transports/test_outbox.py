@@ -1,0 +1,145 @@
+"""The queue in front of a pipe: order, joining, bounds, taking back."""
+
+import pytest
+import trio
+import trio.testing
+
+from sluiceway.transports.outbox import Outbox
+
+
+class Recorder(trio.abc.SendStream):
+    """A stream that remembers each write, and can be held up."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.gate = trio.Event()
+        self.gate.set()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Record one write once the gate is open."""
+        await self.gate.wait()
+        self.writes.append(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Not used."""
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+async def test_pending_messages_are_joined_into_one_write_in_order():
+    """What waits goes out together, one message a line."""
+    outbox, stream = Outbox(1000), Recorder()
+    for message in (b"1", b"22", b"333"):
+        outbox.put_nowait(message)
+    outbox.close()
+
+    await outbox.run(stream)
+
+    assert stream.writes == [b"1\n22\n333\n"]
+    assert outbox.size == 0
+
+
+async def test_messages_that_come_during_a_write_are_written_next(nursery):
+    """The loop goes on until it is closed, and then it is over."""
+    outbox, stream = Outbox(1000), Recorder()
+    done = trio.Event()
+
+    async def run() -> None:
+        await outbox.run(stream)
+        done.set()
+
+    stream.gate = trio.Event()
+    nursery.start_soon(run)
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.put_nowait(b"first")
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.put_nowait(b"second")
+    outbox.put_nowait(b"third")
+    stream.gate.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert stream.writes == [b"first\n", b"second\nthird\n"]
+
+    outbox.close()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert done.is_set()
+
+
+async def test_a_full_outbox_refuses_and_a_large_message_fits_into_an_empty_one():
+    """The bound is on bytes; one message always gets through."""
+    outbox = Outbox(10)
+    outbox.put_nowait(b"x" * 50)
+
+    with pytest.raises(trio.WouldBlock):
+        outbox.put_nowait(b"y")
+    assert outbox.size == 51
+
+
+async def test_bytes_being_written_count_against_the_bound(nursery):
+    """A reader that has stopped reading is noticed although the queue itself is empty."""
+    outbox, stream = Outbox(10), Recorder()
+    stream.gate = trio.Event()
+    outbox.put_nowait(b"123456789")
+    nursery.start_soon(outbox.run, stream)
+    await trio.testing.wait_all_tasks_blocked()
+
+    with pytest.raises(trio.WouldBlock):
+        outbox.put_nowait(b"x")
+
+    outbox.close()
+    stream.gate.set()
+
+
+async def test_waiting_for_room_ends_when_a_write_made_some(nursery):
+    """`put` waits exactly as long as there is no room."""
+    outbox, stream = Outbox(10), Recorder()
+    outbox.put_nowait(b"123456789")
+    stream.gate = trio.Event()
+    nursery.start_soon(outbox.run, stream)
+    nursery.start_soon(outbox.put, b"late")
+    await trio.testing.wait_all_tasks_blocked()
+    stream.gate.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert stream.writes == [b"123456789\n", b"late\n"]
+
+    outbox.close()
+
+
+async def test_a_waiting_message_can_be_taken_back():
+    """Withdrawn messages are never written and free their room; unknown keys are told apart."""
+    outbox, stream = Outbox(1000), Recorder()
+    outbox.put_nowait(b"stay")
+    outbox.put_nowait(b"go", key=7)
+
+    assert [outbox.withdraw(7), outbox.withdraw(7)] == [True, False]
+    assert outbox.size == 5
+
+    outbox.close()
+    await outbox.run(stream)
+
+    assert stream.writes == [b"stay\n"]
+
+
+async def test_a_closed_outbox_takes_nothing_and_wakes_who_waits(nursery):
+    """Whoever waited for room learns that there will be none."""
+    outbox = Outbox(1)
+    outbox.put_nowait(b"x")
+    outcome: list[type[Exception]] = []
+
+    async def wait() -> None:
+        try:
+            await outbox.put(b"y")
+        except trio.ClosedResourceError as error:
+            outcome.append(type(error))
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.close()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert outcome == [trio.ClosedResourceError]
+    with pytest.raises(trio.ClosedResourceError):
+        outbox.put_nowait(b"z")

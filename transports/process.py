@@ -1,0 +1,218 @@
+"""
+A server process: spawned in a session and group of its own, listened to, and ended without leftovers.
+
+Spawning is a plain `subprocess.Popen` in the caller's thread, the main one. Trio's `open_process` forks in a cached
+worker thread, and a parent-death signal set there kills the child ten seconds later, when that thread retires; fork
+and exec take under a millisecond, so there is nothing to move away.
+
+Everything the child starts stays in its process group, which is what signals go to. The leader is reaped only after
+the last signal: as long as it is a zombie its process id, which is also the group's, cannot belong to anybody else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, final
+
+import trio
+
+from sluiceway.pipeline.model.options import KIB
+from sluiceway.pipeline.runtime.nursery import farewell
+
+_PASSED_ON: Final = frozenset(
+    {"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER"}
+)
+"""What a child inherits besides `LC_*`: where things are and how to talk, never what somebody may do."""
+
+_MAX_LINE: Final = 1 * KIB
+"""Bytes kept of one line of stderr."""
+
+_REAP_WITHIN_S: Final = 5.0
+"""How long a killed process may take to vanish; longer only if it hangs in the kernel."""
+
+
+def child_environment(parent: Mapping[str, str], declared: Mapping[str, str]) -> dict[str, str]:
+    """A child's environment: an allowlist of the parent's variables, and over it what the configuration declares."""
+    inherited = {key: value for key, value in parent.items() if key in _PASSED_ON or key.startswith("LC_")}
+    return inherited | dict(declared)
+
+
+def find_executable(command: str, *, cwd: Path | None, path: str | None) -> str | None:
+    """
+    Where the system would find `command`, as `exec` does after changing to `cwd`; None if nowhere.
+
+    Args:
+        command: The first word of a command line.
+        cwd: The child's working directory; None for ours.
+        path: The child's `PATH`.
+    """
+    if os.path.dirname(command):
+        return shutil.which(str((cwd or Path()) / command))
+    return shutil.which(command, path=path)
+
+
+@final
+class Tail:
+    """
+    The last lines of a stream of text that nobody may have time to read.
+
+    Args:
+        max_lines: Lines kept; each is cut at 1 KiB.
+        hidden: Values that must not be quoted; they are shown as `***`.
+    """
+
+    def __init__(self, max_lines: int, hidden: Sequence[str] = ()) -> None:
+        self._lines: deque[bytes] = deque(maxlen=max_lines)
+        self._partial = b""
+        self._hidden = sorted(filter(None, hidden), key=len, reverse=True)
+        self.dropped = 0
+        """Lines that went out at the old end."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes as they come; memory stays bounded whatever they are."""
+        *whole, rest = data.split(b"\n")
+        for index, line in enumerate(whole):
+            self._keep(self._partial + line if index == 0 else line)
+        self._partial = rest[:_MAX_LINE] if whole else (self._partial + rest)[:_MAX_LINE]
+
+    def _keep(self, line: bytes) -> None:
+        if len(self._lines) == self._lines.maxlen:
+            self.dropped += 1
+        self._lines.append(line[:_MAX_LINE])
+
+    def lines(self) -> list[str]:
+        """The lines, oldest first, an unfinished one included; without empty ones and without hidden values."""
+        texts = (line.decode("utf-8", "replace").rstrip() for line in (*self._lines, self._partial))
+        return [self._mask(text) for text in texts if text]
+
+    def _mask(self, text: str) -> str:
+        for value in self._hidden:
+            text = text.replace(value, "***")
+        return text
+
+
+@final
+class Process:
+    """
+    A running child and our ends of its three pipes, which are non-blocking.
+
+    Made by `spawn`; whoever has one calls `kill_and_reap` in the end, on every path.
+    """
+
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        stdin: trio.lowlevel.FdStream,
+        stdout: trio.lowlevel.FdStream,
+        stderr: trio.lowlevel.FdStream,
+    ) -> None:
+        self._popen = popen
+        self.stdin = stdin
+        """Writes to the child's standard input."""
+        self.stdout = stdout
+        """Reads the child's standard output."""
+        self.stderr = stderr
+        """Reads the child's standard error; somebody must, or the child blocks when the pipe is full."""
+
+    @classmethod
+    def spawn(cls, command: Sequence[str], *, cwd: Path | None, env: Mapping[str, str]) -> Process:
+        """
+        Start a program. Blocks until `exec` succeeded or failed: about a millisecond.
+
+        Raises:
+            OSError: It could not be started, or there are no descriptors left.
+        """
+        with ExitStack() as theirs, ExitStack() as ours:
+
+            def pipe(our_end: int) -> tuple[int, trio.lowlevel.FdStream]:
+                ends = os.pipe()
+                theirs.callback(os.close, ends[1 - our_end])
+                stream = trio.lowlevel.FdStream(ends[our_end])
+                ours.callback(stream.close)
+                return ends[1 - our_end], stream
+
+            (child_in, stdin), (child_out, stdout), (child_err, stderr) = pipe(1), pipe(0), pipe(0)
+            popen = subprocess.Popen(  # noqa: S603  # a list from the operator's configuration; no shell
+                list(command),
+                stdin=child_in,
+                stdout=child_out,
+                stderr=child_err,
+                cwd=cwd,
+                env=dict(env),
+                start_new_session=True,
+            )
+            ours.pop_all()
+        return cls(popen, stdin, stdout, stderr)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the leader; also the id of its group."""
+        return self._popen.pid
+
+    @property
+    def reaped(self) -> bool:
+        """Whether the leader is gone for good."""
+        return self._popen.returncode is not None
+
+    def status_text(self) -> str:
+        """How the leader ended: `exited with status 3`, `was killed by SIGSEGV`, or `is still running`."""
+        code = self._exit_code()
+        if code is None:
+            return "is still running"
+        if code >= 0:
+            return f"exited with status {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+    def _exit_code(self) -> int | None:
+        """The leader's exit status as `Popen.returncode` spells it, read without reaping."""
+        if self._popen.returncode is not None:
+            return self._popen.returncode
+        info = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if info is None:
+            return None
+        return info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+
+    async def wait_exited(self) -> None:
+        """Wait until the leader has ended. It stays a zombie until `kill_and_reap`. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        if self.reaped:
+            return
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not Linux, or a sandbox that forbids it
+            flags = os.WEXITED | os.WNOWAIT
+            await trio.to_thread.run_sync(os.waitid, os.P_PID, self.pid, flags, abandon_on_cancel=True)
+            return
+        try:
+            await trio.lowlevel.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to everything in the child's group; harmless when all of it has ended."""
+        if not self.reaped:
+            with suppress(ProcessLookupError, PermissionError):  # macOS says EPERM about a group of zombies
+                os.killpg(self.pid, number)
+
+    async def kill_and_reap(self) -> None:
+        """
+        End what is left of the group at once, reap the leader and close our pipes. Idempotent.
+
+        Shielded, for a few seconds at most: a process stuck in the kernel is left to be reaped later.
+        """
+        self.signal_group(signal.SIGKILL)
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
+        with farewell(_REAP_WITHIN_S):
+            await self.wait_exited()
+            self._popen.wait()

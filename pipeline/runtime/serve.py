@@ -1,0 +1,174 @@
+"""
+One process: signals, drain, reload, watching the files, and an exit code.
+
+SIGTERM and SIGINT drain and stop; a second one stops at once. SIGHUP, and a change of a watched file, load the
+configuration again; one with an error changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final, final
+
+import structlog
+import trio
+
+from ..model.document import Document
+from ..protocol.errors import ComponentError, SluicewayError
+from .engine import Engine
+from .nursery import unwrap_single
+from .status import Watcher
+
+OK: Final = 0
+COULD_NOT_START: Final = 3
+CRASHED: Final = 4
+INTERRUPTED: Final = 130
+"""Exit codes (docs: command line)."""
+
+WATCH_LATENCY_MS: Final = 250
+"""How long a stop may be held up by the file watcher, in milliseconds (it looks up only that often)."""
+
+Load = Callable[[], Document]
+"""Reads the configuration; raises a `SluicewayError` that tells everything that is wrong with it."""
+
+
+async def serve(
+    load: Load,
+    *,
+    watch: bool = False,
+    dry_run: bool = False,
+    progress: Watcher | None = None,
+    ready: Callable[[Engine], None] | None = None,
+) -> int:
+    """
+    Run a gateway until it is told to stop, its stdio client hangs up, or it crashes.
+
+    Args:
+        load: Called once to start, and again for every reload.
+        watch: Reload when a file of the configuration changes.
+        dry_run: Open everything, report ready, close everything.
+        progress: Told of every component's state changes.
+        ready: Called once everything is open.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        SluicewayError: The first `load` failed.
+    """
+    return await _Process(load, watch, dry_run, progress, ready).run()
+
+
+@final
+class _Process:
+    def __init__(
+        self,
+        load: Load,
+        watch: bool,
+        dry_run: bool,
+        progress: Watcher | None,
+        ready: Callable[[Engine], None] | None,
+    ) -> None:
+        self._load = load
+        self._watch = watch
+        self._dry_run = dry_run
+        self._progress = progress
+        self._ready = ready
+        self._everything = trio.CancelScope()
+        self._stop = trio.Event()
+        self._code = OK
+        self._log: Any = structlog.get_logger()
+
+    async def run(self) -> int:
+        engine = Engine(self._load(), progress=self._progress)
+        started = False
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            try:
+                with unwrap_single():
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._obey, signals, engine, nursery)
+                        with self._everything:
+                            async with engine.running():
+                                started = True
+                                await self._serve(engine)
+                        nursery.cancel_scope.cancel()
+            except ComponentError as error:
+                self._log.error("gateway crashed" if started else "gateway could not start", error=str(error))
+                return CRASHED if started else COULD_NOT_START
+        self._log.info("gateway stopped")
+        return self._code
+
+    async def _serve(self, engine: Engine) -> None:
+        """From ready to drained."""
+        self._log.info("gateway ready", **addresses(engine))
+        if self._ready is not None:
+            self._ready(engine)
+        if self._dry_run:
+            return
+        async with trio.open_nursery() as nursery:
+            if engine.document.run.admin is not None:
+                from ..admin import serve_admin
+
+                await nursery.start(serve_admin, engine.document.run.admin, engine.status)
+            if self._watch:
+                nursery.start_soon(self._reload_on_change, engine)
+            nursery.start_soon(self._wait_finished, engine)
+            await self._stop.wait()
+            self._log.info("gateway draining", in_flight=sum(p.admission.in_flight for p in engine.pipelines.values()))
+            cancelled = await engine.drain()
+            if cancelled:
+                self._log.warning("exchanges cancelled at shutdown", count=cancelled)
+            nursery.cancel_scope.cancel()
+
+    async def _wait_finished(self, engine: Engine) -> None:
+        await engine.wait_finished()
+        self._stop.set()
+
+    async def _obey(self, signals: AsyncIterator[int], engine: Engine, nursery: trio.Nursery) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                nursery.start_soon(self._reload, engine)
+                continue
+            if number == signal.SIGINT:
+                self._code = INTERRUPTED
+            if self._stop.is_set() or not engine.ready:
+                self._code = INTERRUPTED
+                self._log.warning("gateway stops at once", signal=signal.Signals(number).name)
+                self._everything.cancel(reason="second signal")
+            self._stop.set()
+
+    async def _reload(self, engine: Engine) -> None:
+        try:
+            document = self._load()
+            notes = await engine.reload(document)
+        except SluicewayError as error:
+            self._log.error("reload refused; the running configuration stays", error=str(error))
+            return
+        self._log.info("reloaded", generation=engine.status()["generation"])
+        for note in notes:
+            self._log.warning("needs a restart", what=note)
+
+    async def _reload_on_change(self, engine: Engine) -> None:
+        """Watch the folders, not the files: an atomic replace takes a watched file away."""
+        from watchfiles import awatch
+
+        while True:
+            files = engine.document.files
+            before = _digest(files)
+            async for _ in awatch(*{file.parent for file in files}, rust_timeout=WATCH_LATENCY_MS, recursive=False):
+                if _digest(files) != before:
+                    break
+            await self._reload(engine)
+
+
+def _digest(files: tuple[Path, ...]) -> list[bytes]:
+    return [hashlib.sha256(file.read_bytes()).digest() if file.exists() else b"" for file in files]
+
+
+def addresses(engine: Engine) -> dict[str, list[str]]:
+    """Where each source of an engine listens, by source id; sources without addresses are left out."""
+    found = {source_id: list(getattr(source, "addresses", ())) for source_id, source in engine.sources.items()}
+    return {source_id: where for source_id, where in found.items() if where}

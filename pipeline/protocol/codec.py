@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, Literal, final
 
 import msgspec
 from attrs import frozen
 from msgspec import UNSET, Raw, UnsetType
 
+from .envelope import id_to_answer, message_of, request_id_of
 from .errors import GatewayError, InvalidMessage, ParseError, UpstreamProtocolError
-from .gate import DEFAULT_LIMITS, Limits, inspect, known_keys, parse, refuse_lookalikes, too_large
-from .mcp import METHODS, MetaKey
+from .gate import DEFAULT_LIMITS, Limits, inspect, parse, too_large
 from .messages import (
-    EMPTY,
     Body,
     ErrorReply,
     Json,
@@ -35,17 +34,6 @@ from .messages import (
     Result,
     decode_json,
 )
-
-GREATEST_ID: Final = 2**53 - 1
-"""The greatest integer that every JSON parser reads exactly; ids lie within +- of it (MCP, basic/index)."""
-
-_ENVELOPE: Final = known_keys("jsonrpc", "id", "method", "params", "result", "error")
-_TARGETS: Final = {row.target for row in METHODS.values() if row.target is not None}
-_PARAMS: Final = known_keys(*_TARGETS, "arguments", "cursor", "_meta", "inputResponses", "requestState")
-_META: Final = known_keys(*MetaKey)
-_ENVELOPE_KEYS: Final = frozenset(_ENVELOPE.values())
-_PARAMS_KEYS: Final = frozenset(_PARAMS.values())
-_META_KEYS: Final = frozenset(_META.values())
 
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 
@@ -60,13 +48,7 @@ def decode_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
         MessageTooLarge: Over `limits.max_message_size`.
             All carry `request_id` when the message is a request whose id could be read.
     """
-    value = parse(data, limits)
-    try:
-        inspect(value, data, limits)
-        return _message(value, data)
-    except GatewayError as error:
-        error.request_id = _id_to_answer(value)
-        raise
+    return _decode(parse(data, limits), data, limits)
 
 
 def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] | Message:
@@ -82,74 +64,21 @@ def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] 
     """
     value = parse(data, limits)
     if not isinstance(value, list):
-        return decode_message(data, limits)
+        return _decode(value, data, limits)
     if not 0 < len(value) <= limits.max_batch:
         raise InvalidMessage(f"a batch holds 1 to max_batch ({limits.max_batch}) messages, not {len(value)}")
     inspect(value, data, limits)
-    return [_message(*pair) for pair in zip(value, map(bytes, _decode_array(data)), strict=True)]
+    lines = map(bytes, _decode_array(one_line(data)))
+    return [message_of(element, line) for element, line in zip(value, lines, strict=True)]
 
 
-def _message(value: Json, data: bytes) -> Message:
-    if type(value) is not dict:
-        raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
-    if not value.keys() <= _ENVELOPE_KEYS:
-        refuse_lookalikes(value, _ENVELOPE, "the message")
-    if value.get("jsonrpc") != "2.0":
-        raise InvalidMessage('the message needs "jsonrpc": "2.0"')
-    if "method" not in value:
-        return _response(value)
-    method = value["method"]
-    if type(method) is not str:
-        raise InvalidMessage("method must be a string")
-    if "result" in value or "error" in value:
-        raise InvalidMessage("a message has either a method, or a result or error, not both")
-    params = value.get("params", EMPTY)
-    if type(params) is not dict and params is not EMPTY:
-        raise InvalidMessage("params must be an object")
-    _check_params(params)
-    if "id" not in value:
-        return Notification(method, Body(params))
-    return Request(_request_id(value["id"]), method, params, one_line(data))
-
-
-def _check_params(params: Mapping[str, Json]) -> None:
-    if not params.keys() <= _PARAMS_KEYS:
-        refuse_lookalikes(params, _PARAMS, "params")
-    meta = params.get("_meta")
-    if type(meta) is dict and not meta.keys() <= _META_KEYS:
-        refuse_lookalikes(meta, _META, "params._meta")
-
-
-def _request_id(value: Json) -> RequestId:
-    kind = type(value)
-    if kind is str or (kind is int and -GREATEST_ID <= value <= GREATEST_ID):
-        return value  # type: ignore[no-any-return]  # the line above is the type check
-    raise InvalidMessage("id must be a string or an integer within +-(2**53 - 1)")
-
-
-def _response(value: Mapping[str, Json]) -> Response:
-    if ("result" in value) == ("error" in value):
-        raise InvalidMessage("a message needs a method, or else either a result or an error")
-    if "result" in value:
-        if type(value["result"]) is not dict:
-            raise InvalidMessage("result must be an object")
-        return Response(_request_id(value.get("id")), Result(Body(value["result"])))
-    error = value["error"]
-    if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message")) is not str:
-        raise InvalidMessage("error must be an object with an integer code and a string message")
-    answered = value.get("id")
-    reply = ErrorReply(error["code"], error["message"], error.get("data"))
-    return Response(None if answered is None else _request_id(answered), reply)
-
-
-def _id_to_answer(value: Json) -> RequestId | None:
-    """The id that an error about this message should carry; none for what is an answer itself."""
-    if type(value) is not dict or ("method" not in value and ("result" in value or "error" in value)):
-        return None
+def _decode(value: Json, data: bytes, limits: Limits) -> Message:
     try:
-        return _request_id(value.get("id"))
-    except InvalidMessage:
-        return None
+        inspect(value, data, limits)
+        return message_of(value, one_line(data))
+    except GatewayError as error:
+        error.request_id = id_to_answer(value)
+        raise
 
 
 def one_line(data: bytes) -> bytes:
@@ -230,17 +159,17 @@ def _upstream_message(envelope: _Incoming) -> Message:
     body = Body() if envelope.params is UNSET else _object(envelope.params, "params")
     if envelope.id is UNSET:
         return Notification(envelope.method, body)
-    return Request(_request_id(envelope.id), envelope.method, body.value)
+    return Request(request_id_of(envelope.id), envelope.method, body.value)
 
 
 def _upstream_response(envelope: _Incoming) -> Response:
     reply: Reply
     if envelope.result is not UNSET and envelope.error is UNSET:
-        return Response(_request_id(envelope.id), Result(_object(envelope.result, "result")))
+        return Response(request_id_of(envelope.id), Result(_object(envelope.result, "result")))
     if envelope.error is UNSET or envelope.result is not UNSET:
         raise InvalidMessage("it has no method, and not exactly one of result and error")
     reply = ErrorReply(envelope.error.code, envelope.error.message, envelope.error.data)
-    return Response(None if envelope.id is UNSET or envelope.id is None else _request_id(envelope.id), reply)
+    return Response(None if envelope.id is UNSET or envelope.id is None else request_id_of(envelope.id), reply)
 
 
 def _object(raw: Raw, name: str) -> Body:
@@ -252,7 +181,7 @@ def _object(raw: Raw, name: str) -> Body:
 
 def _upstream_id(data: bytes) -> RequestId | None:
     try:
-        return _request_id(_decode_identified(data).id)
+        return request_id_of(_decode_identified(data).id)
     except (ValueError, RecursionError, GatewayError):
         return None
 

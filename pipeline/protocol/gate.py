@@ -16,7 +16,7 @@ from typing import Final
 import jiter
 from attrs import frozen
 
-from .errors import InvalidMessage, MessageTooLarge, ParseError
+from .errors import ClientFault, InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
 from .messages import Json
 
 MIB: Final = 1024 * 1024
@@ -128,6 +128,19 @@ def check(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
     value = parse(data, limits)
     inspect(value, data, limits)
     return value
+
+
+def check_upstream(data: bytes) -> Json:
+    """
+    Read JSON that an upstream sent, as strictly as `check`.
+
+    Raises:
+        UpstreamProtocolError: For every reason that `check` knows.
+    """
+    try:
+        return check(data)
+    except ClientFault as error:
+        raise UpstreamProtocolError(f"what the upstream sent cannot be inspected: {error}") from error
 
 
 def refuse_lookalikes(keys: Iterable[str], known: Mapping[str, str], where: str) -> None:

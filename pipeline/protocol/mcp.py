@@ -144,6 +144,11 @@ METHODS: Final[Mapping[str, Method]] = {
 SERVER_REQUESTS: Final = frozenset({"ping", "sampling/createMessage", "elicitation/create", "roots/list"})
 """What a legacy server may ask its client; since 2026-07-28 only inside `input_required` results."""
 
+PROGRESS: Final = "notifications/progress"
+"""How far a request is; carries the `progressToken` of the request's `_meta`."""
+LOG_MESSAGE: Final = "notifications/message"
+"""A log message for the client. The only notification that may be lost."""
+
 _UNKNOWN_CALL = Method("")
 _UNKNOWN_NOTIFY = Method("", Kind.NOTIFY)
 

@@ -61,10 +61,18 @@ class Body:
 
     @property
     def value(self) -> Mapping[str, Json]:
-        """The decoded object."""
+        """
+        The decoded object. Whoever inspects what an upstream sent must see what the client will see, so the text
+        passes the gate at this point, at every depth.
+
+        Raises:
+            UpstreamProtocolError: It does not pass.
+        """
         if self._value is None:
+            from .gate import check_upstream  # here, because the gate needs the errors, and they need the messages
+
             assert self._raw is not None
-            self._value = _decode(self._raw)
+            self._value = check_upstream(self._raw)
         return self._value
 
     @property

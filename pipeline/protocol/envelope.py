@@ -1,0 +1,106 @@
+"""
+What a JSON-RPC 2.0 message is in MCP: the rules about the envelope, on values that passed the gate.
+
+Stricter than JSON-RPC where MCP is: params are objects, ids are never null (basic/index). A key that only looks like
+one we know is refused, because the upstream's parser may take it for that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from .errors import InvalidMessage
+from .gate import known_keys, refuse_lookalikes
+from .mcp import METHODS, MetaKey
+from .messages import EMPTY, Body, ErrorReply, Json, Message, Notification, Request, RequestId, Response, Result
+
+GREATEST_ID: Final = 2**53 - 1
+"""The greatest integer that every JSON parser reads exactly; ids lie within +- of it (MCP, basic/index)."""
+
+_ENVELOPE: Final = known_keys("jsonrpc", "id", "method", "params", "result", "error")
+_TARGETS: Final = {row.target for row in METHODS.values() if row.target is not None}
+_PARAMS: Final = known_keys(*_TARGETS, "arguments", "cursor", "_meta", "inputResponses", "requestState")
+_META: Final = known_keys(*MetaKey)
+_ENVELOPE_KEYS: Final = frozenset(_ENVELOPE.values())
+_PARAMS_KEYS: Final = frozenset(_PARAMS.values())
+_META_KEYS: Final = frozenset(_META.values())
+
+
+def message_of(value: Json, line: bytes) -> Message:
+    """
+    The message that a decoded value is.
+
+    Args:
+        value: What passed the gate.
+        line: Its text; a request keeps it.
+
+    Raises:
+        InvalidMessage: It is not one JSON-RPC message, with a sentence that says why.
+    """
+    if type(value) is not dict:
+        raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
+    if not value.keys() <= _ENVELOPE_KEYS:
+        refuse_lookalikes(value, _ENVELOPE, "the message")
+    if value.get("jsonrpc") != "2.0":
+        raise InvalidMessage('the message needs "jsonrpc": "2.0"')
+    if "method" not in value:
+        return _response(value)
+    method = value["method"]
+    if type(method) is not str:
+        raise InvalidMessage("method must be a string")
+    if "result" in value or "error" in value:
+        raise InvalidMessage("a message has either a method, or a result or error, not both")
+    params = value.get("params", EMPTY)
+    if type(params) is not dict and params is not EMPTY:
+        raise InvalidMessage("params must be an object")
+    _check_params(params)
+    if "id" not in value:
+        return Notification(method, Body(params))
+    return Request(request_id_of(value["id"]), method, params, line)
+
+
+def _check_params(params: Mapping[str, Json]) -> None:
+    if not params.keys() <= _PARAMS_KEYS:
+        refuse_lookalikes(params, _PARAMS, "params")
+    meta = params.get("_meta")
+    if type(meta) is dict and not meta.keys() <= _META_KEYS:
+        refuse_lookalikes(meta, _META, "params._meta")
+
+
+def request_id_of(value: Json) -> RequestId:
+    """
+    An `id`, with its exact type.
+
+    Raises:
+        InvalidMessage: It is neither a string nor an integer in range; null, a bool or 1.0 is none.
+    """
+    kind = type(value)
+    if kind is str or (kind is int and -GREATEST_ID <= value <= GREATEST_ID):
+        return value  # type: ignore[no-any-return]  # the line above is the type check
+    raise InvalidMessage("id must be a string or an integer within +-(2**53 - 1)")
+
+
+def _response(value: Mapping[str, Json]) -> Response:
+    if ("result" in value) == ("error" in value):
+        raise InvalidMessage("a message needs a method, or else either a result or an error")
+    if "result" in value:
+        if type(value["result"]) is not dict:
+            raise InvalidMessage("result must be an object")
+        return Response(request_id_of(value.get("id")), Result(Body(value["result"])))
+    error = value["error"]
+    if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message")) is not str:
+        raise InvalidMessage("error must be an object with an integer code and a string message")
+    answered = value.get("id")
+    reply = ErrorReply(error["code"], error["message"], error.get("data"))
+    return Response(None if answered is None else request_id_of(answered), reply)
+
+
+def id_to_answer(value: Json) -> RequestId | None:
+    """The id that an error about this message should carry; none for what is an answer itself."""
+    if type(value) is not dict or ("method" not in value and ("result" in value or "error" in value)):
+        return None
+    try:
+        return request_id_of(value.get("id"))
+    except InvalidMessage:
+        return None

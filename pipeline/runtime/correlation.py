@@ -21,16 +21,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, final
+from typing import final
 
 import trio
 from attrs import frozen
 
 from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
+from ..protocol.mcp import LOG_MESSAGE, PROGRESS
 from ..protocol.messages import Json, Notification, Reply, Request, Response
-
-PROGRESS: Final = "notifications/progress"
-LOG_MESSAGE: Final = "notifications/message"
 
 Item = Notification | Request
 """What an upstream sends before the reply: notifications, and (legacy era) questions."""

@@ -219,13 +219,10 @@ class Engine:
         """
         async with self._changing:
             assert self._supervisor is not None
-            host = Host(middleware, Row(f"pipelines.{pipeline_id}.{stage_id}", ComponentKind.MIDDLEWARE))
+            stage = self._generation.stage(pipeline_id, stage_id)
+            host = Host(middleware, Row(stage.id, ComponentKind.MIDDLEWARE))
             await self._supervisor.open([host])
-            try:
-                old, passed = self._generation.replace(pipeline_id, stage_id, host)
-            except LookupError:
-                await self._supervisor.close([host])
-                raise
+            old, passed = self._generation.replace(pipeline_id, stage_id, host)
             await passed.finish(self.document.run.drain_timeout, _GRACE_S)
             await self._supervisor.close([old])
 

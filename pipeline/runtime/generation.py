@@ -108,6 +108,18 @@ class Generation:
         """Everything it uses, in start order: stores, sinks, stages from the inside out."""
         return [*self.stores.values(), *self.sinks.values(), *self._inside_out]
 
+    def stage(self, pipeline_id: str, stage_id: str) -> Host:
+        """
+        The host of a pipeline's stage.
+
+        Raises:
+            LookupError: There is no such pipeline or stage.
+        """
+        host = self.stages.get(f"pipelines.{pipeline_id}.{stage_id}")
+        if host is None:
+            raise LookupError(f"no stage pipelines.{pipeline_id}.{stage_id}; there are: {', '.join(self.stages)}")
+        return host
+
     def replace(self, pipeline_id: str, stage_id: str, host: Host) -> tuple[Host, Lane]:
         """
         Put another middleware in the place of a stage; new exchanges go through it.
@@ -118,15 +130,12 @@ class Generation:
         Raises:
             LookupError: There is no such pipeline or stage.
         """
-        key = f"pipelines.{pipeline_id}.{stage_id}"
-        old = self.stages.get(key)
-        if old is None:
-            raise LookupError(f"no stage {key}; there are: {', '.join(self.stages)}")
+        old = self.stage(pipeline_id, stage_id)
         pipeline, middleware = self.pipelines[pipeline_id], host.component
         assert isinstance(middleware, Middleware)
         chain = pipeline.lane.chain
         stages = [Stage(s.id, middleware, s.guard) if s.id == stage_id else s for s in chain.stages]
-        self.stages[key] = host
+        self.stages[old.id] = host
         self._inside_out[self._inside_out.index(old)] = host
         return old, pipeline.swap(compile_chain(stages, chain.sink))
 

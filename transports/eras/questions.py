@@ -59,7 +59,9 @@ class Questions:
             finally:
                 if not answered.is_set():
                     with farewell(1):
-                        await send(Notification("notifications/cancelled", {"requestId": request_id}))
+                        await send(  # noqa: ASYNC102  # farewell is a bounded shield
+                            Notification("notifications/cancelled", {"requestId": request_id})
+                        )
             return self._answers.pop(request_id)
         finally:
             del self._open[request_id]

@@ -1,0 +1,69 @@
+# Everything from a bare machine that has Python 3.11 or newer: the first target that needs it makes the environment.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORKERS ?= 2
+TEST_FLAGS ?=
+
+.PHONY: run test setup lint types cov docs conformance bench mutation wheel lock clean all
+
+run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
+	$(BIN)/sluiceway run
+
+test: $(READY) ## every test but the conformance suite
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not conformance" $(TEST_FLAGS)
+
+setup: $(READY)
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 run")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	mkdir -p .typing/sluiceway
+	for room in pipeline middlewares transports; do ln -sfn ../../$$room .typing/sluiceway/$$room; done
+	touch $@
+
+lint: $(READY) ## format, lint, async rules, spelling, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC120,ASYNC124 $$(git ls-files "pipeline/*.py" "middlewares/*.py" "transports/*.py")
+	$(BIN)/codespell
+	$(BIN)/lint-imports --no-logo
+
+types: $(READY) ## two checkers over all packages
+	$(BIN)/mypy -p sluiceway
+	$(BIN)/basedpyright
+
+cov: $(READY) ## branch coverage, with the bounds that CI holds
+	$(BIN)/coverage erase
+	$(MAKE) test TEST_FLAGS="--cov --cov-branch --cov-report="
+	$(BIN)/coverage report --include 'pipeline/*,middlewares/*' --fail-under 95
+	$(BIN)/coverage report --include 'transports/*' --fail-under 90
+
+docs: $(READY) ## the parts of docs/ and configs/ that are made from the declarations
+	$(BIN)/sluiceway schema > configs/sluiceway.schema.json
+	$(BIN)/python -m sluiceway.pipeline.config.reference > docs/reference.md
+
+conformance: $(READY) ## the official suite through the gateway, both eras; fails on any difference
+	$(BIN)/python tests/conformance/run.py
+
+bench: $(READY) ## what the core costs on this machine
+	$(BIN)/python bench/core.py
+
+mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
+	$(BIN)/python bench/mutation.py
+
+wheel: $(READY)
+	$(BIN)/python -m build --wheel
+
+lock: ## renew requirements.lock: hashes, no hosts
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --extra dev --no-annotate --custom-compile-command 'make lock' -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .typing build dist *.egg-info .coverage* .conformance
+
+all: lint types cov conformance

@@ -58,7 +58,7 @@ class Log(Middleware):
         start: bool = option(True, doc="Whether to write a line when a request starts.")
         params: Literal["none", "digest", "redacted"] = option(
             "redacted",
-            doc="How the start line shows params: not at all, as a fingerprint, or with secrets masked and the rest cut.",
+            doc="How the start line shows params: not, as a fingerprint, or with secrets masked and long values cut.",
         )
         redact: tuple[str, ...] = option(
             SENSITIVE_KEYS,

@@ -31,13 +31,10 @@ _PROGRESS: Final = "notifications/progress"
 @final
 @frozen(kw_only=True)
 class Override:
-    """Another time for some exchanges. What is left out matches everything."""
+    """Another time for some exchanges."""
 
-    method: tuple[str, ...] = option((), doc="Methods, as globs.", example="tools/call")
-    name: tuple[str, ...] = option(
-        (), doc="Names of tools and prompts, uris of resources, as globs.", example="export_*"
-    )
-    after: Duration = option(gt=0, doc="Time these exchanges get instead.", example="2m")
+    when: When = option(doc="The exchanges meant, as in the guard of a stage.", example={"name": "export_*"})
+    after: Duration = option(gt=0, doc="Time they get instead.", example="2m")
 
 
 @final
@@ -97,8 +94,8 @@ class Timeout(Middleware):
         )
         overrides: tuple[Override, ...] = option(
             (),
-            doc="Other times for some methods or targets; the first that matches counts.",
-            example=[{"method": "tools/call", "name": "export_*", "after": "2m"}],
+            doc="Other times for some exchanges; the first that matches counts.",
+            example=[{"when": {"method": "tools/call", "name": "export_*"}, "after": "2m"}],
         )
 
     def __init__(self, config: Config, context: Context) -> None:
@@ -108,7 +105,7 @@ class Timeout(Middleware):
         self._at_most = config.at_most
         self._resets = config.on_progress == "reset"
         self._overrides: tuple[tuple[Callable[[Exchange], bool], float], ...] = tuple(
-            (When(method=o.method, name=o.name).compile(), o.after) for o in config.overrides
+            (override.when.compile(), override.after) for override in config.overrides
         )
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:

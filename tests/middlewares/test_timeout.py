@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from sluiceway.middlewares.timeout import Override, Timeout
+from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import DeadlineExceeded
 from sluiceway.pipeline.protocol.messages import Notification, Result
 
@@ -181,9 +182,9 @@ async def test_idle_after_ends_a_silent_listener(bench, autojump_clock):
 async def test_the_first_override_that_matches_counts(bench, autojump_clock, method, name, given):
     """Overrides go by method and target; what none of them matches gets `after`."""
     overrides = (
-        Override(method=("tools/call",), name=("export_*",), after=120),
-        Override(method=("tools/*",), after=20),
-        Override(method=("tools/call",), after=1),
+        Override(when=When(method=("tools/call",), name=("export_*",)), after=120),
+        Override(when=When(method=("tools/*",)), after=20),
+        Override(when=When(method=("tools/call",)), after=1),
     )
     params = {"uri": name} if method == "resources/read" else {"name": name}
     with pytest.raises(DeadlineExceeded) as caught:

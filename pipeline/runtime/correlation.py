@@ -203,6 +203,19 @@ class Correlation:
             )
         return True
 
+    def fail(self, entry_id: Json, error: GatewayError) -> bool:
+        """
+        End one waiter that has no reply yet, because what came instead of the reply cannot be one. Never blocks.
+
+        Returns:
+            False if nobody waits under this id.
+        """
+        entry = self._waiting(entry_id)
+        if entry is None:
+            return False
+        entry._fail(error)
+        return True
+
     def fail_all(self, make_error: Callable[[], GatewayError]) -> None:
         """
         The upstream is gone: end every waiter that has no reply yet.

@@ -13,6 +13,7 @@ from typing import final
 import trio
 from attrs import define, evolve, field
 
+from ..protocol.errors import SessionNotFound
 from ..protocol.mcp import ErrorCode, Kind, target_of
 from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request
 from .session import ANONYMOUS, Asker, Caller, Client
@@ -39,6 +40,8 @@ class Link:
     """Moves the deadline (absolute seconds); the engine's."""
     relayed: int = 0
     """Notifications already handed to the source."""
+    caller: Caller = ANONYMOUS
+    """Who `authenticate` found; every view of the exchange shares it, and so does its source."""
     on_deliver: Callable[[Notification], None] | None = None
     """Called before each delivery; the engine's (a deadline that progress resets)."""
 
@@ -107,6 +110,22 @@ class Exchange:
     def relayed(self) -> int:
         """Notifications already sent to the client; after the first, a repetition can be seen."""
         return self.link.relayed
+
+    def authenticate(self, caller: Caller) -> None:
+        """
+        Record who sends this; what an auth stage calls instead of setting `caller`.
+
+        The principal of an `initialize` request owns the session it opens (MCP 2025-11-25, security best practices).
+
+        Raises:
+            SessionNotFound: The request belongs to a session that another principal opened.
+        """
+        session = self.client.session
+        if session is not None and session.version is None:
+            session.caller = caller
+        elif session is not None and not session.belongs_to(caller):
+            raise SessionNotFound("no such session; initialize again without a session id")
+        self.link.caller = self.caller = caller
 
     async def relay(self, notification: Notification) -> None:
         """

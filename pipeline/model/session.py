@@ -69,6 +69,10 @@ class Session:
     closed: bool = False
     _on_close: list[Callable[[], None]] = field(factory=list, repr=False)
 
+    def belongs_to(self, caller: Caller) -> bool:
+        """Whether `caller` is the principal that opened it; scopes may have changed since."""
+        return (self.caller.subject, self.caller.tenant) == (caller.subject, caller.tenant)
+
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """
         Have `callback` called once when the session ends, at once if it already has. It must not block.

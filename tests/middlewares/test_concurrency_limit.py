@@ -16,7 +16,7 @@ from sluiceway.middlewares.concurrency_limit import ConcurrencyLimit
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.messages import Result
-from sluiceway.pipeline.testing.cancel_everywhere import cancel_everywhere
+from sluiceway.pipeline.testing import cancel_everywhere
 
 
 def _stage(bench, **options):

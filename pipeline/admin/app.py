@@ -1,0 +1,81 @@
+"""
+The admin endpoints, as an ASGI application.
+
+    GET /-/live      200 while the process serves; needs no token, tells nothing
+    GET /-/ready     200 or 503; likewise
+    GET /-/status    the engine's status as JSON; needs the token
+
+Everything further (metrics, tap, the console) is a route of its own behind the same guard: `endpoints` takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..protocol.messages import Json, encode_json
+from .guard import Guard
+
+Status = Callable[[], Mapping[str, Json]]
+"""Returns the engine's status; JSON."""
+
+OPEN: Final = frozenset({"/-/live", "/-/ready"})
+"""Paths that need no token: a probe cannot keep a secret, and they say a single word."""
+
+
+class _Json(JSONResponse):
+    def __init__(self, content: Json, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(content, status_code, {"cache-control": "no-store", **(headers or {})})
+
+    def render(self, content: Json) -> bytes:
+        return encode_json(content)
+
+
+def admin_app(guard: Guard, status: Status, endpoints: Iterable[BaseRoute] = ()) -> ASGIApp:
+    """
+    The application of one listener.
+
+    Args:
+        guard: Checked before any route.
+        status: Asked anew for each request.
+        endpoints: Further routes.
+    """
+
+    async def live(_request: Request) -> Response:
+        return _Json({"live": True})
+
+    async def ready(_request: Request) -> Response:
+        is_ready = bool(status()["ready"])
+        return _Json({"ready": is_ready}, status_code=200 if is_ready else 503)
+
+    async def show_status(_request: Request) -> Response:
+        return _Json(dict(status()))
+
+    routes = [Route("/-/live", live), Route("/-/ready", ready), Route("/-/status", show_status), *endpoints]
+    return guarded(Starlette(routes=routes), guard)
+
+
+def guarded(app: ASGIApp, guard: Guard) -> ASGIApp:
+    """Let only what the guard allows through to an application."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal(HTTPConnection(scope), guard)
+        await (refusal or app)(scope, receive, send)
+
+    return checked
+
+
+def _refusal(request: HTTPConnection, guard: Guard) -> Response | None:
+    host = request.headers.get("host")
+    if not guard.host_allowed(host):
+        return _Json({"error": f"this listener is {guard.address}, not {host}"}, status_code=421)
+    if request.url.path not in OPEN and not guard.token_allowed(request.headers.get("authorization")):
+        challenge = {"www-authenticate": 'Bearer realm="sluiceway admin"'}
+        return _Json({"error": "send the token of run.admin"}, status_code=401, headers=challenge)
+    return None

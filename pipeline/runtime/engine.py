@@ -22,6 +22,7 @@ from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client
 from ..protocol.errors import ComponentError
 from ..protocol.messages import Notification, Request
+from .chain import Probe
 from .deadlines import Deadlines
 from .generation import Generation, Overrides, Surroundings
 from .nursery import open_background_nursery
@@ -44,6 +45,7 @@ class Engine:
         overrides: Components to use instead of declared ones, by kind and id; for tests.
         seed: Makes randomness and ids deterministic; for tests and replays.
         progress: Told of every component's state changes.
+        probe: Compiled in around every stage; for tests.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Engine:
         overrides: Overrides | None = None,
         seed: int | None = None,
         progress: Watcher | None = None,
+        probe: Probe | None = None,
     ) -> None:
         self.document = document
         self.deadlines = Deadlines()
@@ -69,6 +72,7 @@ class Engine:
             new_id=(lambda: secrets.token_hex(16)) if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
             listen=listen,
             overrides=overrides or {},
+            probe=probe,
         )
         self._generation = Generation(document, self._around, self.deadlines)
         self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}

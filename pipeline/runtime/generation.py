@@ -19,7 +19,7 @@ from ..model.exchange import Exchange, Service
 from ..protocol.errors import CODE_TABLES, CapacityExceeded
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
-from .chain import Stage, compile_chain, nest
+from .chain import Probe, Stage, compile_chain, nest
 from .deadlines import Deadlines
 from .pipeline import Lane, Pipeline
 from .status import Row
@@ -40,6 +40,7 @@ class Surroundings:
     new_id: Callable[[], str]
     listen: bool
     overrides: Overrides
+    probe: Probe | None = None
 
     def build(
         self, kind: ComponentKind, component_id: str, spec: Spec, stores: Mapping[str, Host], *, required: bool = True
@@ -137,7 +138,7 @@ class Generation:
         stages = [Stage(s.id, middleware, s.guard) if s.id == stage_id else s for s in chain.stages]
         self.stages[old.id] = host
         self._inside_out[self._inside_out.index(old)] = host
-        return old, pipeline.swap(compile_chain(stages, chain.sink))
+        return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._around.probe))
 
     def _sink(self, spec: SinkSpec) -> Service:
         component, row = self._around.build(
@@ -150,7 +151,9 @@ class Generation:
             service = _checked(host, service)
         if spec.max_in_flight is not None:
             service = _bounded(spec.id, spec.max_in_flight, service)
-        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service)) if spec.chain else service
+        if not spec.chain:
+            return service
+        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service, probe=self._around.probe))
 
     def _chain(self, owner: str, specs: Sequence[StageSpec]) -> list[Stage]:
         stages: list[Stage] = []
@@ -166,7 +169,7 @@ class Generation:
         return stages
 
     def _pipeline(self, spec: PipelineSpec, sink: Service) -> Pipeline:
-        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink)
+        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink, probe=self._around.probe)
         codes = CODE_TABLES[self.document.run.error_codes]
         return Pipeline(spec.id, chain, spec.limits, self._deadlines, codes=codes, new_id=self._around.new_id)
 

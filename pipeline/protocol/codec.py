@@ -36,6 +36,7 @@ from .messages import (
 )
 
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
+_maybe_surrogate = re.compile(rb"\\u[dD]").search
 
 
 def decode_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
@@ -141,7 +142,7 @@ def decode_upstream(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
     try:
         if not data.isascii():
             data.decode()  # bodies are skipped unread: nobody else would notice invalid UTF-8
-        if b"\\ud" in data or b"\\uD" in data:
+        if b"\\" in data and _maybe_surrogate(data):
             decode_json(data)  # nor a lone surrogate
         return _upstream_message(_decode_incoming(one_line(data)))
     except (ValueError, RecursionError, GatewayError) as error:

@@ -54,7 +54,8 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
 
     Raises:
         MessageTooLarge: More bytes than `max_message_size`.
-        InvalidMessage: More separators than `max_separators`, or a key twice in one object.
+        InvalidMessage: More separators than `max_separators`, a key twice in one object, or nested more than the 200
+            levels where the parser stops.
         ParseError: Not JSON.
     """
     size = len(data)
@@ -70,9 +71,12 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
     try:
         return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False)
     except ValueError as error:
-        if str(error).startswith("Detected duplicate key"):
-            raise InvalidMessage(f"{error}; every key of an object must be unique") from error
-        raise ParseError(f"the message is not JSON: {error}") from error
+        reason = str(error)
+        if reason.startswith("Detected duplicate key"):
+            raise InvalidMessage(f"{reason}; every key of an object must be unique") from error
+        if reason.startswith("recursion limit exceeded"):
+            raise _too_deep(limits) from error
+        raise ParseError(f"the message is not JSON: {reason}") from error
 
 
 def inspect(value: Json, data: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -92,8 +96,8 @@ def inspect(value: Json, data: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
     level: list[Json] = [value]
     depth = 0
     while level:
-        if depth > limits.max_depth:
-            raise InvalidMessage(f"the message nests more than max_depth ({limits.max_depth}) deep; flatten it")
+        if depth >= limits.max_depth and any(type(item) is dict or type(item) is list for item in level):
+            raise _too_deep(limits)
         deeper: list[Json] = []
         for item in level:
             kind = type(item)
@@ -171,6 +175,10 @@ def too_large(limits: Limits) -> MessageTooLarge:
     return MessageTooLarge(
         f"the message is larger than max_message_size ({limits.max_message_size} bytes); send less or raise the limit"
     )
+
+
+def _too_deep(limits: Limits) -> InvalidMessage:
+    return InvalidMessage(f"the message nests more than max_depth ({limits.max_depth}) deep; flatten it")
 
 
 def _refuse_twins(item: Mapping[str, Json]) -> None:

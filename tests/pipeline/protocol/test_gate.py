@@ -1,0 +1,158 @@
+"""The strict gate accepts only JSON that every parser reads alike, and bounds what reading costs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sluiceway.pipeline.protocol import gate
+from sluiceway.pipeline.protocol.errors import (
+    GatewayError,
+    InvalidMessage,
+    MessageTooLarge,
+    ParseError,
+    UpstreamProtocolError,
+)
+from sluiceway.pipeline.protocol.gate import Limits, check
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"  ",
+        b"{",
+        b"{}}",
+        b"{} {}",
+        b"\xef\xbb\xbf{}",
+        b'{"a":"\xff"}',
+        rb'{"a":"\ud800"}',
+        rb'{"a":"\udead"}',
+        rb'{"\ud800":1}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":1e400}',
+        b'{"a":[-1e400]}',
+        b'{"a":' + b"9" * 400 + b"}",
+        b"1e400",
+        b'{"a":01}',
+        b"{'a':1}",
+        b'{"a":1,}',
+        b'{"a":"\x01"}',
+    ],
+)
+def test_what_is_not_json_for_everybody_is_a_parse_error(text: bytes) -> None:
+    """Bad syntax, encodings, surrogates and numbers are -32700."""
+    with pytest.raises(ParseError):
+        check(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"a":2}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"x":[{"a":1,"a":1}]}',
+        b'{"a":1,"A":2}',
+        b'{"deep":[[{"name":1,"nAme":2}]]}',
+        '{"a":1,"\uff21":2}'.encode(),
+        '{"k":1,"\u212a":2}'.encode(),
+        b'{"k":1,"\\u212a":2}',
+        '{"\u00e9":1,"e\u0301":2}'.encode(),
+        '{"stra\u00dfe":1,"STRASSE":2}'.encode(),
+    ],
+)
+def test_keys_that_some_parser_takes_for_one_another_are_refused(text: bytes) -> None:
+    """Duplicates, and keys that differ only by case or Unicode form, are -32600 at every depth."""
+    with pytest.raises(InvalidMessage):
+        check(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"b":{"a":1}}',
+        b'[{"a":1},{"A":1}]',
+        b'{"Name":1,"Value":2}',
+        b'{"1":1,"2":2}',
+        '{"\u00e9":1,"e":2,"\u00fc":"\u00dc"}'.encode(),
+        rb'{"a":"\ud83d\ude00"}',
+        b'{"a":1.5e300,"b":-1e-400,"c":123456789012345678901234567890}',
+        b'{"a":"1e400 NaN [[[[ {{{{"}',
+        b' \t\r\n{"a": null}\n',
+        b'{"":1}',
+    ],
+)
+def test_what_every_parser_reads_alike_passes(text: bytes) -> None:
+    """Only real ambiguity is refused: case may differ between objects, and values may hold anything."""
+    assert json.loads(text) == check(text)
+
+
+def test_the_number_that_just_fits_a_double_passes() -> None:
+    """The bound is the greatest double itself."""
+    greatest = 2**1024 - 2**971
+
+    assert {"a": greatest} == check(b'{"a":%d}' % greatest)
+    with pytest.raises(ParseError):
+        check(b'{"a":%d}' % 2**1024)
+
+
+def test_nesting_up_to_the_limit_passes_and_one_more_is_refused() -> None:
+    """64 levels pass, 65 do not, and what the parser itself gives up on is the same error."""
+    check(b"[" * 64 + b"]" * 64)
+    for depth in (65, 201, 100_000):
+        with pytest.raises(InvalidMessage, match="max_depth"):
+            check(b"[" * depth + b"]" * depth)
+    with pytest.raises(InvalidMessage, match=r"max_depth \(64\)"):
+        check(b'{"a":' * 65 + b"1" + b"}" * 65)
+
+
+def test_an_object_under_the_deepest_level_counts() -> None:
+    """A scalar does not add a level, a container does."""
+    limits = Limits(max_depth=1)
+
+    check(b'{"a":1}', limits)
+    with pytest.raises(InvalidMessage):
+        check(b'{"a":[]}', limits)
+
+
+def test_too_many_separators_are_refused_before_parsing() -> None:
+    """The count is of bytes, so the text need not even be JSON."""
+    limits = Limits(max_separators=10)
+
+    check(b"[0,0,0,0,0,0,0,0,0,0]", limits)
+    with pytest.raises(InvalidMessage, match="max_separators"):
+        check(b"[0,0,0,0,0,0,0,0,0,0,0", limits)
+
+
+def test_a_text_over_the_size_limit_is_refused() -> None:
+    """The limit is exact, and the error names it."""
+    limits = Limits(max_message_size=10)
+
+    check(b'"12345678"', limits)
+    with pytest.raises(MessageTooLarge, match=r"max_message_size \(10 bytes\)"):
+        check(b'"123456789"', limits)
+
+
+def test_the_error_about_similar_keys_names_both() -> None:
+    """Who gets the error can find the place."""
+    with pytest.raises(InvalidMessage, match="'limit' and 'Limit'"):
+        check(b'{"a":{"limit":1,"Limit":2}}')
+
+
+def test_an_upstreams_text_that_fails_the_gate_is_the_upstreams_fault() -> None:
+    """The same rules, another blame."""
+    assert gate.check_upstream(b'{"a":1}') == {"a": 1}
+    with pytest.raises(UpstreamProtocolError, match="Detected duplicate key"):
+        gate.check_upstream(b'{"a":1,"a":2}')
+
+
+def test_known_keys_must_be_spelled_exactly() -> None:
+    """A key that folds to a known one is refused with the right spelling; unknown keys pass."""
+    known = gate.known_keys("method", "progressToken")
+
+    gate.refuse_lookalikes(["method", "progressToken", "other"], known, "it")
+    for wrong in ("Method", "progresstoken", "\uff4dethod"):
+        with pytest.raises(GatewayError, match="it has the key"):
+            gate.refuse_lookalikes([wrong], known, "it")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NewType, final
+from typing import Any, Final, Literal, NewType, TypeAlias, final
 
 import attrs
 from attrs import NOTHING, frozen
@@ -36,7 +37,8 @@ _DURATIONS: Final = {"ms": MILLISECOND, "s": SECOND, "m": MINUTE, "min": MINUTE,
 _SIZES: Final = {
     "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB,
 }  # fmt: skip
-_NUMBER_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%]*)")
+_NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_NUMBER_UNIT: Final = re.compile(rf"({_NUMBER})\s*([A-Za-z%]*)")
 
 
 @final
@@ -49,7 +51,8 @@ class Rate:
     """Length of the period in seconds."""
 
     def __str__(self) -> str:
-        return f"{self.count:g}/{render_duration(self.per_s).removeprefix('1')}"
+        period = render_duration(self.per_s)
+        return f"{_plain(self.count)}/{period[1:] if period[1:] in _DURATIONS else period}"
 
 
 @final
@@ -131,7 +134,7 @@ def parse_ratio(text: str) -> Ratio:
     Raises:
         ValueError: Not a percentage, or outside 0 % to 100 %.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    match = re.fullmatch(rf"({_NUMBER})\s*%", text.strip())
     if match is None:
         raise ValueError(f"expected a share such as 20%, got {text!r}")
     ratio = float(match[1]) / 100
@@ -148,7 +151,7 @@ def parse_rate(text: str) -> Rate:
         ValueError: With a sentence that says what to write instead.
     """
     count, slash, period = text.partition("/")
-    if not slash or not re.fullmatch(r"\s*\d+(\.\d+)?\s*", count):
+    if not slash or not re.fullmatch(rf"\s*{_NUMBER}\s*", count):
         raise ValueError(f"expected a rate such as 60/min, got {text!r}")
     period = period.strip()
     per_s = parse_duration(period if period[:1].isdigit() else f"1{period}")
@@ -161,8 +164,13 @@ def render_duration(seconds: float) -> str:
     """The shortest spelling `parse_duration` reads back."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _DURATIONS[unit] and seconds % _DURATIONS[unit] == 0:
-            return f"{seconds / _DURATIONS[unit]:g}{unit}"
-    return f"{seconds / MILLISECOND:g}ms" if seconds < 1 else f"{seconds:g}s"
+            return f"{_plain(seconds / _DURATIONS[unit])}{unit}"
+    return f"{_plain(seconds / MILLISECOND)}ms" if seconds < 1 else f"{_plain(seconds)}s"
+
+
+def _plain(number: float) -> str:
+    """A number without exponent, as the parsers take it."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def render_size(size: int) -> str:
@@ -171,6 +179,10 @@ def render_size(size: int) -> str:
         if size and size % _SIZES[unit] == 0:
             return f"{size // _SIZES[unit]}{unit}"
     return f"{size}B"
+
+
+Refers: TypeAlias = Literal["sink", "store", "pipeline"]
+"""What an option's value can be the id of."""
 
 
 @final
@@ -188,15 +200,17 @@ class OptionInfo:
     since: str | None = None
     deprecated: str | None = None
     """What to use instead."""
+    refers: Refers | None = None
+    """The option holds ids of these; they must exist. Of a mapping, its keys."""
 
-    def check_bounds(self, value: float) -> str | None:
-        """A sentence about a violated bound, or None."""
+    def check_bounds(self, value: float, render: Callable[[float], str] = "{:g}".format) -> str | None:
+        """A sentence about a violated bound, or None. `render` writes numbers as the option does."""
         if self.ge is not None and value < self.ge:
-            return f"must be at least {self.ge:g}, got {value:g}"
+            return f"must be at least {render(self.ge)}, got {render(value)}"
         if self.gt is not None and value <= self.gt:
-            return f"must be more than {self.gt:g}, got {value:g}"
+            return f"must be more than {render(self.gt)}, got {render(value)}"
         if self.le is not None and value > self.le:
-            return f"must be at most {self.le:g}, got {value:g}"
+            return f"must be at most {render(self.le)}, got {render(value)}"
         return None
 
 
@@ -215,6 +229,7 @@ def option(
     le: float | None = None,
     since: str | None = None,
     deprecated: str | None = None,
+    refers: Refers | None = None,
 ) -> Any:
     """
     An `attrs.field` of a component's `Config`.
@@ -229,8 +244,12 @@ def option(
         le: Greatest value allowed.
         since: Version that introduced it.
         deprecated: What to use instead.
+        refers: The value is the id of a sink, store or pipeline (or several), which must exist. Text options named
+            `store` or ending in `_store` refer to stores without saying so.
     """
-    info = OptionInfo(doc=doc, example=example, ge=ge, gt=gt, le=le, since=since, deprecated=deprecated)
+    info = OptionInfo(
+        doc=doc, example=example, ge=ge, gt=gt, le=le, since=since, deprecated=deprecated, refers=refers
+    )  # fmt: skip
     if factory is not None:
         return attrs.field(factory=factory, metadata={OPTION: info})
     return attrs.field(default=default, metadata={OPTION: info})

@@ -1,0 +1,187 @@
+"""
+What is allowed but wrong: the order of stages, open doors, settings that contradict each other.
+
+Order rules are declared by the stages themselves (`Middleware.order`), each with its reason. They are checked on every
+way an exchange can take: within a chain, and from the chain of a pipeline to the chains of the sinks behind it.
+Nothing is ever re-sorted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from itertools import combinations, product
+
+from attrs import define, field
+
+from ..model.component import Order
+from ..model.document import Document, PipelineSpec, SourceSpec, StageSpec
+from ..model.options import render_duration
+from .components import Components
+from .nodes import node_at, place_of
+from .problems import Problem, Span, has_errors
+from .references import sink_targets
+
+
+def role_of(stage: StageSpec) -> str:
+    """What a stage is, for order rules."""
+    return stage.cls.role or stage.cls.name
+
+
+def is_open(bind: str) -> bool:
+    """Whether an address to listen on can be reached from other machines."""
+    if bind.startswith(("unix:", "fd:")):
+        return False
+    host = bind.rpartition(":")[0].strip("[]") if ":" in bind else bind
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+@define(eq=False)
+class Linter:
+    """Checks one document; what had errors is missing in it."""
+
+    document: Document
+    components: Components
+    targets: dict[str, list[str]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.targets = sink_targets(self.document)
+
+    def check(self) -> None:
+        """Report every finding."""
+        for pipeline in self.document.pipelines.values():
+            self.limits(pipeline)
+        for chain in self.chains():
+            self.firsts(chain)
+            for outer, inner in combinations(chain, 2):
+                self.pair(outer, inner)
+        for before, after in self.successions():
+            for outer, inner in product(before, after):
+                self.pair(outer, inner)
+        self.admin()
+        if not has_errors(self.components.problems):
+            self.sources()
+
+    def chains(self) -> Iterator[Sequence[StageSpec]]:
+        """Every chain, without the stages that are switched off."""
+        yield from (_active(pipeline.chain) for pipeline in self.document.pipelines.values())
+        yield from (_active(sink.chain) for sink in self.document.sinks.values())
+
+    def successions(self) -> Iterator[tuple[Sequence[StageSpec], Sequence[StageSpec]]]:
+        """Every two chains of which one exchange can pass one and then the other."""
+        for pipeline in self.document.pipelines.values():
+            for id_ in self.behind([pipeline.sink]):
+                yield _active(pipeline.chain), _active(self.document.sinks[id_].chain)
+        for sink in self.document.sinks.values():
+            for id_ in self.behind(self.targets[sink.id]):
+                yield _active(sink.chain), _active(self.document.sinks[id_].chain)
+
+    def behind(self, sinks: Sequence[str]) -> list[str]:
+        """These sinks and all that they send to."""
+        found = dict.fromkeys(sinks)
+        waiting = list(found)
+        while waiting:
+            for target in self.targets.get(waiting.pop(), ()):
+                if target not in found:
+                    found[target] = None
+                    waiting.append(target)
+        return [id_ for id_ in found if id_ in self.document.sinks]
+
+    def firsts(self, chain: Sequence[StageSpec]) -> None:
+        """Stages that want to be first in their chain, and are not."""
+        for stage in chain[1:]:
+            for order in stage.cls.order:
+                if order.relation == "first":
+                    rule = f"order/{stage.cls.name}-not-first"
+                    self.misplaced(order, rule, stage, chain[0], "is not first; before it comes", "above")
+
+    def pair(self, outer: StageSpec, inner: StageSpec) -> None:
+        """Two stages that an exchange passes in this order."""
+        rule = f"order/{role_of(outer)}-before-{role_of(inner)}"
+        for order in inner.cls.order:
+            if order.relation == "before" and order.role == role_of(outer):
+                return self.misplaced(order, rule, outer, inner, "runs before", "below")
+        for order in outer.cls.order:
+            if order.relation == "after" and order.role == role_of(inner):
+                return self.misplaced(order, rule, outer, inner, "runs before", "below")
+        return None
+
+    def misplaced(self, order: Order, rule: str, stage: StageSpec, other: StageSpec, verb: str, direction: str) -> None:
+        span, place = self.components.spans[stage.path], self.components.spans[other.path]
+        where = f"line {place.line}" if place.source is span.source and place.line else other.place or other.path
+        self.components.problems.append(
+            Problem(rule=rule, level=order.level, message=f"{stage.id!r} {verb} {other.id!r}", span=span,
+                    reason=order.reason, fix=f"move it {direction} {where} ({other.id})")
+        )  # fmt: skip
+
+    def option_span(self, path: str, *keys: str) -> Span:
+        """Place of an option's value if it was written, else of what it belongs to."""
+        node = self.components.nodes.get(path)
+        if node is None or node_at(node, keys) is None:
+            return self.components.spans[path]
+        return place_of(node, keys)
+
+    def limits(self, pipeline: PipelineSpec) -> None:
+        """Limits of a pipeline that contradict each other."""
+        limits = pipeline.limits
+        if limits.timeout > limits.timeout_max:
+            timeout, maximum = render_duration(limits.timeout), render_duration(limits.timeout_max)
+            self.components.report(
+                "config/timeout-over-max", f"timeout {timeout} is longer than timeout_max {maximum}",
+                self.option_span(pipeline.path, "timeout"), fix="raise timeout_max or lower timeout",
+            )  # fmt: skip
+        node = self.components.nodes.get(pipeline.path)
+        if limits.max_waiting == 0 and node is not None and node_at(node, ("wait_at_most",)) is not None:
+            self.components.report(
+                "config/no-effect", "wait_at_most has no effect while max_waiting is 0",
+                self.option_span(pipeline.path, "wait_at_most"), level="warning", fix="set max_waiting, or remove it",
+            )  # fmt: skip
+
+    def sources(self) -> None:
+        """Where the gateway listens."""
+        binds: dict[str, SourceSpec] = {}
+        for source in self.document.sources.values():
+            bind = getattr(source.config, "bind", None)
+            if not isinstance(bind, str):
+                continue
+            span = self.bind_span(source)
+            if bind in binds and not bind.endswith(":0"):
+                self.components.report("config/same-bind", f"{bind} is bound twice", span,
+                                       others=(("first", self.bind_span(binds[bind])),))  # fmt: skip
+            binds.setdefault(bind, source)
+            chain = _active(self.document.pipelines[source.pipeline].chain)
+            if is_open(bind) and not any(role_of(stage) == "auth" for stage in chain):
+                self.components.report(
+                    "security/open-bind", f"{bind} can be reached from other machines, and nothing asks who is calling",
+                    span, level="warning",
+                    reason="anybody who reaches the port can use every tool behind it",
+                    fix=f"bind to 127.0.0.1, or put an auth stage into pipelines.{source.pipeline}.chain",
+                )  # fmt: skip
+
+    def bind_span(self, source: SourceSpec) -> Span:
+        return self.option_span(source.path, "bind")
+
+    def admin(self) -> None:
+        """The admin listener is for this machine only, and asks for its token."""
+        admin = self.document.run.admin
+        if admin is None:
+            return
+        span = self.option_span("run", "admin", "bind")
+        if is_open(admin.bind):
+            self.components.report(
+                "security/admin-bind", f"the admin listener cannot be on {admin.bind}", span,
+                reason="it shows and changes what runs", fix="use 127.0.0.1:9464 or unix:./admin.sock",
+            )  # fmt: skip
+        if admin.token is None and not admin.bind.startswith("unix:"):
+            self.components.report(
+                "security/admin-token", "the admin listener needs a token unless it is a Unix socket", span,
+                reason="every process of this machine can reach a loopback port",
+                fix="add token: {from_env: SLUICEWAY_ADMIN_TOKEN}",
+            )  # fmt: skip
+
+
+def _active(chain: Sequence[StageSpec]) -> Sequence[StageSpec]:
+    return [stage for stage in chain if stage.enabled]

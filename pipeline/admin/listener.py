@@ -59,8 +59,8 @@ def _guard(admin: Admin) -> Guard:
         token = None if admin.token is None else admin.token.resolve()
     except (ValueError, LookupError) as error:
         raise ComponentError(NAME, "open", str(error)) from error
-    if token is None and not address.private:
-        raise ComponentError(NAME, "open", f"{address} can be reached from outside; set run.admin.token")
+    if token is None and address.path is None:
+        raise ComponentError(NAME, "open", f"everybody on this machine can reach {address}; set run.admin.token")
     if token == "":
         raise ComponentError(NAME, "open", "the token is empty")
     return Guard(address, token)

@@ -115,7 +115,7 @@ class Admin:
 
     bind: str = option("127.0.0.1:9464", doc="`host:port`, or `unix:path`.", example="unix:./sluiceway.sock")
     token: Secret | None = option(
-        None, doc="Bearer token that callers must send; needed unless bound to loopback or a Unix socket.",
+        None, doc="Bearer token that callers must send; needed unless bound to a Unix socket.",
         example={"from_env": "SLUICEWAY_ADMIN_TOKEN"},
     )  # fmt: skip
 

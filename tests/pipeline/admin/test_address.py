@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sluiceway.pipeline.admin.address import Address, parse_address
 
 

@@ -1,6 +1,7 @@
 """Who may ask the admin listener."""
 
 import pytest
+
 from sluiceway.pipeline.admin.address import parse_address
 from sluiceway.pipeline.admin.guard import Guard
 

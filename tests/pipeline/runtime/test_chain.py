@@ -1,0 +1,110 @@
+"""Compiled chains: order, guards, the return path, chains inside chains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sluiceway.pipeline.model.component import Context, Middleware
+from sluiceway.pipeline.model.exchange import Exchange, Link, Relay, Service
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.model.when import When
+from sluiceway.pipeline.protocol.mcp import Era, Kind
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
+from sluiceway.pipeline.runtime.chain import Stage, compile_chain, nest
+
+
+class Step(Middleware):
+    """Writes its name on the way in, on the way out, and on notifications if it is a `Watcher`."""
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        log: list[str] = self.config
+        log.append(f"{self.context.id} in")
+        reply = await call_next(exchange)
+        log.append(f"{self.context.id} out")
+        return reply
+
+
+class Watcher(Step):
+    async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
+        self.config.append(f"{self.context.id} relay")
+        await forward(exchange, notification)
+
+
+def stage(name: str, log: list[str], cls: type[Step] = Step, when: When | None = None) -> Stage:
+    return Stage(name, cls(log, Context(id=name)), when.compile() if when else None)
+
+
+def exchange(log: list[str], relay: Any, method: str = "tools/call") -> Exchange:
+    async def emit(notification: Notification) -> None:
+        log.append(f"client got {notification.method}")
+
+    client = Client(era=Era.MODERN, version="2026-07-28")
+    return Exchange(
+        request=Request(1, method, {"name": "x"}), kind=Kind.CALL, client=client, link=Link(emit), relay=relay
+    )
+
+
+async def noisy_sink(x: Exchange) -> Reply:
+    await x.relay(Notification("n"))
+    return Result({"ok": True})
+
+
+async def test_stages_run_in_the_order_written() -> None:
+    """The first one is the outermost."""
+    log: list[str] = []
+    chain = compile_chain([stage("a", log), stage("b", log)], noisy_sink)
+
+    assert Result({"ok": True}) == await chain.service(exchange(log, chain.relay))
+    assert ["a in", "b in", "client got n", "b out", "a out"] == log
+
+
+async def test_notifications_pass_watching_stages_from_the_inside_out() -> None:
+    """Stages that do not override `relay` are not on the way back at all."""
+    log: list[str] = []
+    stages = [stage("a", log, Watcher), stage("b", log), stage("c", log, Watcher)]
+    chain = compile_chain(stages, noisy_sink)
+    await chain.service(exchange(log, chain.relay))
+
+    assert ["c relay", "a relay", "client got n"] == log[3:6]
+
+
+async def test_a_guarded_stage_sees_only_what_it_is_meant_for() -> None:
+    """On both ways."""
+    log: list[str] = []
+    chain = compile_chain([stage("a", log, Watcher, When(method=("prompts/*",))), stage("b", log)], noisy_sink)
+    await chain.service(exchange(log, chain.relay))
+    await chain.service(exchange(log, chain.relay, "prompts/get"))
+
+    assert ["b in", "client got n", "b out"] == log[:3]
+    assert ["a in", "b in", "a relay", "client got n", "b out", "a out"] == log[3:]
+
+
+async def test_a_probe_stands_around_every_stage() -> None:
+    """And is not there when there is none."""
+    log: list[str] = []
+
+    async def probe(stage_id: str, x: Exchange, inner: Service) -> Reply:
+        log.append(f"probe {stage_id}")
+        return await inner(x)
+
+    chain = compile_chain([stage("a", log), stage("b", log)], noisy_sink, probe=probe)
+    await chain.service(exchange(log, chain.relay))
+
+    assert ["probe a", "a in", "probe b", "b in"] == log[:4]
+
+
+async def test_a_nested_chain_relays_through_its_own_stages_first() -> None:
+    """Then through those of the chain around it."""
+    log: list[str] = []
+    inner = nest(compile_chain([stage("i", log, Watcher), stage("j", log, Watcher)], noisy_sink))
+    outer = compile_chain([stage("o", log, Watcher)], inner)
+    await outer.service(exchange(log, outer.relay))
+
+    assert ["j relay", "i relay", "o relay", "client got n"] == log[3:7]
+
+
+async def test_a_nested_chain_without_watchers_costs_nothing() -> None:
+    """It is just its service."""
+    chain = compile_chain([stage("i", [])], noisy_sink)
+
+    assert chain.service is nest(chain)

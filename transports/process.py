@@ -69,33 +69,36 @@ class Tail:
     """
 
     def __init__(self, max_lines: int, hidden: Sequence[str] = ()) -> None:
-        self._lines: deque[bytes] = deque(maxlen=max_lines)
+        self._lines: deque[str] = deque(maxlen=max_lines)
         self._partial = b""
-        self._hidden = sorted(filter(None, hidden), key=len, reverse=True)
-        self.dropped = 0
-        """Lines that went out at the old end."""
+        self._hidden = sorted({line for value in hidden for line in value.splitlines() if line}, key=len, reverse=True)
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they come; memory stays bounded whatever they are."""
+    def feed(self, data: bytes) -> list[str]:
+        """
+        Take bytes as they come; memory stays bounded whatever they are.
+
+        Returns:
+            The lines they completed, without empty ones and without hidden values.
+        """
         *whole, rest = data.split(b"\n")
-        for index, line in enumerate(whole):
-            self._keep(self._partial + line if index == 0 else line)
-        self._partial = rest[:_MAX_LINE] if whole else (self._partial + rest)[:_MAX_LINE]
-
-    def _keep(self, line: bytes) -> None:
-        if len(self._lines) == self._lines.maxlen:
-            self.dropped += 1
-        self._lines.append(line[:_MAX_LINE])
+        if whole:
+            whole[0] = self._partial + whole[0]
+            self._partial = b""
+        self._partial = (self._partial + rest)[:_MAX_LINE]
+        lines = list(filter(None, map(self._text, whole)))
+        self._lines.extend(lines)
+        return lines
 
     def lines(self) -> list[str]:
-        """The lines, oldest first, an unfinished one included; without empty ones and without hidden values."""
-        texts = (line.decode("utf-8", "replace").rstrip() for line in (*self._lines, self._partial))
-        return [self._mask(text) for text in texts if text]
+        """What is kept, oldest first, an unfinished line included."""
+        unfinished = self._text(self._partial)
+        return [*self._lines, unfinished] if unfinished else list(self._lines)
 
-    def _mask(self, text: str) -> str:
+    def _text(self, line: bytes) -> str:
+        text = line.decode("utf-8", "replace").rstrip()
         for value in self._hidden:
             text = text.replace(value, "***")
-        return text
+        return text[:_MAX_LINE]
 
 
 @final

@@ -38,8 +38,8 @@ async def running(code: str, *, env: dict[str, str] | None = None, cwd: Path | N
 async def vanish(pid: int) -> None:
     """Wait until a killed process that is not our child is gone, or at most a zombie of somebody else."""
     with trio.fail_after(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await trio.sleep(0.01)  # noqa: ASYNC110  # not our child: nothing tells us
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110  # nothing tells us
+            await trio.sleep(0.01)
 
 
 async def read_all(stream: trio.lowlevel.FdStream) -> bytes:
@@ -207,13 +207,16 @@ async def test_spawning_does_not_leave_the_calling_thread(monkeypatch):
 
 
 def test_tail_keeps_the_last_lines_and_an_unfinished_one():
-    """Oldest first, empty lines left out, the rest counted as dropped."""
+    """Oldest first, empty lines left out; each piece yields the lines it completed."""
     tail = Tail(2)
-    for piece in (b"one\ntw", b"o\n\nthr", b"ee\nfo", b"ur"):
-        tail.feed(piece)
 
-    assert tail.lines() == ["three", "four"]
-    assert tail.dropped == 2
+    assert [tail.feed(piece) for piece in (b"one\ntw", b"o\n\nthr", b"ee\nfo", b"ur")] == [
+        ["one"],
+        ["two"],
+        ["three"],
+        [],
+    ]
+    assert tail.lines() == ["two", "three", "four"]
 
 
 def test_tail_memory_is_bounded_by_lines_and_by_line_length():

@@ -1,0 +1,372 @@
+"""
+Many exchanges on one connection to an upstream: ids, progress tokens, questions, cancel notices.
+
+Shared by every sink whose connection carries more than one exchange at a time (stdio, WebSocket). Nothing here knows
+how bytes travel: a reader task hands every message to `receive`, which never waits for anybody, and an `Outbox` takes
+what goes out. Each exchange waits in its own task, on its own bounded inbox.
+
+What leaves is what came in, whole: only the id and the progress token are ours, everything else stays the bytes it
+was. Whose a message is, is decided by what the message says (id, progress token, subscription id). Where it says
+nothing, as with log messages and the questions of a legacy server, the connection decides: one that belongs to a single
+session gives it to its latest exchange, one that is shared only if there is no choice; else nobody gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, final
+
+import trio
+from attrs import define, field
+
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import (
+    CapacityExceeded,
+    GatewayError,
+    MessageTooLarge,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    render_error,
+)
+from sluiceway.pipeline.protocol.mcp import LOG_MESSAGE, PROGRESS, ErrorCode, Kind, MetaKey, meta_of
+from sluiceway.pipeline.protocol.messages import (
+    ErrorReply,
+    Json,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    RequestId,
+    Response,
+    Result,
+)
+from sluiceway.pipeline.runtime.correlation import Correlation, Entry
+from sluiceway.pipeline.runtime.nursery import unwrap_single
+
+from .outbox import Outbox
+from .readdress import readdress, with_subscription, with_token
+
+_CANCELLED: Final = "notifications/cancelled"
+_MAX_QUESTIONS: Final = 64
+"""Questions of one upstream that may be open at once."""
+_MAX_TASK_TOKENS: Final = 256
+"""Progress tokens kept after the reply, for the tasks of 2025-11-25 that still make progress."""
+
+
+@final
+@define(eq=False)
+class _Call:
+    """One exchange that waits for its reply."""
+
+    exchange: Exchange
+    entry: Entry
+    questions: dict[RequestId, trio.CancelScope] = field(factory=dict)
+    """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
+    hung_up: bool = False
+    """The reply is ours: the upstream still has to be told."""
+
+    @property
+    def token(self) -> Json:
+        """The client's own progress token; None when it sent none."""
+        return meta_of(self.exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
+
+    def restore(self, notification: Notification) -> Notification:
+        """The notification as the client knows it: its token, its subscription id."""
+        if notification.method == PROGRESS:
+            return with_token(notification, self.token)
+        if MetaKey.SUBSCRIPTION_ID in meta_of(notification.params):
+            return Notification(notification.method, with_subscription(notification.params, self._id))
+        return notification
+
+    def restore_reply(self, reply: Reply) -> Reply:
+        """The end of a subscription names the subscription; every other reply is as it was."""
+        if self.exchange.kind is Kind.LISTEN and isinstance(reply, Result):
+            return Result(with_subscription(reply.value, self._id))
+        return reply
+
+    @property
+    def _id(self) -> RequestId:
+        assert isinstance(self.exchange.request, Request)
+        return self.exchange.request.id
+
+
+@final
+class Multiplexer:
+    """
+    One connection to an upstream, from its first message to `close`.
+
+    Args:
+        name: What the upstream is called in errors: the sink's id.
+        outbox: Takes what goes to the upstream; its owner writes it.
+        log: A structured logger.
+        session: The legacy session the connection belongs to; None for one that several clients share.
+        max_pending: Requests that may wait for a reply at once.
+    """
+
+    def __init__(self, name: str, outbox: Outbox, log: Any, *, session: Session | None, max_pending: int) -> None:
+        self._name = name
+        self._outbox = outbox
+        self._log = log
+        self._session = session
+        self._table = Correlation(max_pending)
+        self._calls: dict[int, _Call] = {}
+        self._asked: dict[RequestId, _Call] = {}
+        self._task_tokens: dict[int, Json] = {}
+        self._closed: Callable[[], GatewayError] | None = None
+        self.noise = 0
+        """Messages of the upstream that were none, or were too long."""
+        self.unclaimed = 0
+        """Notifications of the upstream that belonged to nobody: late, or without an addressee."""
+
+    async def call(self, exchange: Exchange) -> Reply:
+        """
+        Send a request, relay what comes before its reply, return the reply.
+
+        Whatever ends it early, the upstream is told, unless the request has not left yet: then it never does.
+
+        Raises:
+            CapacityExceeded: Too many requests wait for a reply, or too many bytes wait to be read by the upstream.
+            UpstreamFault: The connection ended, or the answer was not MCP.
+            SlowConsumer: The client does not read what the upstream sends it.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        request = exchange.request
+        assert isinstance(request, Request)
+        with self._table.register() as entry:
+            call = _Call(exchange, entry)
+            self._send(readdress(request, entry.id), entry.id)
+            self._calls[entry.id] = call
+            try:
+                reply = await (self._listen(call) if exchange.kind is Kind.LISTEN else self._converse(call))
+            finally:
+                del self._calls[entry.id]
+                self._leave(call)
+        if "task" in request.params and isinstance(reply, Result) and "task" in reply.value:
+            self._keep_token(call)
+        return call.restore_reply(reply)
+
+    def notify(self, notification: Notification) -> None:
+        """
+        Pass a client's notification on. Never blocks.
+
+        Cancel notices are not passed on: their ids are the client's. Whoever owns the exchange cancels it.
+
+        Raises:
+            CapacityExceeded: Too many bytes wait to be read by the upstream.
+            UpstreamFault: The connection ended.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        if notification.method != _CANCELLED:
+            self._send(encode_message(notification))
+
+    def receive(self, item: Message | GatewayError) -> None:
+        """Take what the reader decoded. Never blocks, whatever clients do."""
+        if isinstance(item, Response):
+            self._table.resolve(item)
+        elif isinstance(item, Notification):
+            if not self._deliver(item):
+                self.unclaimed += 1
+        elif isinstance(item, Request):
+            self._question(item)
+        else:
+            self._garbage(item)
+
+    def close(self, make_error: Callable[[], GatewayError]) -> None:
+        """The connection is over: every exchange on it, and every later one, fails with such an error. Idempotent."""
+        if self._closed is None:
+            self._closed = make_error
+            self._table.fail_all(make_error)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that wait for a reply."""
+        return len(self._calls)
+
+    @property
+    def questions(self) -> int:
+        """Questions of the upstream that have no answer yet."""
+        return len(self._asked)
+
+    async def _converse(self, call: _Call) -> Reply:
+        while True:
+            item = await call.entry.receive()
+            if isinstance(item, Notification):
+                await call.exchange.relay(call.restore(item))
+            elif isinstance(item, Request):
+                return await self._converse_asking(call, item)
+            else:
+                return item
+
+    async def _converse_asking(self, call: _Call, item: Request | Notification | Reply) -> Reply:
+        """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
+        with unwrap_single():
+            async with trio.open_nursery() as questions:
+                while not isinstance(item, Result | ErrorReply):
+                    if isinstance(item, Request):
+                        questions.start_soon(self._ask, call, item)
+                    else:
+                        await call.exchange.relay(call.restore(item))
+                    item = await call.entry.receive()
+                questions.cancel_scope.cancel()
+        return item
+
+    async def _listen(self, call: _Call) -> Reply:
+        """A conversation that ends by itself when the gateway drains."""
+
+        async def hang_up() -> None:
+            await call.exchange.draining.wait()
+            call.hung_up = True
+            self._end_listen(call)
+
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hang_up)
+                reply = await self._converse(call)
+                nursery.cancel_scope.cancel()
+        return reply
+
+    def _end_listen(self, call: _Call) -> None:
+        self._table.resolve(Response(call.entry.id, Result({"resultType": "complete"})))
+
+    def _leave(self, call: _Call) -> None:
+        """Nobody waits any more: say so, if the upstream does not know it."""
+        for question_id in list(call.questions):
+            self._answer(question_id, ErrorReply(ErrorCode.INTERNAL_ERROR, "the request that caused this has ended"))
+        if call.entry.answered and not call.hung_up:
+            return
+        # a handshake cannot be taken back (2025-11-25, basic/utilities/cancellation): its session is over anyway
+        if not self._outbox.withdraw(call.entry.id) and call.exchange.method != "initialize":
+            self._say(Notification(_CANCELLED, {"requestId": call.entry.id}))
+
+    async def _ask(self, call: _Call, question: Request) -> None:
+        scope = call.questions.get(question.id)
+        if scope is None:  # taken back before anybody looked
+            return
+        with scope:
+            try:
+                reply = await call.exchange.ask(question.method, question.params)
+            except GatewayError as error:
+                reply = render_error(error)
+            self._answer(question.id, reply)
+
+    def _question(self, question: Request) -> None:
+        if question.method == "ping":
+            self._say(Response(question.id, Result()))
+            return
+        call = self._attributed()
+        refusal: ErrorReply | None = None
+        if call is None:
+            refusal = ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"{question.method}: no client to ask")
+        elif question.id in self._asked:
+            refusal = ErrorReply(ErrorCode.INVALID_REQUEST, f"a question with id {question.id!r} is open already")
+        elif len(self._asked) >= _MAX_QUESTIONS:
+            refusal = ErrorReply(ErrorCode.INTERNAL_ERROR, f"{_MAX_QUESTIONS} questions are open; wait for an answer")
+        if call is None or refusal is not None:
+            assert refusal is not None
+            self._say(Response(question.id, refusal))
+            return
+        self._asked[question.id] = call
+        call.questions[question.id] = trio.CancelScope()
+        self._table.post(call.entry.id, question)
+
+    def _answer(self, question_id: RequestId, reply: Reply) -> None:
+        if self._forget(question_id) is not None:
+            self._say(Response(question_id, reply))
+
+    def _forget(self, question_id: RequestId) -> trio.CancelScope | None:
+        call = self._asked.pop(question_id, None)
+        return None if call is None else call.questions.pop(question_id)
+
+    def _attributed(self) -> _Call | None:
+        """Whose a message is that does not say so."""
+        latest = (call for call in reversed(self._calls.values()) if call.exchange.kind is not Kind.LISTEN)
+        call = next(latest, None)
+        return call if self._session is not None or next(latest, None) is None else None
+
+    def _deliver(self, notification: Notification) -> bool:
+        """Put a notification where it belongs; False if nowhere."""
+        method, params = notification.method, notification.params
+        if method == PROGRESS:
+            token = params.get("progressToken")
+            return self._table.post(token, notification) or self._deliver_task_progress(token, notification)
+        if method == _CANCELLED:
+            return self._taken_back(params.get("requestId"))
+        subscription_id = meta_of(params).get(MetaKey.SUBSCRIPTION_ID)
+        if subscription_id is not None:
+            return self._table.post(subscription_id, notification)
+        if method == LOG_MESSAGE and self._deliver_log(notification):
+            return True
+        if self._session is None:
+            return False
+        self._session.notify(notification)
+        return True
+
+    def _deliver_log(self, notification: Notification) -> bool:
+        call = self._attributed()
+        if call is None:
+            return False
+        if self._session is None and MetaKey.LOG_LEVEL not in meta_of(call.exchange.request.params):
+            return False  # a modern client that did not ask for logs gets none
+        return self._table.post(call.entry.id, notification)
+
+    def _taken_back(self, message_id: Json) -> bool:
+        """The upstream takes a question back (legacy), or ends a subscription (2026-07-28, stdio)."""
+        if type(message_id) not in (str, int):  # not a bool, which is an int
+            return False
+        scope = self._forget(message_id)
+        if scope is not None:
+            scope.cancel()
+            return True
+        call = self._calls.get(message_id)
+        if call is None or call.exchange.kind is not Kind.LISTEN:
+            return False
+        self._end_listen(call)
+        return True
+
+    def _keep_token(self, call: _Call) -> None:
+        """A task makes progress after its request was answered (2025-11-25, basic/utilities/tasks)."""
+        if call.token is not None and self._session is not None:
+            if len(self._task_tokens) >= _MAX_TASK_TOKENS:
+                del self._task_tokens[next(iter(self._task_tokens))]
+            self._task_tokens[call.entry.id] = call.token
+
+    def _deliver_task_progress(self, token: Json, notification: Notification) -> bool:
+        if self._session is None or type(token) is not int or token not in self._task_tokens:
+            return False
+        self._session.notify(with_token(notification, self._task_tokens[token]))
+        return True
+
+    def _garbage(self, error: GatewayError) -> None:
+        """Something that is no message: fail the exchange it was for, if that is clear, and count it."""
+        self.noise += 1
+        if self.noise == 1:
+            self._log.warning(
+                "the upstream sent something that is not MCP; further cases are counted", error=str(error)
+            )
+        answer_to = error.request_id
+        if isinstance(error, MessageTooLarge):
+            only = [call for call in self._calls.values() if call.exchange.kind is not Kind.LISTEN]
+            answer_to = only[0].entry.id if len(only) == 1 else None
+        if answer_to is not None:
+            self._table.fail(answer_to, UpstreamProtocolError(f"{self._name}: {error.message}"))
+
+    def _say(self, message: Message) -> None:
+        """Send what nobody waits for; dropped if the upstream does not read or is gone."""
+        with suppress(trio.WouldBlock, trio.ClosedResourceError):
+            self._outbox.put_nowait(encode_message(message))
+
+    def _send(self, message: bytes, key: int | None = None) -> None:
+        try:
+            self._outbox.put_nowait(message, key)
+        except trio.WouldBlock:
+            raise CapacityExceeded(
+                f"{self._name}: {self._outbox.size} bytes wait to be read by the upstream, which is not reading; "
+                f"at most {self._outbox.max_bytes} may"
+            ) from None
+        except trio.ClosedResourceError:
+            raise UpstreamClosed(f"{self._name}: the connection to the upstream is ending") from None

@@ -1,0 +1,232 @@
+"""
+An upstream that is a child process of ours, spoken to over its standard input and output (MCP, transports, stdio).
+
+Whose child: a legacy session has one of its own, because a legacy server keeps what a session said (capabilities,
+subscriptions, log level) in the process; it lives from the session's first message to the session's end. All modern
+clients share one, because their requests carry everything. A server that locks to the era of its first message is
+served by that as well.
+
+When a child dies, what was in flight on it fails with the child's last words. A session's handshake is not replayed to
+a new child: what the old one had promised (subscriptions, tasks, answers half given) would be silently gone. The
+session ends with its child instead, so that the client is told (404 over HTTP) and initializes again; that, and any
+later use of the shared child, starts a new one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import final
+
+import trio
+from attrs import frozen
+
+from sluiceway.pipeline.model.component import Context, Sink, sink
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.options import KIB, MIB, ConfigPath, Duration, Secret, Size, option
+from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.protocol.errors import (
+    CapacityExceeded,
+    ConnectFailed,
+    InvalidMessage,
+    SessionNotFound,
+    UpstreamUnavailable,
+)
+from sluiceway.pipeline.protocol.mcp import Era, Kind
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
+
+from .multiplex import Multiplexer
+from .outbox import Outbox
+from .process import Process, Tail, child_environment, find_executable
+from .stdio_child import Child
+
+
+@final
+@frozen
+class StdioSinkConfig:
+    """Options of the `stdio` sink."""
+
+    command: tuple[str, ...] = option(
+        doc="The server's command line as a list: a program and its arguments. No shell is involved.",
+        example=["npx", "-y", "@modelcontextprotocol/server-everything", "stdio"],
+    )
+    cwd: ConfigPath | None = option(
+        None, doc="Directory the server runs in; the gateway's own when absent.", example="./docs"
+    )
+    env: Mapping[str, str | Secret] = option(
+        factory=dict,
+        doc="Variables for the server. It inherits only PATH, HOME, LANG, LC_*, TZ, TMPDIR, USER and a few like them.",
+        example={"API_KEY": {"from_env": "SEARCH_API_KEY"}},
+    )
+    stop_grace: Duration = option(
+        2.0, ge=0, doc="Time between closing the server's input and SIGTERM to its process group.", example="2s"
+    )
+    kill_grace: Duration = option(
+        5.0, ge=0, doc="Time between SIGTERM and SIGKILL. The supervisor's stop_timeout may cut it short.", example="5s"
+    )
+    max_message: Size = option(
+        10 * MIB, ge=1 * KIB, doc="Longest message the server may send; a longer one is cut off.", example="10MiB"
+    )
+    max_pending: int = option(
+        1000, ge=1, doc="Requests to one child that may wait for a reply; above this they are refused.", example=1000
+    )
+    max_unsent: Size = option(
+        16 * MIB, ge=1 * KIB, doc="Bytes that may wait to be read by one child; above this requests are refused.",
+        example="16MiB",
+    )  # fmt: skip
+    max_children: int = option(
+        64, ge=1, doc="Children at the same time: one for each legacy session, one for all modern clients.", example=64
+    )
+    stderr_lines: int = option(
+        20, ge=1, doc="Last lines of a child's standard error that are quoted when it dies.", example=20
+    )
+
+
+@final
+@sink("stdio")
+class StdioSink(Sink):
+    """Speak to a server that runs as a child process."""
+
+    Config = StdioSinkConfig
+
+    def __init__(self, config: StdioSinkConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._config = config
+        self._env: dict[str, str] = {}
+        self._secrets: list[str] = []
+        self._nursery: trio.Nursery | None = None
+        self._children: dict[Session | None, Child] = {}
+        self._running: set[Child] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """
+        Check that the command exists; children are started by those who need them.
+
+        Raises:
+            ConnectFailed: There is no such command or directory.
+            LookupError: A secret of `env` cannot be resolved.
+        """
+        self._resolve_env()
+        self._check_command()
+        async with open_background_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                yield
+            finally:
+                self._nursery = None
+            for child in self._running:
+                child.stop()
+            for child in list(self._running):
+                await child.ended.wait()
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """
+        Ask the caller's child, started if need be.
+
+        Raises:
+            ConnectFailed: The child could not be started.
+            CapacityExceeded: `max_children`, `max_pending` or `max_unsent` is reached.
+            InvalidMessage: A legacy client asks without a session.
+            SessionNotFound: The session's child is gone, and the session with it.
+            UpstreamFault: The child died, or answered with something that is not MCP.
+        """
+        session = exchange.client.session
+        if exchange.kind is Kind.NOTIFY:
+            await trio.lowlevel.checkpoint()
+            self._notify(exchange.request, session)
+            return Result()
+        if exchange.client.era is Era.LEGACY and session is None:
+            if exchange.method == "ping":  # allowed before the handshake, when there is no child yet to pass it to
+                await trio.lowlevel.checkpoint()
+                return Result()
+            raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+        return await self._child_of(session).connection.call(exchange)
+
+    def _notify(self, notification: object, session: Session | None) -> None:
+        """Pass a notification on, if there is a child that it can mean anything to."""
+        child = self._children.get(session)
+        if child is not None and not child.is_ending:
+            assert isinstance(notification, Notification)
+            child.connection.notify(notification)
+
+    def _child_of(self, session: Session | None) -> Child:
+        if session is not None and session.closed:
+            raise SessionNotFound(f"{self.context.id}: this session has ended; initialize again")
+        child = self._children.get(session)
+        if child is None or (session is None and child.is_ending):
+            child = self._children[session] = self._start(session)
+        return child
+
+    def _start(self, session: Session | None) -> Child:
+        config, name = self._config, self.context.id
+        if self._nursery is None:
+            raise UpstreamUnavailable(f"{name}: is closed, and starts no more server processes")
+        if len(self._running) >= config.max_children:
+            raise CapacityExceeded(
+                f"{name}: {config.max_children} server processes run already; raise max_children or end sessions"
+            )
+        try:
+            process = Process.spawn(config.command, cwd=config.cwd, env=self._env)
+        except OSError as error:
+            raise ConnectFailed(f"{name}: cannot start {config.command[0]!r}: {error.strerror}") from error
+        self.context.log.info("server started", pid=process.pid, program=config.command[0])
+        outbox = Outbox(config.max_unsent)
+        child = Child(
+            name,
+            process,
+            Multiplexer(name, outbox, self.context.log, session=session, max_pending=config.max_pending),
+            outbox,
+            Tail(config.stderr_lines, self._secrets),
+            graces_s=(config.stop_grace, config.kill_grace),
+            max_message=config.max_message,
+            on_lost=partial(self._lost, session),
+            log=self.context.log,
+        )
+        self._running.add(child)
+        self._nursery.start_soon(self._host, child, session)
+        return child
+
+    async def _host(self, child: Child, session: Session | None) -> None:
+        """The task of one child."""
+        forget = session.on_close(child.stop) if session is not None else None
+        try:
+            await child.run()
+        finally:
+            self._running.discard(child)
+            if forget is not None:
+                forget()
+
+    def _lost(self, session: Session | None) -> None:
+        child = self._children.get(session)
+        if child is not None and child.is_ending:
+            del self._children[session]
+        if session is not None:
+            session.close()
+
+    def _resolve_env(self) -> None:
+        declared: dict[str, str] = {}
+        for key, value in self._config.env.items():
+            if isinstance(value, Secret):
+                declared[key] = value.resolve()
+                self._secrets.append(declared[key])
+            else:
+                declared[key] = value
+        self._env = child_environment(os.environ, declared)
+
+    def _check_command(self) -> None:
+        config = self._config
+        if not config.command:
+            raise ConnectFailed("command is empty; it needs at least a program")
+        cwd = None if config.cwd is None else Path(config.cwd)
+        if cwd is not None and not cwd.is_dir():
+            raise ConnectFailed(f"cwd {str(cwd)!r} is not a directory")
+        if find_executable(config.command[0], cwd=cwd, path=self._env.get("PATH")) is None:
+            raise ConnectFailed(
+                f"command {config.command[0]!r} was not found; install it, or give its full path "
+                f"(PATH is {self._env.get('PATH', 'not set')})"
+            )

@@ -158,7 +158,7 @@ def words(shape: Shape) -> str:
         case Group():
             return "a mapping"
         case OneOf():
-            return " or ".join(words(each) for each in shape.shapes)
+            return " or ".join(words(each) for each in shape.shapes if each != NULL)
 
 
 @final

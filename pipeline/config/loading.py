@@ -80,6 +80,7 @@ def check_text(
     name: str = "text",
     *,
     base: Path | None = None,
+    first_line: int = 1,
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Checked:
@@ -90,10 +91,12 @@ def check_text(
         text: The YAML.
         name: How messages call it.
         base: Directory that relative paths start from; the working directory if absent.
+        first_line: Line of `name` that the text starts on; messages count from there.
         env: Variables for `${NAME}`; the process's environment if absent.
         registry: Where names are looked up.
     """
     reader = Reader(os.environ if env is None else env)
+    text = "\n" * (first_line - 1) + text
     source = text_source(text, name, (base or Path()).absolute())
     return _checked(reader, reader.parse(text, source), registry, text.encode("utf-8", "replace"))
 
@@ -119,6 +122,7 @@ def load_text(
     name: str = "text",
     *,
     base: Path | None = None,
+    first_line: int = 1,
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Document:
@@ -128,7 +132,7 @@ def load_text(
     Raises:
         ConfigError: The configuration has errors; all of them are in it.
     """
-    return check_text(text, name, base=base, env=env, registry=registry).require()
+    return check_text(text, name, base=base, first_line=first_line, env=env, registry=registry).require()
 
 
 def from_data(

@@ -165,7 +165,7 @@ def render_duration(seconds: float) -> str:
     for unit in ("d", "h", "m", "s"):
         if seconds >= _DURATIONS[unit] and seconds % _DURATIONS[unit] == 0:
             return f"{_plain(seconds / _DURATIONS[unit])}{unit}"
-    return f"{_plain(seconds / MILLISECOND)}ms" if seconds < 1 else f"{_plain(seconds)}s"
+    return f"{_plain(seconds / MILLISECOND)}ms" if 0 < seconds < 1 else f"{_plain(seconds)}s"
 
 
 def _plain(number: float) -> str:

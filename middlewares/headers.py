@@ -155,4 +155,4 @@ def _allow_list(patterns: tuple[str, ...] | None) -> Callable[[str], bool] | Non
 
 def _without_port(host: str) -> str:
     name, colon, port = host.lower().rpartition(":")
-    return name if colon and port.isdecimal() and not name.endswith(":") else host.lower()
+    return name if colon and port.isdecimal() else host.lower()

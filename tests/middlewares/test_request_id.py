@@ -76,10 +76,13 @@ async def test_header_names_the_header_in_both_directions(bench, answer):
 async def test_an_id_that_the_exchange_already_has_is_kept(bench, answer):
     """A second stage, in the chain of a sink, does not rename the exchange."""
     exchange = bench.exchange()
+    second = _stage(bench)
+    second.context.new_id = lambda: "another"
 
-    await bench.service(answer, _stage(bench), _stage(bench))(exchange)
+    await bench.service(answer, _stage(bench), second)(exchange)
 
     assert exchange.correlation_id == "id-1"
+    assert exchange.reply_headers == {"x-request-id": "id-1"}
 
 
 async def test_log_lines_inside_carry_the_id_and_later_ones_do_not(bench):

@@ -148,7 +148,10 @@ async def test_at_most_ends_an_exchange_whatever_it_reports(bench, autojump_cloc
 
 
 async def test_an_after_above_at_most_stands(bench, autojump_clock):
-    """`at_most` limits what progress adds, not what was given in the first place."""
+    """`at_most` limits what progress adds, not what was given in the first place; progress takes nothing away."""
+    reply = await bench.service(_sleeper(45, every=8), _stage(bench, after=50, at_most=20))(bench.exchange())
+    assert reply == Result({"slept": 45})
+
     with pytest.raises(DeadlineExceeded) as caught:
         await bench.service(_sleeper(100), _stage(bench, after=50, at_most=20))(bench.exchange())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -156,11 +157,12 @@ class _Process:
         from watchfiles import awatch
 
         while True:
-            files = engine.document.files
+            files, folders = engine.document.files, {file.parent for file in engine.document.files}
             before = _digest(files)
-            async for _ in awatch(*{file.parent for file in files}, rust_timeout=WATCH_LATENCY_MS, recursive=False):
-                if _digest(files) != before:
-                    break
+            async with aclosing(awatch(*folders, rust_timeout=WATCH_LATENCY_MS, recursive=False)) as changes:
+                async for _ in changes:
+                    if _digest(files) != before:
+                        break
             await self._reload(engine)
 
 

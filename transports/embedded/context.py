@@ -121,10 +121,10 @@ class Context:
         The named store of the sink's `store:` option. Keys are the server's own; prefix them.
 
         Raises:
-            LookupError: The sink names none.
+            ToolError: The sink names none.
         """
         if self.runtime.store is None:
-            raise LookupError(f"sink {self.runtime.id!r} has no store; name one with its `store:` option")
+            raise ToolError(f"sink {self.runtime.id!r} has no store; name one with its `store:` option")
         return self.runtime.store
 
     @property

@@ -129,4 +129,4 @@ def _same(header: str, value: Json) -> bool:
         except ValueError:
             return False
         return bool(number == value)
-    return header == value
+    return bool(header == value)

@@ -16,7 +16,7 @@ from attrs import field, frozen
 from sluiceway.pipeline.protocol.messages import Json
 
 from .content import Message, without_none
-from .schema import describe, object_schema
+from .schema import describe, form_schema
 from .tools import compile_schema
 
 _A = TypeVar("_A", covariant=True)
@@ -110,7 +110,7 @@ class Elicit(Question[Elicited]):
     _json: Mapping[str, Json] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        made = self.schema if isinstance(self.schema, Mapping) else object_schema(self.schema)
+        made = self.schema if isinstance(self.schema, Mapping) else form_schema(self.schema)
         object.__setattr__(self, "_json", made)
 
     @property

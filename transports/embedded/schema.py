@@ -131,6 +131,29 @@ def object_schema(annotation: Any) -> dict[str, Json]:
     return root
 
 
+def form_schema(annotation: Any) -> dict[str, Json]:
+    """
+    The schema of a form (`elicitation/create`): one level of text, numbers, booleans and choices.
+
+    Raises:
+        TypeError: A member is something a form cannot ask for.
+    """
+    schema = object_schema(annotation)
+    definitions = schema.get("$defs", {})
+    members: dict[str, Json] = {}
+    for name, member in schema.get("properties", {}).items():
+        reference = member.get("$ref", "").rpartition("/")[2]
+        flat = {**definitions.get(reference, {}), **member} if reference else dict(member)
+        flat.pop("$ref", None)
+        if "enum" in flat and all(isinstance(each, str) for each in flat["enum"]):
+            flat["type"] = "string"
+        if flat.get("type") not in ("string", "number", "integer", "boolean", "array"):
+            raise TypeError(f"{name}: a form asks for text, numbers, booleans and choices only; use a simpler type")
+        members[name] = flat
+    required = {"required": schema["required"]} if "required" in schema else {}
+    return {"type": "object", "properties": members, **required}
+
+
 def output_schema(function: Callable[..., Any]) -> dict[str, Json] | None:
     """The schema of a function's result where that is a JSON object of a declared shape; None where it is not."""
     hint = bare(get_type_hints(function, include_extras=True).get("return"))

@@ -1,9 +1,9 @@
 """
 `headers`: who may ask from where, and which headers go which way.
 
-The `http` source checks Origin and Host of every HTTP request, before there is an exchange. This stage is the policy
-of one pipeline: a narrower list of origins and hosts, CORS headers for scripts, security headers, and credentials
-hidden from everything behind it.
+The `http` source checks Origin and Host of every HTTP request before there is an exchange, answers preflight requests,
+and sends CORS headers to the origins it allows. This stage is the policy of one pipeline: narrower lists of origins and
+hosts, what scripts may read, security headers, and credentials hidden from everything behind it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ _SECURITY: Final[Mapping[str, str]] = {
 @middleware("headers")
 class Headers(Middleware):
     """
-    Check Origin and Host, answer scripts of allowed origins, hide credentials.
+    Check Origin and Host, put headers on replies, hide credentials.
 
     * A request without `Origin` does not come from a script of a foreign page, and passes. `null` (a sandboxed page,
       a file) passes only where the list names it; `*` does not cover it.
     * A host in the list without a port stands for all its ports.
     * Transports without headers (stdio) have no origin and no host; nothing is checked there.
-    * Preflight requests (`OPTIONS`) are the source's: they never become exchanges.
+    * Preflight requests (`OPTIONS`) never become exchanges: the source answers them. An origin must be allowed there
+      before a list here can let it pass.
     * `hide` takes headers out of what inner stages see. Sinks never forward client headers in any case (MCP
       2026-07-28, authorization: no token passthrough).
 
@@ -72,12 +73,11 @@ class Headers(Middleware):
             doc="Hosts, as globs, under which this pipeline may be addressed; not checked here when absent.",
             example=["gateway.example.com"],
         )
-        cors: bool = option(False, doc="Whether scripts of an allowed origin may read replies (CORS headers).")
-        expose: tuple[str, ...] = option(
-            ("mcp-session-id", "mcp-protocol-version", "x-request-id", "retry-after", "www-authenticate"),
-            doc="Response headers that `cors` lets scripts read.",
+        expose: tuple[str, ...] | None = option(
+            None,
+            doc="Response headers that scripts of an allowed origin may read, in place of the source's list.",
+            example=["mcp-session-id", "x-correlation-id"],
         )
-        credentials: bool = option(False, doc="Whether `cors` lets scripts send cookies and HTTP credentials.")
         security: bool = option(True, doc="Whether replies carry headers that keep browsers from using them as pages.")
         add: Mapping[str, str] = option(
             factory=dict,
@@ -100,12 +100,7 @@ class Headers(Middleware):
         self._host_allowed = _allow_list(config.allowed_hosts)
         self._hidden = frozenset(name.lower() for name in config.hide)
         self._reply = (dict(_SECURITY) if config.security else {}) | {k.lower(): v for k, v in config.add.items()}
-        self._cors = self._cors_headers(config) if config.cors else None
-
-    @staticmethod
-    def _cors_headers(config: Config) -> Mapping[str, str]:
-        headers = {"access-control-expose-headers": ", ".join(config.expose)} if config.expose else {}
-        return headers | ({"access-control-allow-credentials": "true"} if config.credentials else {})
+        self._exposed = None if config.expose is None else ", ".join(config.expose)
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Refuse or go on; inner stages see a client without the hidden headers."""
@@ -128,17 +123,14 @@ class Headers(Middleware):
         raise Misdirected(f"{asked} is not served here; list it in allowed_hosts of {self.context.id}")
 
     def _check_origin(self, exchange: Exchange, origin: str | None) -> None:
-        if self._cors is not None:
-            exchange.reply_headers["vary"] = "origin"
         if origin is None:
             return
         if self._origin_allowed is not None and not self._origin_allowed(origin.lower()):
             raise Forbidden(
                 f"origin {clip(origin, 100)!r} is not allowed; list it in allowed_origins of {self.context.id}"
             )
-        if self._cors is not None:
-            exchange.reply_headers["access-control-allow-origin"] = origin
-            exchange.reply_headers.update(self._cors)
+        if self._exposed is not None:
+            exchange.reply_headers["access-control-expose-headers"] = self._exposed
 
     def _without_hidden(self, client: Client) -> Client:
         return evolve(client, headers={k: v for k, v in client.headers.items() if k not in self._hidden})

@@ -1,4 +1,4 @@
-"""Origin, Host, CORS, security headers and credentials: the policy of one pipeline."""
+"""Origin, Host, security headers and credentials: the policy of one pipeline."""
 
 from __future__ import annotations
 
@@ -101,11 +101,9 @@ async def test_a_missing_host_is_misdirected(bench, answer):
 
 async def test_transports_without_headers_are_not_checked(bench, answer):
     """On stdio there is neither origin nor host."""
-    stage = _stage(bench, allowed_origins=(OURS,), allowed_hosts=("a",), cors=True)
-    exchange = bench.exchange()
+    stage = _stage(bench, allowed_origins=(OURS,), allowed_hosts=("a",))
 
-    assert await bench.service(answer, stage)(exchange) == OK
-    assert "vary" not in exchange.reply_headers
+    assert await bench.service(answer, stage)(bench.exchange()) == OK
 
 
 async def _reply_headers(bench, answer, origin, **options):
@@ -114,45 +112,17 @@ async def _reply_headers(bench, answer, origin, **options):
     return exchange.reply_headers
 
 
-async def test_cors_is_off_by_default(bench, answer):
-    """An allowed origin gets no CORS headers unless `cors` says so."""
-    assert await _reply_headers(bench, answer, OURS, allowed_origins=(OURS,)) == {}
-
-
-async def test_cors_answers_an_allowed_origin(bench, answer):
-    """The origin itself is named, never `*`, and caches are told that the answer depends on it."""
-    assert await _reply_headers(bench, answer, OURS, allowed_origins=(OURS,), cors=True, expose=("x-request-id",)) == {
-        "vary": "origin",
-        "access-control-allow-origin": OURS,
-        "access-control-expose-headers": "x-request-id",
+async def test_expose_replaces_what_scripts_may_read(bench, answer):
+    """The list goes to scripts; without one the source's stands."""
+    assert await _reply_headers(bench, answer, OURS, expose=("x-request-id", "x-added")) == {
+        "access-control-expose-headers": "x-request-id, x-added"
     }
+    assert await _reply_headers(bench, answer, OURS) == {}
 
 
-async def test_cors_without_an_origin_only_varies(bench, answer):
-    """Programs get no CORS headers, but caches still learn that there are other answers."""
-    assert await _reply_headers(bench, answer, None, cors=True) == {"vary": "origin"}
-
-
-async def test_cors_headers_stay_on_a_refusal_of_a_later_stage(bench):
-    """A script may read why it was refused."""
-
-    async def refusing(exchange):
-        raise Forbidden("no")
-
-    exchange = _exchange(bench, origin=OURS)
-    with pytest.raises(Forbidden):
-        await bench.service(refusing, _stage(bench, cors=True))(exchange)
-
-    assert exchange.reply_headers["access-control-allow-origin"] == OURS
-
-
-async def test_credentials_and_expose_are_said_only_when_asked_for(bench, answer):
-    """`credentials` adds its header; an empty `expose` leaves its header out."""
-    assert await _reply_headers(bench, answer, OURS, cors=True, credentials=True, expose=()) == {
-        "vary": "origin",
-        "access-control-allow-origin": OURS,
-        "access-control-allow-credentials": "true",
-    }
+async def test_expose_is_for_scripts_only(bench, answer):
+    """A program that sends no Origin gets no CORS header."""
+    assert await _reply_headers(bench, answer, None, expose=("x-request-id",)) == {}
 
 
 async def test_replies_carry_security_headers_by_default(bench, answer):

@@ -102,6 +102,16 @@ class StdioSink(Sink):
         self._children: dict[Session | None, Child] = {}
         self._running: set[Child] = set()
 
+    @property
+    def children(self) -> int:
+        """Processes that run, those that are being stopped included."""
+        return len(self._running)
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that wait for an answer of a child."""
+        return sum(child.connection.in_flight for child in self._running)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """

@@ -1,0 +1,6 @@
+"""Never reads what it is told."""
+
+import time
+
+while True:
+    time.sleep(600)

@@ -1,0 +1,319 @@
+"""Servers as child processes: who gets which, what becomes of calls when they misbehave, and that nothing is left."""
+
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+import trio.testing
+
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.session import Client, Session
+from sluiceway.pipeline.protocol.errors import (
+    CapacityExceeded,
+    ConnectFailed,
+    InvalidMessage,
+    SessionNotFound,
+    UpstreamClosed,
+)
+from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
+from sluiceway.pipeline.protocol.messages import Notification, Result
+from sluiceway.pipeline.testing.fakes import memory_exchange
+from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
+
+CHILDREN = Path(__file__).parent / "children"
+
+
+def program(name: str) -> tuple[str, ...]:
+    """The command line of one of the fake servers."""
+    return (sys.executable, "-S", str(CHILDREN / f"{name}.py"))
+
+
+def sink_of(name: str = "echo", **options: object) -> StdioSink:
+    """A sink whose graces are short enough for a test."""
+    options = {"command": program(name), "stop_grace": 0.2, "kill_grace": 0.2, **options}
+    return StdioSink(StdioSinkConfig(**options), Context(id="files"))
+
+
+@asynccontextmanager
+async def opened(name: str = "echo", **options: object):
+    """A sink in bounded time."""
+    with trio.fail_after(30):
+        sink = sink_of(name, **options)
+        async with sink.open():
+            yield sink
+
+
+def a_session(session_id: str = "s", notices: list[Notification] | None = None) -> Session:
+    """A legacy session."""
+    return Session(id=session_id, source="test", notify=(notices if notices is not None else []).append)
+
+
+def exchange_of(name: str = "", *, session: Session | None = None, method: str = "tools/call", **params: object):
+    """An exchange that asks the echo server for something."""
+    client = {"client": Client(era=Era.LEGACY, version=LATEST_LEGACY, session=session)} if session else {}
+    return memory_exchange(method, {"name": name, **params}, **client)
+
+
+async def vanish(pid: int) -> None:
+    """Wait until a process is gone, or at most a zombie of somebody else."""
+    with trio.fail_after(10):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def ended(sink: StdioSink) -> None:
+    """Wait until no child runs."""
+    with trio.fail_after(10):
+        while sink.children:  # noqa: ASYNC110  # the sink has no reason to tell
+            await trio.sleep(0.01)
+
+
+async def pid_of(sink: StdioSink, session: Session | None = None) -> int:
+    """Which process serves a client."""
+    reply = await sink(exchange_of(session=session))
+    assert isinstance(reply, Result)
+    return reply.value["pid"]
+
+
+async def test_a_call_is_answered_by_the_child():
+    """The request arrives with its params, the reply comes back."""
+    async with opened() as sink:
+        reply = await sink(exchange_of("x", arguments={"n": 1}))
+
+        assert isinstance(reply, Result)
+        assert reply.value["params"] == {"name": "x", "arguments": {"n": 1}}
+        assert reply.value["pid"] != os.getpid()
+
+
+async def test_nothing_is_started_before_it_is_used():
+    """Opening only looks for the command."""
+    async with opened() as sink:
+        assert sink.children == 0
+
+
+async def test_concurrent_first_calls_start_one_child_for_all_modern_clients():
+    """They share it: their requests carry everything."""
+    pids: set[int] = set()
+    async with opened() as sink:
+
+        async def call() -> None:
+            pids.add(await pid_of(sink))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(call)
+
+        assert sink.children == 1
+    assert len(pids) == 1
+
+
+async def test_each_session_has_a_child_of_its_own_until_it_ends():
+    """What a legacy server remembers of one client never meets another."""
+    first, second = a_session("1"), a_session("2")
+    async with opened() as sink:
+        pids = [await pid_of(sink, session) for session in (first, second, first)]
+        shared = await pid_of(sink)
+
+        assert pids[0] == pids[2]
+        assert len({*pids, shared}) == 3
+
+        first.close()
+        await vanish(pids[0])
+
+        assert sink.children == 2
+        assert psutil.pid_exists(pids[1])
+        with pytest.raises(SessionNotFound, match="initialize again"):
+            await sink(exchange_of(session=first))
+
+
+async def test_client_notifications_reach_the_child_of_their_session():
+    """Those of a client without a child mean nothing to anybody, and start none."""
+    session = a_session()
+    async with opened() as sink:
+        notification = memory_exchange(
+            "notifications/initialized", client=Client(era=Era.LEGACY, version=None, session=session)
+        )
+
+        assert await sink(notification) == Result()
+        assert sink.children == 0
+
+        await pid_of(sink, session)
+        await sink(notification)
+        reply = await sink(exchange_of("heard", session=session))
+
+        assert isinstance(reply, Result)
+        assert reply.value["heard"][1] == {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+async def test_progress_and_questions_travel_both_ways():
+    """Tokens are the client's again, the client's answer reaches the child."""
+    relayed: list[Notification] = []
+
+    async def ask(method, params):
+        return Result({"roots": [method]})
+
+    session = a_session()
+    client = Client(era=Era.LEGACY, version=LATEST_LEGACY, session=session)
+    async with opened() as sink:
+        params = {"name": "progress", "_meta": {"progressToken": "mine"}}
+        await sink(memory_exchange(params=params, interim=relayed))
+        reply = await sink(memory_exchange(params={"name": "ask"}, client=client, ask=ask))
+
+        assert [(n.params["progressToken"], n.params["progress"]) for n in relayed] == [("mine", i) for i in range(3)]
+        assert isinstance(reply, Result)
+        assert reply.value["answer"] == {"jsonrpc": "2.0", "id": "q", "result": {"roots": ["roots/list"]}}
+
+
+async def test_a_cancelled_call_is_cancelled_at_the_child():
+    """It hears `notifications/cancelled` with the id it knows."""
+    async with opened() as sink:
+        await sink(exchange_of())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink, exchange_of("hang"))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        reply = await sink(exchange_of("heard"))
+
+        assert isinstance(reply, Result)
+        hang, cancelled = reply.value["heard"][1:3]
+        assert (cancelled["method"], cancelled["params"]["requestId"]) == ("notifications/cancelled", hang["id"])
+
+
+async def test_a_child_that_dies_fails_its_calls_with_its_last_words(monkeypatch):
+    """Status and standard error are quoted, but no secret of its environment; the next call starts another child."""
+    monkeypatch.setenv("SINK_TEST_KEY", "sesame")
+    async with opened(env={"API_KEY": Secret(from_env="SINK_TEST_KEY")}) as sink:
+        first = await pid_of(sink)
+        outcomes: list[UpstreamClosed] = []
+
+        async def call(name: str) -> None:
+            with pytest.raises(UpstreamClosed) as caught:
+                await sink(exchange_of(name))
+            outcomes.append(caught.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, "hang")
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(call, "die")
+
+        assert [str(error) for error in outcomes] == [
+            "files: the server exited with status 3 before it answered; its last words: fatal: out of luck, key ***"
+        ] * 2
+        assert outcomes[0].data == {"stderr": ["working on it", "fatal: out of luck, key ***"]}
+        await ended(sink)
+        assert await pid_of(sink) != first
+
+
+async def test_a_crash_is_named_by_its_signal():
+    """Nothing was said on standard error, so nothing is quoted."""
+    async with opened() as sink:
+        with pytest.raises(UpstreamClosed) as caught:
+            await sink(exchange_of("crash"))
+
+        assert str(caught.value) == "files: the server was killed by SIGABRT before it answered"
+        assert caught.value.data == {}
+
+
+async def test_a_session_ends_with_its_child():
+    """What the child knew is gone, so the client has to initialize again; other sessions go on."""
+    session, other = a_session("1"), a_session("2")
+    async with opened() as sink:
+        pid = await pid_of(sink, other)
+        with pytest.raises(UpstreamClosed):
+            await sink(exchange_of("die", session=session))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (session.closed, other.closed) == (True, False)
+        with pytest.raises(SessionNotFound):
+            await sink(exchange_of(session=session))
+        assert await pid_of(sink, other) == pid
+
+
+async def test_a_legacy_client_without_a_session_can_only_ping():
+    """There is no child that could be its own."""
+    client = Client(era=Era.LEGACY, version=None)
+    async with opened() as sink:
+        assert await sink(memory_exchange("ping", client=client)) == Result()
+        with pytest.raises(InvalidMessage, match="tools/list needs a session"):
+            await sink(memory_exchange("tools/list", client=client))
+        assert sink.children == 0
+
+
+async def test_the_environment_of_a_child_is_an_allowlist_and_what_is_declared(monkeypatch):
+    """Case 43: a dump from inside the child."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("SINK_TEST_KEY", "sesame")
+    async with opened(env={"MODE": "test", "API_KEY": Secret(from_env="SINK_TEST_KEY")}) as sink:
+        reply = await sink(exchange_of("environment"))
+
+    allowed = {"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER"}
+    assert isinstance(reply, Result)
+    seen = {key for key in reply.value if not key.startswith("LC_")}
+    assert seen - allowed == {"MODE", "API_KEY"}
+    assert (reply.value["MODE"], reply.value["API_KEY"]) == ("test", "sesame")
+
+
+async def test_a_child_runs_where_it_was_told_to(tmp_path):
+    """Relative programs are looked for there too."""
+    script = tmp_path / "serve"
+    script.write_text(f"#!{sys.executable} -S\n" + (CHILDREN / "echo.py").read_text())
+    script.chmod(0o755)
+    async with opened(command=("./serve",), cwd=tmp_path) as sink:
+        assert psutil.Process(await pid_of(sink)).cwd() == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"command": ("no-such-server", "--flag")}, "command 'no-such-server' was not found; install it"),
+        ({"command": ()}, "command is empty"),
+        ({"cwd": Path("/no/such/place")}, "cwd '/no/such/place' is not a directory"),
+    ],
+)
+async def test_opening_names_what_is_missing(options, words):
+    """Before anything is spawned."""
+    with pytest.raises(ConnectFailed, match=words):
+        async with sink_of(**options).open():
+            pass
+
+
+async def test_opening_fails_without_its_secret(monkeypatch):
+    """The text names the variable."""
+    monkeypatch.delenv("SINK_TEST_KEY", raising=False)
+    with pytest.raises(LookupError, match="environment variable SINK_TEST_KEY is not set"):
+        async with sink_of(env={"KEY": Secret(from_env="SINK_TEST_KEY")}).open():
+            pass
+
+
+async def test_a_program_that_cannot_be_executed_is_a_failed_connection(tmp_path):
+    """It exists, but it is not a program; nothing was sent, so the call may be repeated."""
+    script = tmp_path / "serve"
+    script.write_bytes(b"\x7fELF nonsense")
+    script.chmod(0o755)
+    async with opened(command=(str(script),)) as sink:
+        with pytest.raises(ConnectFailed, match=r"cannot start .*serve': Exec format error") as caught:
+            await sink(exchange_of())
+
+        assert caught.value.retryable
+        assert sink.children == 0
+
+
+async def test_children_are_bounded():
+    """One more session than max_children is refused, and served when another has ended."""
+    sessions = [a_session(str(number)) for number in range(3)]
+    async with opened(max_children=2) as sink:
+        for session in sessions[:2]:
+            await pid_of(sink, session)
+        with pytest.raises(CapacityExceeded, match="raise max_children"):
+            await sink(exchange_of(session=sessions[2]))
+
+        sessions[0].close()
+        while sink.children == 2:  # noqa: ASYNC110  # bounded by `opened`
+            await trio.sleep(0.01)
+
+        assert await pid_of(sink, sessions[2])

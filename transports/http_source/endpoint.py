@@ -1,0 +1,221 @@
+"""
+The ASGI application of an HTTP source: paths, checks that every request must pass, and who serves what is left.
+
+The same callable runs under our own server and under a plain hypercorn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, final
+
+import structlog
+import trio
+
+from sluiceway.pipeline.protocol.codec import decode_batch
+from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, InvalidMessage, Misdirected
+from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
+from sluiceway.pipeline.protocol.messages import encode_json
+
+from ..eras import modern
+from .aliases import ALIASES, SAMPLING, Aliases
+from .answers import Answer, HttpError, error_answer, json_answer, refusal_answer
+from .config import HttpConfig
+from .hosts import HostPolicy, split_host
+from .legacy_posts import LegacyPosts
+from .media import EVENTS, accepts, is_json
+from .modern_posts import ModernPosts
+from .request import ClientGone, HttpRequest, Receive, Send
+from .response import HttpResponse
+from .serving import Serving
+
+HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
+STREAM_SUFFIX: Final = "/stream"
+
+_PREFLIGHT_S: Final = "600"
+"""Seconds a browser may remember a preflight answer."""
+_EXPOSED: Final = "mcp-session-id, mcp-protocol-version, x-request-id, retry-after, www-authenticate"
+"""Response headers that pages of an allowed origin may read."""
+
+
+@final
+class Endpoint:
+    """
+    Serves every path of one source. An ASGI 3 application for the scope type `http`; a WebSocket is refused.
+
+    Args:
+        config: The source's options.
+        readiness: Whether the gateway is ready; asked by `/readyz`.
+    """
+
+    def __init__(self, config: HttpConfig, readiness: Callable[[], bool]) -> None:
+        self._config = config
+        self._readiness = readiness
+        self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
+        self._serving: Serving | None = None
+        self._routes: dict[str, Callable[[HttpRequest, HttpResponse], Awaitable[None]]] = {config.path: self._endpoint}
+        if config.aliases:
+            self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
+            self._routes["/"] = self._endpoint
+            self._routes |= dict.fromkeys((*ALIASES, SAMPLING), self._alias)
+        self._log: Any = structlog.get_logger()
+
+    def connect(self, serving: Serving | None) -> None:
+        """Say where requests go from now on; None for nowhere."""
+        self._serving = serving
+        if serving is not None:
+            self._log = serving.context.log
+            self._legacy, self._modern, self._aliases = LegacyPosts(serving), ModernPosts(serving), Aliases(serving)
+
+    def serves(self, path: str) -> bool:
+        """Whether a path is one of this source's, health checks excluded."""
+        return path in self._routes
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1002})
+            return
+        response = HttpResponse(send, {"connection": "close"} if self._is_draining() else {})
+        path: str = scope["path"]
+        if scope["http_version"] not in ("1.0", "1.1"):
+            text = b"this listener speaks HTTP/1.1; HTTP/2 towards clients is not offered\n"
+            await response.answer(Answer(505, text, {"content-type": "text/plain"}))
+        elif path in (HEALTH, READY):
+            await response.answer(self._health(path, scope["method"]))
+        elif self._serving is None:
+            await response.answer(Answer(503, b"not ready\n", {"content-type": "text/plain", "retry-after": "1"}))
+        else:
+            request = HttpRequest(scope, receive, self._serving.nursery)
+            await self._guarded(request, response)
+
+    async def _guarded(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Dispatch, and turn what is refused into an answer. Other exceptions are the server's to contain."""
+        try:
+            self._check_address(request)
+            self._check_origin(request, response)
+            route = self._routes.get(request.path)
+            if route is None:
+                raise HttpError(404, f"nothing here; the endpoint is {self._config.path}")
+            await route(request, response)
+        except ClientGone:
+            return
+        except HttpError as error:
+            await self._refuse(request, response, refusal_answer(error))
+        except GatewayError as error:
+            await self._refuse(request, response, error_answer(error))
+
+    async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
+        self._log.debug("request refused", status=answer.status, method=request.method, address=request.address)
+        if not request.unread:
+            await response.answer(answer)
+            return
+        response.headers["connection"] = "close"
+        async with trio.open_nursery() as nursery:  # hypercorn cannot end a response while a body waits for a reader
+            nursery.start_soon(request.discard)
+            await response.answer(answer)
+            nursery.cancel_scope.cancel()
+
+    # Checks of every request to the endpoint.
+
+    def _check_address(self, request: HttpRequest) -> None:
+        host = request.headers.get("host")
+        if host is None or split_host(host) is None:
+            raise HttpError(400, "a request needs one Host header, host or host:port")
+        if not self._policy.allows_host(host):
+            raise Misdirected(f"host {host[:100]!r} is not served here; if it should be, list it in allowed_hosts")
+
+    def _check_origin(self, request: HttpRequest, response: HttpResponse) -> None:
+        origin = request.headers.get("origin")
+        if origin is None:
+            return
+        if not self._policy.allows_origin(origin):
+            raise Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+        response.headers |= {
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": _EXPOSED,
+            "vary": "origin",
+        }
+
+    # Routes.
+
+    async def _endpoint(self, request: HttpRequest, response: HttpResponse, *, patience_s: float | None = None) -> None:
+        match request.method:
+            case "POST":
+                await self._post(request, response, patience_s)
+            case "GET":
+                await self._legacy.listen(request, response)
+            case "DELETE":
+                await self._legacy.end(request, response)
+            case "OPTIONS" if _is_preflight(request):
+                await response.answer(_preflight(request, "GET, POST, DELETE"))
+            case _:
+                raise HttpError(405, f"{request.method} is not used here", {"allow": "GET, POST, DELETE"})
+
+    async def _stream(self, request: HttpRequest, response: HttpResponse) -> None:
+        if request.method != "POST":
+            raise HttpError(405, "only POST here", {"allow": "POST"})
+        await self._post(request, response, 0.0)
+
+    async def _alias(self, request: HttpRequest, response: HttpResponse) -> None:
+        if request.method == "OPTIONS" and _is_preflight(request):
+            await response.answer(_preflight(request, "POST"))
+            return
+        if request.method != "POST":
+            raise HttpError(405, "only POST here", {"allow": "POST"})
+        body = await self._body(request)
+        await self._aliases.serve(body, request, response)
+
+    async def _post(self, request: HttpRequest, response: HttpResponse, patience_s: float | None) -> None:
+        if not accepts(request.headers.get("accept"), EVENTS):
+            raise HttpError(406, "Accept must list application/json and text/event-stream")
+        assert self._serving is not None
+        message = decode_batch(await self._body(request), self._serving.limits)
+        if isinstance(message, list):
+            if request.headers.get(modern.VERSION_HEADER) in MODERN_VERSIONS:
+                raise InvalidMessage("a body is one JSON object; batches exist in MCP 2025-03-26 only")
+            await self._legacy.serve(message, request, response, patience_s=patience_s)
+        elif modern.era_of(message, request.headers) is Era.MODERN:
+            await self._modern.serve(message, request, response, patience_s=patience_s)
+        else:
+            await self._legacy.serve(message, request, response, patience_s=patience_s)
+
+    async def _body(self, request: HttpRequest) -> bytes:
+        if not is_json(request.headers.get("content-type"), request.headers.get("content-encoding")):
+            raise HttpError(415, "the body must be application/json in UTF-8, not encoded otherwise")
+        config = self._config
+        return await request.body(config.max_body, config.body_grace, config.min_body_rate)
+
+    # Health checks: anybody may ask, under any name, for they tell nothing else.
+
+    def _health(self, path: str, method: str) -> Answer:
+        if method not in ("GET", "HEAD"):
+            return Answer(405, headers={"allow": "GET, HEAD"})
+        ready = self._serving is not None and not self._is_draining() and self._readiness()
+        if path == HEALTH:
+            return _status("alive", 200)
+        return _status("ready", 200) if ready else _status("draining" if self._is_draining() else "not ready", 503)
+
+    def _is_draining(self) -> bool:
+        return self._serving is not None and self._serving.draining
+
+
+def _status(word: str, status: int) -> Answer:
+    return json_answer(status, encode_json({"status": word}), {"cache-control": "no-store"})
+
+
+def _is_preflight(request: HttpRequest) -> bool:
+    return "origin" in request.headers and "access-control-request-method" in request.headers
+
+
+def _preflight(request: HttpRequest, methods: str) -> Answer:
+    """Answer a browser that asks whether a page of an origin, which has been checked, may send what it wants to."""
+    return Answer(
+        204,
+        headers={
+            "access-control-allow-methods": methods,
+            "access-control-allow-headers": request.headers.get("access-control-request-headers", "content-type"),
+            "access-control-max-age": _PREFLIGHT_S,
+        },
+    )

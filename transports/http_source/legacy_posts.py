@@ -1,0 +1,271 @@
+"""
+Serving clients of the legacy era: sessions, their POSTs, their GET streams, their end.
+
+2025-03-26, 2025-06-18 and 2025-11-25, basic/transports, Streamable HTTP. 2024-11-05 sessions work alike; only its own
+two-endpoint transport is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, final
+
+from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.model.session import Asker
+from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
+from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
+from sluiceway.pipeline.protocol.messages import Json, Message, Notification, Reply, Request, Response
+
+from ..eras import legacy, modern
+from .answers import Answer, HttpError
+from .delivery import Delivery, parse_event_id
+from .legacy_response import LegacyResponse
+from .media import EVENTS, JSON, accepts
+from .request import HttpRequest
+from .response import HttpResponse
+from .serving import Serving
+from .sessions import HttpSession, Resumable
+from .stream import MessageStream
+
+_CANCELLED: Final = "notifications/cancelled"
+
+
+@final
+class LegacyPosts:
+    """Serves legacy sessions of one source."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def serve(
+        self,
+        message: Message | list[Message],
+        request: HttpRequest,
+        response: HttpResponse,
+        *,
+        patience_s: float | None = None,
+    ) -> None:
+        """
+        Answer one message, or a batch of them.
+
+        Args:
+            message: What was posted.
+            request: As which.
+            response: Where the answer goes.
+            patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
+
+        Raises:
+            GatewayError: Nothing of it can become an exchange.
+        """
+        messages = message if isinstance(message, list) else [message]
+        try:
+            session = self._session_for(messages, request, batch=isinstance(message, list))
+            if any(isinstance(each, Request) for each in messages):
+                self._serving.refuse_if_draining()
+            await self._serve_in(session, messages, request, response, patience_s, batch=isinstance(message, list))
+        except GatewayError as error:
+            if isinstance(message, Request):
+                error.request_id = message.id
+            raise
+
+    def _session_for(self, messages: list[Message], request: HttpRequest, *, batch: bool) -> HttpSession:
+        if not batch and isinstance(messages[0], Request) and messages[0].method == "initialize":
+            self._serving.refuse_if_draining()
+            return self._serving.sessions.open(*legacy.introduction(messages[0]))
+        session = self._session_of(request)
+        if batch:
+            _check_batch(messages, session)
+        return session
+
+    def _session_of(self, request: HttpRequest) -> HttpSession:
+        """
+        The session a request names.
+
+        Raises:
+            UnsupportedVersion: Its version header names no legacy revision.
+            InvalidMessage: It names none.
+            SessionNotFound: There is no such session.
+        """
+        legacy.check_version(request.headers.get(modern.VERSION_HEADER))
+        session_id = request.headers.get(legacy.SESSION_HEADER)
+        if session_id is None:
+            raise InvalidMessage("header mcp-session-id is missing; initialize first, then send what it returned")
+        return self._serving.sessions.find(session_id)
+
+    async def _serve_in(
+        self,
+        session: HttpSession,
+        messages: list[Message],
+        request: HttpRequest,
+        response: HttpResponse,
+        patience_s: float | None,
+        *,
+        batch: bool,
+    ) -> None:
+        for message in messages:
+            if isinstance(message, Response):
+                session.admit(request.headers)
+                session.questions.resolve(message)  # one that nobody asked is dropped
+        work = [each for each in messages if not isinstance(each, Response)]
+        stream = MessageStream(self._serving.context.new_id())
+        answer = LegacyResponse(self._serving, session, stream, batch=batch)
+        _check_ids(work, session)
+        for each in work:
+            if isinstance(each, Notification) and each.method == _CANCELLED:
+                _cancel(session, each, request)
+            else:
+                answer.add(each, self._ticket(each, session, stream, request))
+        if not any(isinstance(each, Request) for each in work):
+            await answer.run()
+            await response.answer(Answer(202))
+            return
+        await self._respond(answer, request, response, patience_s)
+
+    def _ticket(
+        self, message: Request | Notification, session: HttpSession, stream: MessageStream, request: HttpRequest
+    ) -> Ticket:
+        client = legacy.client_of(session.session, request.headers, request.address)
+        if isinstance(message, Notification):
+            return self._serving.handle(message, client=client, emit=_to_session(session))
+
+        async def emit(notification: Notification) -> None:
+            await stream.put(encode_message(notification))
+
+        ask = None if message.method == "initialize" else _asker(session, stream)
+        return self._serving.handle(message, client=client, emit=emit, ask=ask)
+
+    async def _respond(
+        self, answer: LegacyResponse, request: HttpRequest, response: HttpResponse, patience_s: float | None
+    ) -> None:
+        serving = self._serving
+        events_only = not accepts(request.headers.get("accept"), JSON)
+        serving.nursery.start_soon(answer.run)
+
+        def whole() -> Answer | None:
+            return None if events_only and answer.status == 200 else answer.whole()
+
+        await self._delivery(answer.stream, answer.session, response).run(
+            request,
+            on_start=answer.start_events,
+            on_gone=answer.left,
+            whole=whole,
+            patience_s=serving.config.keep_alive if patience_s is None else patience_s,
+        )
+
+    def _delivery(self, stream: MessageStream, session: HttpSession, response: HttpResponse) -> Delivery:
+        version = session.session.version
+        return Delivery(
+            stream,
+            response,
+            keep_alive_s=self._serving.config.keep_alive,
+            event_ids=legacy.has_event_ids(version),
+            primed=legacy.has_priming(version),
+        )
+
+    async def listen(self, request: HttpRequest, response: HttpResponse) -> None:
+        """
+        Serve a GET: the session's own stream, or the rest of a response stream that broke.
+
+        Raises:
+            HttpError: This client has no GET stream, does not take one, or wants events that are not kept any more.
+            GatewayError: The session is not one.
+        """
+        session = self._named(request)
+        if not accepts(request.headers.get("accept"), EVENTS):
+            raise HttpError(406, "Accept must list text/event-stream")
+        last_seen = request.headers.get(legacy.EVENT_HEADER)
+        resumed: Resumable | None = None
+        stream, after = session.standalone, None
+        if last_seen is not None:
+            stream_id, after = parse_event_id(last_seen) or ("", 0)
+            resumed = session.responses.get(stream_id)
+            if resumed is not None:
+                stream = resumed.stream
+            elif stream_id != stream.id:
+                raise _gone(last_seen)
+        if resumed is None:
+            self._serving.refuse_if_draining()
+        else:
+            resumed.resumed()
+        found = await self._delivery(stream, session, response).run(
+            request, after=after, on_gone=resumed.left if resumed is not None else _nothing
+        )
+        if not found:
+            if resumed is not None:
+                resumed.left()
+            raise _gone(last_seen)
+
+    async def end(self, request: HttpRequest, response: HttpResponse) -> None:
+        """
+        Serve a DELETE: the session is over, and what it has in flight is cancelled.
+
+        Raises:
+            HttpError: This client has no sessions.
+            GatewayError: The session is not one.
+        """
+        self._named(request).session.close()
+        await response.answer(Answer(200))
+
+    def _named(self, request: HttpRequest) -> HttpSession:
+        """The session of a GET or DELETE. A client that names none, and no legacy revision, is a modern one."""
+        version = request.headers.get(modern.VERSION_HEADER)
+        if legacy.SESSION_HEADER not in request.headers and era_of_version(version or "") is not Era.LEGACY:
+            raise HttpError(405, "this revision has POST only", {"allow": "POST"})
+        session = self._session_of(request)
+        session.admit(request.headers)
+        return session
+
+
+def _check_batch(messages: list[Message], session: HttpSession) -> None:
+    version = session.session.version
+    if not legacy.has_batches(version):
+        raise InvalidMessage(f"batches exist in MCP 2025-03-26 only; this session speaks {version}")
+    for message in messages:
+        if isinstance(message, Request) and message.method == "initialize":
+            raise InvalidMessage("initialize must not be part of a batch")
+        if not isinstance(message, Response) and MetaKey.VERSION in meta_of(message.params):
+            raise InvalidMessage("a batch cannot hold messages of another revision")
+
+
+def _check_ids(messages: list[Request | Notification], session: HttpSession) -> None:
+    """Ids are unique among a session's requests in flight; a second one could be answered with the first's reply."""
+    seen = set(session.in_flight)
+    for message in messages:
+        if isinstance(message, Request):
+            if message.id in seen:
+                raise InvalidMessage(f"id {message.id!r:.80} is in use by another request of this session")
+            seen.add(message.id)
+
+
+def _cancel(session: HttpSession, notification: Notification, request: HttpRequest) -> None:
+    """Cancel a request of the same session. Unknown ids are ignored: it may just have ended."""
+    session.admit(request.headers)
+    request_id = notification.params.get("requestId")
+    if type(request_id) in (str, int) and request_id in session.in_flight:
+        session.in_flight[request_id].cancel("client")
+
+
+def _to_session(session: HttpSession) -> Callable[[Notification], Awaitable[None]]:
+    async def emit(notification: Notification) -> None:
+        session.session.notify(notification)
+
+    return emit
+
+
+def _asker(session: HttpSession, stream: MessageStream) -> Asker:
+    async def send(message: Request | Notification) -> None:
+        await stream.put(encode_message(message))
+
+    async def ask(method: str, params: Mapping[str, Json]) -> Reply:
+        return await session.questions.ask(send, method, params)
+
+    return ask
+
+
+def _gone(last_seen: str | None) -> HttpError:
+    return HttpError(410, f"the events after {last_seen!r:.80} are not kept; send the request again")
+
+
+def _nothing() -> None:
+    """Nobody needs to know that this reader left."""

@@ -1,0 +1,146 @@
+"""
+One POST of a legacy session with requests in it: its exchanges, its stream, and what becomes of both without a client.
+
+A dropped connection is not a cancel (2025-11-25, transports): the exchanges run on, and what they say is kept until
+`resume_window` has passed, then they are cancelled. A client that comes back in time reads on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import trio
+
+from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
+
+from ..eras import legacy
+from .answers import Answer, http_status, json_answer
+from .serving import Serving
+from .sessions import HttpSession
+from .stream import MessageStream
+
+
+@final
+class LegacyResponse:
+    """
+    The exchanges of one POST, served one after the other, and the stream that carries what they say.
+
+    Args:
+        serving: The source.
+        session: Whose requests these are.
+        stream: Where their messages go.
+        batch: Whether they came in an array, and must be answered in one.
+    """
+
+    def __init__(self, serving: Serving, session: HttpSession, stream: MessageStream, *, batch: bool) -> None:
+        self.session = session
+        self.stream = stream
+        self._serving = serving
+        self._batch = batch
+        self._jobs: list[tuple[Request | Notification, Ticket]] = []
+        self._reply: Reply | None = None
+        self._over = False
+        self._expiry = serving.deadlines.add(math.inf, self.give_up)
+
+    def add(self, message: Request | Notification, ticket: Ticket) -> None:
+        """One more exchange; a request is in flight from now on."""
+        self._jobs.append((message, ticket))
+        if isinstance(message, Request):
+            self.session.in_flight[message.id] = ticket
+
+    async def run(self) -> None:
+        """Serve the exchanges in order; ends the stream."""
+        try:
+            for message, ticket in self._jobs:
+                await self._serve(message, ticket)
+        finally:
+            for message, _ in self._jobs:
+                if isinstance(message, Request):
+                    self.session.in_flight.pop(message.id, None)
+            self._over = True
+            self.stream.end()
+            self._lapse_after(self._serving.config.resume_window if self.resumable else math.inf)
+
+    async def _serve(self, message: Request | Notification, ticket: Ticket) -> None:
+        reply = await ticket.run()
+        self.session.remember(ticket.exchange.client.headers, ticket.exchange.link.caller)
+        if isinstance(message, Notification):
+            return
+        self.session.in_flight.pop(message.id, None)
+        if reply is not None:
+            self._reply, data = self._serving.encode_reply(message.id, reply)
+            self.stream.put_reply(data)
+        if message.method == "initialize":
+            self._settle(reply)
+
+    def _settle(self, reply: Reply | None) -> None:
+        """End the handshake: a session exists only if it was agreed on."""
+        session = self.session.session
+        if isinstance(reply, Result):
+            session.version = legacy.negotiated(reply)
+        else:
+            session.close()
+
+    # The side of the client.
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the client has seen an event id of this stream."""
+        return self.session.responses.get(self.stream.id) is self
+
+    def start_events(self) -> dict[str, str]:
+        """The response becomes an event stream: what it carries can be resumed from now on. Returns its headers."""
+        session = self.session.session
+        if legacy.has_event_ids(session.version) and not session.closed:
+            self.stream.keep(self._serving.replay)
+            self.session.responses[self.stream.id] = self
+        return self.headers()
+
+    @property
+    def status(self) -> int:
+        """Of the single answer."""
+        return 200 if self._batch and self.stream.last else http_status(self._reply, Era.LEGACY)
+
+    def whole(self) -> Answer:
+        """The single answer of exchanges that said nothing before their replies; takes the replies."""
+        body = b",".join(data for _, data in self.stream.take())
+        if not body:
+            return Answer(202, headers=self.headers())
+        return json_answer(self.status, b"[%b]" % body if self._batch else body, self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """Response headers, as the exchanges set them; with the session's id when this opens one."""
+        headers: dict[str, str] = {}
+        for message, ticket in self._jobs:
+            headers |= ticket.exchange.reply_headers
+            if message.method == "initialize" and not self.session.session.closed:
+                headers[legacy.SESSION_HEADER] = self.session.session.id
+        return headers
+
+    def left(self) -> None:
+        """The client went away before the end: go on for a while."""
+        if not self.resumable:
+            self.stream.end()  # nobody can ever read it, so nothing need be kept
+        if not self._over:
+            self._lapse_after(self._serving.config.resume_window)
+
+    def resumed(self) -> None:
+        """The client is back."""
+        if not self._over:
+            self._lapse_after(math.inf)
+
+    def give_up(self) -> None:
+        """Cancel what still runs and keep nothing. Idempotent."""
+        self._serving.deadlines.cancel(self._expiry)
+        for _, ticket in self._jobs:
+            ticket.cancel("client")
+        self.stream.end()
+        self.stream.discard()
+        if self.resumable:
+            del self.session.responses[self.stream.id]
+
+    def _lapse_after(self, seconds: float) -> None:
+        self._serving.deadlines.move(self._expiry, trio.current_time() + seconds)

@@ -1,0 +1,51 @@
+"""What a request's body is and what its response may be: Content-Type, Content-Encoding and Accept (RFC 9110)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+
+_UTF8: Final = frozenset({"utf-8", "utf8"})
+
+
+def is_json(content_type: str | None, content_encoding: str | None = None) -> bool:
+    """Whether a body is plain JSON in UTF-8: nothing else is read, for what is inspected must be what is forwarded."""
+    if content_type is None or (content_encoding or "identity").strip().lower() != "identity":
+        return False
+    kind, *parameters = content_type.split(";")
+    if kind.strip().lower() != JSON:
+        return False
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in _UTF8:
+            return False
+    return True
+
+
+def accepts(accept: str | None, media_type: str) -> bool:
+    """
+    Whether an `Accept` header lists a media type, also by `*/*` or `application/*`.
+
+    An absent header lists nothing: MCP requires it (2025-03-26 and later), and both SDKs' servers insist too.
+    """
+    wanted = {media_type, media_type.partition("/")[0] + "/*", "*/*"}
+    best, quality = -1, 0.0
+    for item in (accept or "").split(","):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        if name in wanted:
+            specific = (name == media_type) + (name != "*/*")
+            if specific > best:
+                best, quality = specific, _quality(parameters)
+    return quality > 0
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return float(parameter[2:])
+            except ValueError:
+                return 0.0
+    return 1.0

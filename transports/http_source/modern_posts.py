@@ -1,0 +1,139 @@
+"""
+Serving POSTs of the modern era: each one a whole exchange that ends with its connection.
+
+A client that closes the response stream has cancelled its request, and nothing is kept for it (2026-07-28,
+basic/transports/streamable-http).
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
+from sluiceway.pipeline.protocol.mcp import Era, Kind
+from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, RequestId, Response
+
+from ..eras import modern
+from .answers import Answer, http_status, json_answer
+from .delivery import Delivery
+from .media import JSON, accepts
+from .request import HttpRequest
+from .response import HttpResponse
+from .serving import Serving
+from .stream import MessageStream
+
+LISTEN_PATIENCE_S: Final = 1.0
+"""How long a LISTEN exchange may take to be refused with a status of its own, before its event stream starts."""
+
+
+@final
+class ModernCall:
+    """
+    One exchange and its stream.
+
+    Args:
+        serving: The source.
+        ticket: The exchange.
+        request_id: Of the request it answers.
+        stream: Where its messages go.
+    """
+
+    def __init__(self, serving: Serving, ticket: Ticket, request_id: RequestId, stream: MessageStream) -> None:
+        self.ticket = ticket
+        self.reply: Reply | None = None
+        """Set when it ended; still None if its client cancelled it."""
+        self.stream = stream
+        self._serving = serving
+        self._request_id = request_id
+
+    async def run(self) -> None:
+        """Serve the exchange; ends the stream."""
+        try:
+            reply = await self.ticket.run()
+            if reply is not None:
+                self.reply, message = self._serving.encode_reply(self._request_id, reply)
+                self.stream.put_reply(message)
+        finally:
+            self.stream.end()
+
+
+@final
+class ModernPosts:
+    """Serves modern messages of one source."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    async def serve(
+        self, message: Message, request: HttpRequest, response: HttpResponse, *, patience_s: float | None = None
+    ) -> None:
+        """
+        Answer one message.
+
+        Args:
+            message: What was posted.
+            request: As which.
+            response: Where the answer goes.
+            patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
+
+        Raises:
+            GatewayError: It cannot become an exchange.
+        """
+        if isinstance(message, Response):
+            raise InvalidMessage("a client of this revision posts no responses; answers go into the retried request")
+        if isinstance(message, Notification):
+            await self._notify(message, request)
+            await response.answer(Answer(202))
+            return
+        try:
+            modern.check_request(message, request.headers, request.repeated)
+            self._serving.refuse_if_draining()
+        except GatewayError as error:
+            error.request_id = message.id
+            raise
+        await self._call(message, request, response, patience_s)
+
+    async def _notify(self, notification: Notification, request: HttpRequest) -> None:
+        if modern.check_notification(notification, request.headers):
+            client = modern.client_of(notification, request.headers, request.address)
+            await self._serving.handle(notification, client=client, emit=_drop).run()
+
+    async def _call(
+        self, message: Request, request: HttpRequest, response: HttpResponse, patience_s: float | None
+    ) -> None:
+        serving, stream = self._serving, MessageStream("")
+
+        async def emit(notification: Notification) -> None:
+            await stream.put(encode_message(notification))
+
+        client = modern.client_of(message, request.headers, request.address)
+        ticket = serving.handle(message, client=client, emit=emit)
+        call = ModernCall(serving, ticket, message.id, stream)
+        events_only = not accepts(request.headers.get("accept"), JSON)
+
+        def whole() -> Answer | None:
+            status = http_status(call.reply, Era.MODERN)
+            if status == 200 and events_only:
+                return None
+            body = b"".join(data for _, data in stream.take())
+            return json_answer(status, body, ticket.exchange.reply_headers)
+
+        keep_alive_s = serving.config.keep_alive
+        if patience_s is None:
+            patience_s = keep_alive_s
+        if ticket.exchange.kind is Kind.LISTEN:
+            patience_s = min(LISTEN_PATIENCE_S, patience_s)
+        serving.nursery.start_soon(call.run)
+        await Delivery(stream, response, keep_alive_s=keep_alive_s).run(
+            request,
+            on_start=lambda: ticket.exchange.reply_headers,
+            on_gone=lambda: ticket.cancel("client"),
+            whole=whole,
+            patience_s=patience_s,
+        )
+
+
+async def _drop(_: Notification) -> None:
+    """A notification has no stream on which something could come back."""

@@ -1,0 +1,42 @@
+"""Writing one HTTP response over plain ASGI 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from .answers import Answer
+from .request import Send
+
+
+@final
+class HttpResponse:
+    """
+    A response that is still to be sent.
+
+    Args:
+        send: ASGI's.
+        headers: Headers of every response to this request.
+    """
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self.headers = dict(headers)
+        """Sent with whatever is sent; the answer's own come on top."""
+        self.started = False
+        self._send = send
+
+    async def answer(self, answer: Answer) -> None:
+        """Send a whole response."""
+        length = {} if answer.status == 204 else {"content-length": str(len(answer.body))}
+        await self.start(answer.status, {**answer.headers, **length})
+        await self.write(answer.body, last=True)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin a response. Our server holds the head back until there is something to write behind it."""
+        self.started = True
+        lines = [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in {**self.headers, **headers}.items()]
+        await self._send({"type": "http.response.start", "status": status, "headers": lines})
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        """Write a piece of the body; blocks while the client reads slowly. Nothing happens after it left."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})

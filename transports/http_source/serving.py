@@ -1,0 +1,59 @@
+"""What every part of a serving HTTP source shares."""
+
+from __future__ import annotations
+
+from typing import final
+
+import msgspec
+import trio
+from attrs import define
+
+from sluiceway.pipeline.model.component import Context, Handle
+from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
+from sluiceway.pipeline.protocol.gate import Limits
+from sluiceway.pipeline.protocol.messages import Reply, RequestId, Response
+from sluiceway.pipeline.runtime.deadlines import Deadlines
+
+from .config import HttpConfig
+from .sessions import Sessions
+from .stream import Replay
+
+
+@final
+@define(eq=False, kw_only=True)
+class Serving:
+    """A source between the start of `serve` and its end."""
+
+    config: HttpConfig
+    context: Context
+    handle: Handle
+    nursery: trio.Nursery
+    """Where exchanges run: they may outlive the connection they came on."""
+    deadlines: Deadlines
+    sessions: Sessions
+    replay: Replay
+    limits: Limits
+    """Of the codec."""
+    draining: bool = False
+    """No new requests, no new streams."""
+
+    def refuse_if_draining(self) -> None:
+        """
+        Check whether new work is welcome.
+
+        Raises:
+            Draining: It is not.
+        """
+        if self.draining:
+            raise Draining("the gateway is shutting down; try again elsewhere or later", retry_after_s=1.0)
+
+    def encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
+        """A reply and its message; an internal error in its place if it is something that JSON cannot say."""
+        try:
+            return reply, encode_message(Response(request_id, reply))
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+            incident = self.context.new_id()[:12]
+            self.context.log.error("a reply cannot be encoded", incident=incident, exc_info=error)
+            reply = render_error(InternalError(f"internal error, incident {incident}", data={"incident": incident}))
+            return reply, encode_message(Response(request_id, reply))

@@ -1,0 +1,128 @@
+"""
+`http`: the gateway as a Streamable HTTP server, for clients of every revision on one endpoint.
+
+Under `sluiceway run` the source owns its listening sockets; under a plain hypercorn it is only the application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import ClassVar, final
+
+import trio
+
+from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.protocol.gate import Limits
+from sluiceway.pipeline.runtime.deadlines import Deadlines
+
+from .config import HttpConfig
+from .endpoint import Endpoint
+from .server import HttpServer
+from .serving import Serving
+from .sessions import Sessions
+from .stream import Replay
+
+
+@final
+@source("http")
+class HttpSource(Source):
+    """
+    Streamable HTTP, 2025-03-26 to 2026-07-28, with sessions, event streams, resumption and health checks.
+
+    `Host` and `Origin` are checked on every request to the endpoint. `GET /healthz` answers as long as the process
+    lives; `GET /readyz` answers 503 until everything is ready, and again while it drains.
+    """
+
+    Config: ClassVar[type] = HttpConfig
+
+    def __init__(self, config: HttpConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.readiness: Callable[[], bool] = _always
+        """Whether the gateway is ready, for `/readyz`; the engine's to set."""
+        self.app = Endpoint(config, lambda: self.readiness())
+        """The ASGI application."""
+        self.sessions: Sessions | None = None
+        """Its legacy sessions while it serves; for status and tests."""
+        self._server = HttpServer(self.app, config, context.log) if context.listen else None
+        self._serving: Serving | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What the source is bound to while it is open, as `host:port` or `unix:path`; empty if others listen."""
+        return self._server.addresses if self._server is not None else ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where clients find the endpoint, as far as the source is bound to TCP ports."""
+        config: HttpConfig = self.config
+        return tuple(f"http://{each}{config.path}" for each in self.addresses if not each.startswith("unix:"))
+
+    @property
+    def server(self) -> HttpServer | None:
+        """The server, with its counts; None if others listen."""
+        return self._server
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """
+        Hold the listening sockets.
+
+        Raises:
+            OSError: An address is taken, or not ours.
+        """
+        if self._server is not None:
+            self._server.bind()
+        try:
+            yield
+        finally:
+            if self._server is not None:
+                self._server.close()
+
+    async def serve(self, handle: Handle) -> None:
+        """Serve until cancelled. Exchanges run here and not with their connections, which they may outlive."""
+        config: HttpConfig = self.config
+        deadlines = Deadlines()
+        replay = Replay(config.resume_events, config.resume_bytes)
+        self.sessions = sessions = Sessions(
+            self.context.id,
+            idle_s=config.session_idle,
+            maximum=config.max_sessions,
+            new_id=self.context.new_id,
+            deadlines=deadlines,
+            replay=replay,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deadlines.serve)
+            self._serving = Serving(
+                config=config,
+                context=self.context,
+                handle=handle,
+                nursery=nursery,
+                deadlines=deadlines,
+                sessions=sessions,
+                replay=replay,
+                limits=Limits(max_message_size=config.max_body),
+            )
+            self.app.connect(self._serving)
+            try:
+                if self._server is not None:
+                    await self._server.serve()
+                else:
+                    await trio.sleep_forever()
+            finally:
+                self.app.connect(None)
+                self._serving = None
+                sessions.close()
+
+    def stop_accepting(self) -> None:
+        """Close the listeners and idle connections, end what only waits, and refuse new requests with `Draining`."""
+        if self._serving is not None:
+            self._serving.draining = True
+            self._serving.sessions.end_streams()
+        if self._server is not None:
+            self._server.stop_accepting()
+
+
+def _always() -> bool:
+    return True

@@ -1,0 +1,123 @@
+"""
+Server-sent events as bytes, without I/O (WHATWG HTML, section 9.2; MCP Streamable HTTP).
+
+Encoding and decoding are separate: the HTTP source writes events, whoever talks to a server reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from attrs import frozen
+
+from sluiceway.pipeline.protocol.errors import MessageTooLarge
+
+COMMENT: Final = b":\n\n"
+"""A line that every reader ignores: keeps a quiet stream open through proxies, and fails fast when nobody is there."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def encode_event(data: bytes, *, event_id: str | None = None) -> bytes:
+    """
+    One event of the default type.
+
+    Args:
+        data: JSON. Line ends inside become several `data` lines, which a reader joins with newlines: between tokens
+            that is the same JSON.
+        event_id: What the reader sends back as `Last-Event-ID`; visible ASCII.
+    """
+    if b"\n" in data or b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    if event_id is None:
+        return b"data: %b\n\n" % data
+    return b"id: %b\ndata: %b\n\n" % (event_id.encode(), data)
+
+
+@final
+@frozen
+class Event:
+    """One event as a reader sees it."""
+
+    data: str
+    id: str = ""
+    """The latest id of the stream, this event's or an earlier one's; empty when there was none."""
+    type: str = "message"
+    retry_ms: int | None = None
+    """Time to wait before reconnecting, in milliseconds, if this event said so."""
+
+
+@final
+class EventDecoder:
+    """
+    Events out of a byte stream, however it is cut into pieces.
+
+    Args:
+        max_event: Bytes one event may have.
+    """
+
+    def __init__(self, max_event: int) -> None:
+        self._max_event = max_event
+        self._buffer = bytearray()
+        self._start = True
+        self._after_cr = False
+        self._data: list[str] = []
+        self._size = 0
+        self._id = ""
+        self._type = ""
+        self._retry_ms: int | None = None
+
+    def feed(self, data: bytes) -> list[Event]:
+        """
+        Take what was read; return the events that are complete now.
+
+        Raises:
+            MessageTooLarge: An event is longer than `max_event`. The stream cannot be read any further.
+        """
+        self._buffer += data
+        if self._start:
+            if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+                return []
+            self._start = False
+            if self._buffer.startswith(_BOM):
+                del self._buffer[: len(_BOM)]
+        events = [event for line in self._lines() if (event := self._line(line)) is not None]
+        if self._size + len(self._buffer) > self._max_event:
+            raise MessageTooLarge(f"an event has more than {self._max_event} bytes")
+        return events
+
+    def _lines(self) -> list[bytes]:
+        """Complete lines; CR, LF and CRLF all end one, even when CRLF is cut in two."""
+        if self._after_cr and self._buffer:
+            self._after_cr = False
+            if self._buffer[0] == 0x0A:
+                del self._buffer[0]
+        if not self._buffer:
+            return []
+        *lines, rest = bytes(self._buffer).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._after_cr = self._buffer[-1] == 0x0D
+        self._buffer[:] = rest
+        return lines
+
+    def _line(self, line: bytes) -> Event | None:
+        if not line:
+            return self._dispatch()
+        self._size += len(line)
+        if self._size > self._max_event:
+            raise MessageTooLarge(f"an event has more than {self._max_event} bytes")
+        name, _, raw = line.partition(b":")
+        value = raw.removeprefix(b" ").decode("utf-8", "replace")
+        if name == b"data":
+            self._data.append(value)
+        elif name == b"id" and "\0" not in value:
+            self._id = value
+        elif name == b"event":
+            self._type = value
+        elif name == b"retry" and value.isascii() and value.isdigit():
+            self._retry_ms = int(value[:9])
+        return None
+
+    def _dispatch(self) -> Event | None:
+        data, kind, retry_ms = self._data, self._type or "message", self._retry_ms
+        self._data, self._type, self._retry_ms, self._size = [], "", None, 0
+        return Event("\n".join(data), self._id, kind, retry_ms) if data else None

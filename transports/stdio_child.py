@@ -9,7 +9,6 @@ input, wait, SIGTERM, wait, SIGKILL, each to the whole process group (MCP, trans
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, final
 
@@ -41,7 +40,6 @@ class Child:
         tail: Keeps the end of the child's standard error.
         graces_s: Seconds from closing its input to SIGTERM, and from there to SIGKILL.
         max_message: Bytes of one line of its output.
-        on_lost: Called once, when the connection is over and its exchanges have failed.
         log: A structured logger.
     """
 
@@ -55,7 +53,6 @@ class Child:
         *,
         graces_s: tuple[float, float],
         max_message: int,
-        on_lost: Callable[[], None],
         log: Any,
     ) -> None:
         self.connection = connection
@@ -67,7 +64,6 @@ class Child:
         self._tail = tail
         self._graces_s = graces_s
         self._max_message = max_message
-        self._on_lost: Callable[[], None] | None = on_lost
         self._log = log.bind(pid=process.pid)
         self._why = ""
         self._ending = trio.Event()
@@ -119,9 +115,6 @@ class Child:
         """There will be no more answers: fail who waits for one."""
         self._ending.set()
         self.connection.close(self._last_words)
-        if self._on_lost is not None:
-            on_lost, self._on_lost = self._on_lost, None
-            on_lost()
 
     def _last_words(self) -> UpstreamClosed:
         status = self._process.status_text() if self._exited.is_set() else self._why or "was stopped by the gateway"

@@ -2,14 +2,15 @@
 An upstream that is a child process of ours, spoken to over its standard input and output (MCP, transports, stdio).
 
 Whose child: a legacy session has one of its own, because a legacy server keeps what a session said (capabilities,
-subscriptions, log level) in the process; it lives from the session's first message to the session's end. All modern
+subscriptions, log level) in the process; it lives from the session's `initialize` to the session's end. All modern
 clients share one, because their requests carry everything. A server that locks to the era of its first message is
 served by that as well.
 
-When a child dies, what was in flight on it fails with the child's last words. A session's handshake is not replayed to
-a new child: what the old one had promised (subscriptions, tasks, answers half given) would be silently gone. The
-session ends with its child instead, so that the client is told (404 over HTTP) and initializes again; that, and any
-later use of the shared child, starts a new one.
+When a child dies, what was in flight on it fails with the child's last words, and the next use of the shared child
+starts a new one. A session's handshake is not replayed to a new child: what the old one had promised (subscriptions,
+tasks, answers half given) would be silently gone. The session ends with its child instead: its requests are answered
+`SessionNotFound` (404 over HTTP), which tells a client to initialize again, and that starts a new child. The same holds
+for a session whose child belonged to an earlier configuration.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import trio
 from attrs import frozen
@@ -43,6 +43,13 @@ from .multiplex import Multiplexer
 from .outbox import Outbox
 from .process import Process, Tail, child_environment, find_executable
 from .stdio_child import Child
+
+_LAST_ANSWERS_S: Final = 1.0
+"""How long a session stays after its child died, so that the answers which say so can still leave through it."""
+
+
+def _nothing() -> None:
+    """There is no session to forget."""
 
 
 @final
@@ -150,12 +157,15 @@ class StdioSink(Sink):
             await trio.lowlevel.checkpoint()
             self._notify(exchange.request, session)
             return Result()
-        if exchange.client.era is Era.LEGACY and session is None:
-            if exchange.method == "ping":  # allowed before the handshake, when there is no child yet to pass it to
-                await trio.lowlevel.checkpoint()
-                return Result()
-            raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
-        return await self._child_of(session).connection.call(exchange)
+        if exchange.client.era is Era.MODERN:
+            child = self._children.get(None)
+            if child is None or child.is_ending:
+                child = self._start(None)
+        elif session is None:
+            return await self._answer_stranger(exchange)
+        else:
+            child = self._child_of(session, exchange.method)
+        return await child.connection.call(exchange)
 
     def _notify(self, notification: object, session: Session | None) -> None:
         """Pass a notification on, if there is a child that it can mean anything to."""
@@ -164,12 +174,19 @@ class StdioSink(Sink):
             assert isinstance(notification, Notification)
             child.connection.notify(notification)
 
-    def _child_of(self, session: Session | None) -> Child:
-        if session is not None and session.closed:
-            raise SessionNotFound(f"{self.context.id}: this session has ended; initialize again")
+    async def _answer_stranger(self, exchange: Exchange) -> Reply:
+        """A legacy client without a session has no child yet; all it may do is ping."""
+        await trio.lowlevel.checkpoint()
+        if exchange.method == "ping":
+            return Result()
+        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+
+    def _child_of(self, session: Session, method: str) -> Child:
         child = self._children.get(session)
-        if child is None or (session is None and child.is_ending):
-            child = self._children[session] = self._start(session)
+        if child is None and method == "initialize":
+            return self._start(session)
+        if child is None or child.is_ending:
+            raise SessionNotFound(f"{self.context.id}: the server of this session is gone; initialize again")
         return child
 
     def _start(self, session: Session | None) -> Child:
@@ -194,28 +211,25 @@ class StdioSink(Sink):
             Tail(config.stderr_lines, self._secrets),
             graces_s=(config.stop_grace, config.kill_grace),
             max_message=config.max_message,
-            on_lost=partial(self._lost, session),
             log=self.context.log,
         )
+        self._children[session] = child
         self._running.add(child)
         self._nursery.start_soon(self._host, child, session)
         return child
 
     async def _host(self, child: Child, session: Session | None) -> None:
-        """The task of one child."""
-        forget = session.on_close(child.stop) if session is not None else None
+        """The task of one child, and what its end means for the session that it belonged to."""
+        forget = session.on_close(child.stop) if session is not None else _nothing
         try:
             await child.run()
         finally:
+            forget()
             self._running.discard(child)
-            if forget is not None:
-                forget()
-
-    def _lost(self, session: Session | None) -> None:
-        child = self._children.get(session)
-        if child is not None and child.is_ending:
-            del self._children[session]
-        if session is not None:
+            if self._children.get(session) is child:
+                del self._children[session]
+        if session is not None and not session.closed:
+            await trio.sleep(_LAST_ANSWERS_S)
             session.close()
 
     def _resolve_env(self) -> None:

@@ -19,8 +19,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request, Result
-from sluiceway.pipeline.testing.cancelling import cancel_everywhere
-from sluiceway.pipeline.testing.fakes import MODERN_CLIENT, memory_exchange
+from sluiceway.pipeline.testing import MODERN_CLIENT, cancel_everywhere, memory_exchange
 from sluiceway.transports.multiplex import Multiplexer
 from sluiceway.transports.outbox import Outbox
 

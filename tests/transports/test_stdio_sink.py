@@ -22,7 +22,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
 from sluiceway.pipeline.protocol.messages import Notification, Result
-from sluiceway.pipeline.testing.fakes import memory_exchange
+from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 
 CHILDREN = Path(__file__).parent / "children"
@@ -66,11 +66,11 @@ async def vanish(pid: int) -> None:
             await trio.sleep(0.01)
 
 
-async def ended(sink: StdioSink) -> None:
-    """Wait until no child runs."""
-    with trio.fail_after(10):
-        while sink.children:  # noqa: ASYNC110  # the sink has no reason to tell
-            await trio.sleep(0.01)
+async def begun(sink: StdioSink, session_id: str = "s", notices: list[Notification] | None = None) -> Session:
+    """A session after its handshake with a child."""
+    session = a_session(session_id, notices)
+    await sink(exchange_of(session=session, method="initialize"))
+    return session
 
 
 async def pid_of(sink: StdioSink, session: Session | None = None) -> int:
@@ -114,8 +114,8 @@ async def test_concurrent_first_calls_start_one_child_for_all_modern_clients():
 
 async def test_each_session_has_a_child_of_its_own_until_it_ends():
     """What a legacy server remembers of one client never meets another."""
-    first, second = a_session("1"), a_session("2")
     async with opened() as sink:
+        first, second = await begun(sink, "1"), await begun(sink, "2")
         pids = [await pid_of(sink, session) for session in (first, second, first)]
         shared = await pid_of(sink)
 
@@ -142,7 +142,7 @@ async def test_client_notifications_reach_the_child_of_their_session():
         assert await sink(notification) == Result()
         assert sink.children == 0
 
-        await pid_of(sink, session)
+        await sink(exchange_of(session=session, method="initialize"))
         await sink(notification)
         reply = await sink(exchange_of("heard", session=session))
 
@@ -157,9 +157,8 @@ async def test_progress_and_questions_travel_both_ways():
     async def ask(method, params):
         return Result({"roots": [method]})
 
-    session = a_session()
-    client = Client(era=Era.LEGACY, version=LATEST_LEGACY, session=session)
     async with opened() as sink:
+        client = Client(era=Era.LEGACY, version=LATEST_LEGACY, session=await begun(sink))
         params = {"name": "progress", "_meta": {"progressToken": "mine"}}
         await sink(memory_exchange(params=params, interim=relayed))
         reply = await sink(memory_exchange(params={"name": "ask"}, client=client, ask=ask))
@@ -205,7 +204,6 @@ async def test_a_child_that_dies_fails_its_calls_with_its_last_words(monkeypatch
             "files: the server exited with status 3 before it answered; its last words: fatal: out of luck, key ***"
         ] * 2
         assert outcomes[0].data == {"stderr": ["working on it", "fatal: out of luck, key ***"]}
-        await ended(sink)
         assert await pid_of(sink) != first
 
 
@@ -221,17 +219,31 @@ async def test_a_crash_is_named_by_its_signal():
 
 async def test_a_session_ends_with_its_child():
     """What the child knew is gone, so the client has to initialize again; other sessions go on."""
-    session, other = a_session("1"), a_session("2")
     async with opened() as sink:
+        session, other = await begun(sink, "1"), await begun(sink, "2")
         pid = await pid_of(sink, other)
+        ended = trio.Event()
+        session.on_close(ended.set)
         with pytest.raises(UpstreamClosed):
             await sink(exchange_of("die", session=session))
-        await trio.testing.wait_all_tasks_blocked()
 
-        assert (session.closed, other.closed) == (True, False)
+        assert not session.closed  # the answer to that call still has to leave through it
+        with pytest.raises(SessionNotFound):
+            await sink(exchange_of(session=session))
+
+        await ended.wait()
+
         with pytest.raises(SessionNotFound):
             await sink(exchange_of(session=session))
         assert await pid_of(sink, other) == pid
+
+
+async def test_a_session_without_a_handshake_here_has_to_make_one():
+    """Its child belonged to an earlier configuration: a new one would not know it."""
+    async with opened() as sink:
+        with pytest.raises(SessionNotFound):
+            await sink(exchange_of(session=a_session()))
+        assert sink.children == 0
 
 
 async def test_a_legacy_client_without_a_session_can_only_ping():
@@ -305,15 +317,13 @@ async def test_a_program_that_cannot_be_executed_is_a_failed_connection(tmp_path
 
 async def test_children_are_bounded():
     """One more session than max_children is refused, and served when another has ended."""
-    sessions = [a_session(str(number)) for number in range(3)]
     async with opened(max_children=2) as sink:
-        for session in sessions[:2]:
-            await pid_of(sink, session)
+        first, _ = await begun(sink, "1"), await begun(sink, "2")
         with pytest.raises(CapacityExceeded, match="raise max_children"):
-            await sink(exchange_of(session=sessions[2]))
+            await begun(sink, "3")
 
-        sessions[0].close()
+        first.close()
         while sink.children == 2:  # noqa: ASYNC110  # bounded by `opened`
             await trio.sleep(0.01)
 
-        assert await pid_of(sink, sessions[2])
+        assert await pid_of(sink, await begun(sink, "3"))

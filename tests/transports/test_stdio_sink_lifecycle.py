@@ -22,7 +22,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
 from sluiceway.pipeline.protocol.messages import Result
-from sluiceway.pipeline.testing.fakes import memory_exchange
+from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 
 CHILDREN = Path(__file__).parent / "children"
@@ -39,10 +39,10 @@ async def opened(name: str = "echo", **options: object):
             yield sink
 
 
-def exchange_of(name: str = "", session: Session | None = None, **params: object):
+def exchange_of(name: str = "", session: Session | None = None, method: str = "tools/call", **params: object):
     """An exchange that asks a fake server for something."""
     client = {"client": Client(era=Era.LEGACY, version=LATEST_LEGACY, session=session)} if session else {}
-    return memory_exchange(params={"name": name, **params}, **client)
+    return memory_exchange(method, {"name": name, **params}, **client)
 
 
 async def vanish(pid: int) -> None:
@@ -179,7 +179,7 @@ async def test_grandchildren_go_with_their_family(how):
     """Whatever a server started is ended with it, although it ignores SIGTERM."""
     session = Session(id="s", source="test")
     async with opened("family") as sink:
-        reply = await sink(exchange_of(session=session))
+        reply = await sink(exchange_of(session=session, method="initialize"))
         assert isinstance(reply, Result)
         if how == "session":
             session.close()
@@ -231,7 +231,7 @@ async def test_the_handshake_of_a_session_and_its_end_at_the_same_time():
 
             async def call() -> None:
                 with pytest.raises(UpstreamClosed):
-                    await sink(exchange_of("hang", session=session))
+                    await sink(exchange_of("hang", session=session, method="initialize"))
 
             nursery.start_soon(call)
             await trio.lowlevel.checkpoint()
@@ -246,7 +246,7 @@ async def test_a_thousand_exchanges_cancelled_at_random_points_leave_nothing():
     session = Session(id="s", source="test")
     async with opened() as sink:
         before = await sink(exchange_of())
-        await sink(exchange_of(session=session))
+        await sink(exchange_of(session=session, method="initialize"))
         descriptors = psutil.Process().num_fds()
 
         async def call(delay: float) -> None:

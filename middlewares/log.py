@@ -17,6 +17,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import Ratio, option
+from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import Blame, GatewayError
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply
 from sluiceway.pipeline.telemetry.redaction import SENSITIVE_KEYS, Redaction, clip, digest
@@ -144,6 +145,8 @@ def _is_cancelled(error: BaseException | None) -> bool:
 def _identity(exchange: Exchange) -> dict[str, Json]:
     """What every line of one request carries. Text from outside is cut; what does not apply is left out."""
     client, caller, target = exchange.client, exchange.caller, exchange.target
+    if caller == ANONYMOUS:
+        caller = exchange.link.caller  # an auth stage further inside may have spoken since, on a view of its own
     fields: dict[str, Json] = {
         "correlation_id": exchange.correlation_id or None,
         "method": clip(exchange.method),

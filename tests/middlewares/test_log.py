@@ -266,3 +266,15 @@ async def test_a_later_attempt_says_so(bench, answer):
     await bench.service(answer, _stage(bench, start=False))(bench.exchange().fork())
 
     assert bench.lines()[0]["attempt"] == 2
+
+
+async def test_a_caller_that_was_authenticated_further_inside_is_named(bench):
+    """The line about the end knows who it was, even if the stage that found out stands behind a rewriting one."""
+
+    async def authenticating(exchange):
+        exchange.with_request(exchange.request).authenticate(Caller("ana"))
+        return Result()
+
+    await bench.service(authenticating, _stage(bench))(bench.exchange())
+
+    assert [line["caller"] for line in bench.lines()] == ["anonymous", "ana"]

@@ -1,0 +1,66 @@
+"""
+The verbs, and what is common to all of them.
+
+Verbs are named by import path, so that `--help` and `check` do not pay for the engine, the server and the HTTP client.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Final
+
+from cyclopts import App, CycloptsError, Parameter
+
+from .exits import Exit, Failure
+from .output import say
+
+_HERE: Final = "sluiceway.pipeline.cli"
+_VERBS: Final = (
+    ("run", "run:run", "Serve a gateway until it is told to stop."),
+    ("check", "check:check", "Find everything that is wrong with configurations, without running them."),
+    ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
+    ("list", "catalogue:list_components", "List the components that are installed."),
+    ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),
+    ("schema", "schema:schema", "Print the JSON Schema of configurations, for editors."),
+    ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
+    ("status", "status:status", "Show the state of a running gateway."),
+    ("tools", "tools:tools", "List and call the tools behind a running gateway."),
+    ("completion", "completion:completion", "Print the completion script of a shell."),
+)
+
+
+def build_app() -> App:
+    """The command line as cyclopts has it; nothing of a verb is imported yet."""
+    app = App(
+        name="sluiceway",
+        help="A gateway for the Model Context Protocol: a checked chain of middleware in front of any MCP server.",
+        version=lambda: version("sluiceway"),
+        help_format="plaintext",
+        default_parameter=Parameter(negative=""),
+        suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        result_action="return_value",
+    )
+    for name, target, text in _VERBS:
+        app.command(f"{_HERE}.{target}", name=name, help=text)
+    app.register_install_completion_command(help="Install shell completion for bash, zsh or fish.")
+    return app
+
+
+def run_command(arguments: Sequence[str] | None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        result = build_app()(arguments)
+        sys.stdout.flush()
+    except CycloptsError:
+        return Exit.USAGE
+    except Failure as failure:
+        say(f"sluiceway: {failure}")
+        return failure.code
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FOUND
+    return result if isinstance(result, int) else Exit.OK

@@ -1,0 +1,118 @@
+"""`sluiceway run`: serve a gateway. Reads the command line; `runtime.serve` does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import evolve
+
+from ..model.component import ComponentKind, Source
+from ..model.document import Document, SourceSpec
+from ..model.registry import Registry
+from ..protocol.errors import SluicewayError
+from .documents import Environment, Overlays, load_or_fail, overlays_of
+from .exits import Exit, Failure
+from .output import say
+
+if TYPE_CHECKING:
+    from ..runtime.engine import Engine
+
+QUICKSTART: Final = Path(__file__).parent / "quickstart.yaml"
+"""What is served when no file is named."""
+
+GUIDE: Final = """\
+The quickstart is ready at http://127.0.0.1:8080/mcp. In another terminal:
+
+    sluiceway tools ls
+    sluiceway tools call add a=2 b=3
+
+Point an MCP client at that address, or start from a configuration of your own: sluiceway new pipeline mine"""
+
+
+def run(
+    file: Path | None = None,
+    /,
+    *,
+    watch: bool = False,
+    dry_run: bool = False,
+    stdio: bool = False,
+    pipeline: str | None = None,
+    env: Environment = None,
+    overlay: Overlays = None,
+) -> int:
+    """
+    Serve a gateway until it is told to stop.
+
+    SIGTERM and Ctrl-C drain and stop; a second one stops at once. SIGHUP loads the configuration again.
+
+    Args:
+        file: The configuration; without it, the quickstart: a demo server on http://127.0.0.1:8080/mcp.
+        watch: Load the configuration again when one of its files changes.
+        dry_run: Open everything, report ready, close everything.
+        stdio: Serve on stdin and stdout, for a client that starts this process, instead of the configured sources.
+        pipeline: The pipeline that --stdio feeds; needed only if there are several.
+        env: Use the overlay of this environment, `<file>.<env>.yaml`.
+        overlay: A file laid over the configuration; may be given several times.
+    """
+    main = QUICKSTART if file is None else file
+    overlays = overlays_of(main, env, overlay)
+
+    def load() -> Document:
+        document = load_or_fail(main, overlays, code=Exit.NOT_STARTED)
+        return over_stdio(document, pipeline) if stdio else document
+
+    return _serve(load, watch=watch, dry_run=dry_run, guide=file is None and not stdio)
+
+
+def over_stdio(document: Document, pipeline: str | None = None) -> Document:
+    """
+    A configuration with stdin and stdout as its only source.
+
+    Args:
+        document: What was configured.
+        pipeline: The pipeline to feed; the only one, or the one all sources feed, when None.
+
+    Raises:
+        Failure: The pipeline does not exist, or it is not clear which one is meant.
+    """
+    chosen = {pipeline} if pipeline is not None else {source.pipeline for source in document.sources.values()}
+    if len(chosen) != 1:
+        chosen = set(document.pipelines)
+    if len(chosen) != 1 or not chosen <= set(document.pipelines):
+        raise Failure(
+            f"--stdio feeds one pipeline: name one of {', '.join(document.pipelines)} with --pipeline", Exit.USAGE
+        )
+    cls = Registry().find(ComponentKind.SOURCE, "stdio")
+    assert issubclass(cls, Source)
+    spec = SourceSpec(id="stdio", cls=cls, config=cls.Config(), pipeline=chosen.pop(), path="sources.stdio")
+    return evolve(document, sources={"stdio": spec})
+
+
+def _serve(load: Callable[[], Document], *, watch: bool, dry_run: bool, guide: bool) -> int:
+    import trio
+
+    from ..runtime.serve import serve
+    from ..telemetry.log import configure_logging
+    from .progress import start_display
+
+    document = load()
+    configure_logging(document.run.log_level, document.run.log_format)
+    with start_display() as display:
+
+        def ready(engine: Engine) -> None:
+            if display is not None:
+                display.close()
+            if guide:
+                say(GUIDE)
+            if dry_run:
+                say("every component opened; this was a dry run")
+
+        async def main() -> int:
+            return await serve(load, watch=watch, dry_run=dry_run, progress=display, ready=ready)
+
+        try:
+            return trio.run(main)
+        except SluicewayError as error:
+            raise Failure(str(error), Exit.NOT_STARTED) from error

@@ -1,0 +1,21 @@
+"""`sluiceway schema`: what editors complete and check configurations with."""
+
+from __future__ import annotations
+
+from .output import emit_json
+from .plugins import Plugins, registry_with
+
+
+def schema(*, plugin: Plugins = None) -> None:
+    """
+    Print the JSON Schema 2020-12 of configurations, for the components that are installed.
+
+    `sluiceway schema > sluiceway.schema.json`, and as the first line of a configuration:
+    `# yaml-language-server: $schema=./sluiceway.schema.json`.
+
+    Args:
+        plugin: A module or a ./file.py whose components are included, too; may be given several times.
+    """
+    from ..config.schema import schema as schema_of
+
+    emit_json(schema_of(registry_with(plugin)))

@@ -16,6 +16,7 @@ from .chains import BAD_ID, ID, Chains
 from .components import Components
 from .declarations import options_of
 from .hooks import shown
+from .include import shown_name
 from .keys import PIPELINE_KEYS, TOP_KEYS, PipelineKeys, SinkKeys, SourceKeys
 from .nodes import Broken, Mapping, Node, Scalar, Sequence
 from .problems import Span, unknown
@@ -35,6 +36,7 @@ class Assembler:
 
     def document(self, root: Mapping) -> Document:
         """The document of a merged tree; of no use if errors were reported."""
+        self.plugins(root.get("plugins"))
         for key, entry in root.entries.items():
             if key not in TOP_KEYS and not key.startswith("x-"):
                 self.components.unknown_key(key, entry.key, TOP_KEYS)
@@ -46,7 +48,6 @@ class Assembler:
                 self.components.report(
                     "config/missing-key", f"{key!r} is required: {TOP_KEYS[key]}", root.span, fix=fix
                 )
-        self.plugins(root.get("plugins"))
         for section in ("stores", "sources", "pipelines", "sinks"):
             self.declared[section] = self.section(root.get(section), section, root.span)
         return Document(
@@ -73,7 +74,13 @@ class Assembler:
                 try:
                     self.components.registry.load_plugin(item.value, item.span.source.base)
                 except RegistryError as error:
-                    self.components.report("component/plugin", str(error), item.span)
+                    fix = (
+                        f"paths are relative to {shown_name(item.span.source.base)}"
+                        if str(error).endswith("does not exist")
+                        else ""
+                    )
+                    self.components.report("component/plugin", str(error), item.span, fix=fix)
+                    self.components.incomplete = True
 
     def section(self, node: Node | None, name: str, around: Span) -> Mapping:
         """A top-level section with ids that can be used."""
@@ -140,6 +147,8 @@ class Assembler:
     def pipeline(self, id_: str, node: Mapping, path: str) -> PipelineSpec:
         """A pipeline, with defaults for what is broken: the rest of it is still looked at."""
         limits = self.components.structurer.structure(node, Limits, beside=PIPELINE_KEYS)
+        if limits is None:
+            self.components.broken.add(path)
         keys = self.common(node, PipelineKeys)
         chain = self.chains.chain(node.get("chain"), f"{path}.chain")
         self.components.nodes[path] = node

@@ -29,6 +29,10 @@ class Components:
     """Place of the key of everything that has a path."""
     nodes: dict[str, Node] = field(factory=dict)
     """What was written, by path of the component, pipeline or `run`."""
+    broken: set[str] = field(factory=set)
+    """Paths of pipelines whose limits are not as written, because those had errors."""
+    incomplete: bool = False
+    """A plugin could not be loaded: names that nobody knows may be its, and are not reported."""
     structurer: Structurer = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -39,19 +43,22 @@ class Components:
         self.problems.append(Problem(rule=rule, message=message, span=span, **more))
 
     def belongs(self, key: str) -> str | None:
-        """Where a key belongs that was found where nobody knows it."""
+        """Where a key belongs that was found where nobody knows it: every place that knows it, or None."""
+        places: list[str] = []
+        if key in TOP_KEYS:
+            places.append("at the top level of the file")
+        if key in LIMIT_KEYS or key in PIPELINE_KEYS:
+            places.append("under `pipelines.<id>:`")
+        if key == "chain":
+            places.append("under `sinks.<id>:`")
+        if key in RUN_KEYS:
+            places.append("under `run:`")
         if key in self.registry.names(ComponentKind.MIDDLEWARE):
-            return f"`{key}` is a stage; it belongs in `chain:`"
+            places.append("in `chain:`, as a stage")
         for kind, (section, _keys) in COMPONENT_KEYS.items():
             if key in self.registry.names(kind):
-                return f"`{key}` is a {kind}; it belongs under `{section}.<id>:`"
-        if key in TOP_KEYS:
-            return f"`{key}` belongs at the top level of the file"
-        if key in LIMIT_KEYS or key in PIPELINE_KEYS:
-            return f"`{key}` belongs under `pipelines.<id>:`"
-        if key in RUN_KEYS:
-            return f"`{key}` belongs under `run:`"
-        return None
+                places.append(f"under `{section}.<id>:`, as a {kind}")
+        return f"`{key}` belongs {', or '.join(places)}" if places else None
 
     def unknown_key(self, key: str, span: Span, allowed: Iterable[str]) -> None:
         """Report a key that is not allowed where it stands, and where it would be."""
@@ -67,7 +74,7 @@ class Components:
         known = self.registry.names(kind)
         names = [key for key in node.entries if key in known or ":" in key]
         for key, entry in node.entries.items():
-            if key not in names and key not in common:
+            if key not in names and key not in common and not self.incomplete:
                 self.unknown_key(key, entry.key, [*known, *common])
         if len(names) > 1:
             places = tuple((f"`{name}`", node.entries[name].key) for name in names[1:])
@@ -91,6 +98,8 @@ class Components:
             taken = [option.name for option in options_of(cls.Config) if option.name in beside]
         except UnknownName as error:
             where = self.belongs(name)
+            if where is None and self.incomplete:
+                return None
             if where is not None:
                 self.report("config/misplaced-key", where, span)
             else:

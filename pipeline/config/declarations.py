@@ -300,6 +300,8 @@ def flow(data: Any) -> str:
 
 
 def _scalar(data: Any) -> str:
+    if isinstance(data, float) and data.is_integer():
+        return f"{data:.0f}"
     if not isinstance(data, str):
-        return "null" if data is None else str(data).lower() if isinstance(data, bool) else f"{data}"
+        return "null" if data is None else str(data).lower()
     return data if _PLAIN.fullmatch(data) and resolve_scalar(data) is data else json.dumps(data, ensure_ascii=False)

@@ -43,6 +43,7 @@ from .declarations import (
     OneOf,
     Option,
     Shape,
+    flow,
     options_of,
     shape_of,
     to_data,
@@ -213,7 +214,9 @@ def _list_hook(shape: ListOf, converter: Converter) -> Hook:
     def hook(value: Any, _: Any) -> Any:
         if isinstance(value, list):
             return shape.make(structure(value, list))
-        if isinstance(value, str | int | float) and shape.item != ATOMS[Secret]:
+        if shape.item == ATOMS[Secret]:
+            _secret(value if value is BROKEN else None)
+        if isinstance(value, str | int | float):
             raise Mismatch(f"expected {words(shape)}, got {shown(value)}", fix=f"write [{value}]")
         return _expected(words(shape), value)
 
@@ -280,7 +283,7 @@ def _bounded(option: Option, converter: Converter) -> Hook:
     def hook(value: Any, _: Any) -> Any:
         result = structure(value, option.type)
         if isinstance(result, int | float) and not isinstance(result, bool):
-            sentence = option.info.check_bounds(result, lambda number: str(to_data(number, option.shape)))
+            sentence = option.info.check_bounds(result, lambda number: flow(to_data(number, option.shape)))
             if sentence is not None:
                 raise Mismatch(sentence, rule="config/bounds")
         return result

@@ -46,14 +46,18 @@ class Linter:
     document: Document
     components: Components
     targets: dict[str, list[str]] = field(init=False)
+    sound: bool = field(init=False)
+    """Nothing has errors, so nothing is missing."""
 
     def __attrs_post_init__(self) -> None:
+        self.sound = not has_errors(self.components.problems)
         self.targets = sink_targets(self.document)
 
     def check(self) -> None:
         """Report every finding."""
         for pipeline in self.document.pipelines.values():
-            self.limits(pipeline)
+            if pipeline.path not in self.components.broken:
+                self.limits(pipeline)
         for chain in self.chains():
             self.firsts(chain)
             for outer, inner in combinations(chain, 2):
@@ -62,8 +66,9 @@ class Linter:
             for outer, inner in product(before, after):
                 self.pair(outer, inner)
         self.admin()
-        if not has_errors(self.components.problems):
-            self.sources()
+        self.binds()
+        if self.sound:
+            self.doors()
 
     def chains(self) -> Iterator[Sequence[StageSpec]]:
         """Every chain, without the stages that are switched off."""
@@ -111,10 +116,12 @@ class Linter:
 
     def misplaced(self, order: Order, rule: str, stage: StageSpec, other: StageSpec, verb: str, direction: str) -> None:
         span, place = self.components.spans[stage.path], self.components.spans[other.path]
-        where = f"line {place.line}" if place.source is span.source and place.line else other.place or other.path
+        where = f"line {place.line}" if place.source is span.source and place.line else str(place)
+        chain = _chain_of(other)
+        elsewhere = f" of {chain}" if chain != _chain_of(stage) else ""
         self.components.problems.append(
-            Problem(rule=rule, level=order.level, message=f"{stage.id!r} {verb} {other.id!r}", span=span,
-                    reason=order.reason, fix=f"move it {direction} {where} ({other.id})")
+            Problem(rule=rule, level=order.level, message=f"{stage.id!r} {verb} {other.id!r}{elsewhere}", span=span,
+                    reason=order.reason, fix=f"move it {direction} {where} ({other.id}{elsewhere})")
         )  # fmt: skip
 
     def option_span(self, path: str, *keys: str) -> Span:
@@ -140,23 +147,32 @@ class Linter:
                 self.option_span(pipeline.path, "wait_at_most"), level="warning", fix="set max_waiting, or remove it",
             )  # fmt: skip
 
-    def sources(self) -> None:
-        """Where the gateway listens."""
-        binds: dict[str, SourceSpec] = {}
+    def listeners(self) -> Iterator[tuple[SourceSpec, str]]:
+        """Sources that listen somewhere, and where: those with a text option `bind`."""
         for source in self.document.sources.values():
             bind = getattr(source.config, "bind", None)
-            if not isinstance(bind, str):
-                continue
-            span = self.bind_span(source)
-            if bind in binds and not bind.endswith(":0"):
-                self.components.report("config/same-bind", f"{bind} is bound twice", span,
-                                       others=(("first", self.bind_span(binds[bind])),))  # fmt: skip
-            binds.setdefault(bind, source)
+            if isinstance(bind, str):
+                yield source, bind
+
+    def binds(self) -> None:
+        """Two sources cannot listen on one address."""
+        taken: dict[str, SourceSpec] = {}
+        for source, bind in self.listeners():
+            first = taken.setdefault(bind, source)
+            if first is not source and not bind.endswith(":0"):
+                others = (("first", self.bind_span(first)),)
+                self.components.report(
+                    "config/same-bind", f"{bind} is bound twice", self.bind_span(source), others=others
+                )
+
+    def doors(self) -> None:
+        """Addresses that other machines reach, with nobody who asks who is calling."""
+        for source, bind in self.listeners():
             chain = _active(self.document.pipelines[source.pipeline].chain)
             if is_open(bind) and not any(role_of(stage) == "auth" for stage in chain):
                 self.components.report(
                     "security/open-bind", f"{bind} can be reached from other machines, and nothing asks who is calling",
-                    span, level="warning",
+                    self.bind_span(source), level="warning",
                     reason="anybody who reaches the port can use every tool behind it",
                     fix=f"bind to 127.0.0.1, or put an auth stage into pipelines.{source.pipeline}.chain",
                 )  # fmt: skip
@@ -185,3 +201,7 @@ class Linter:
 
 def _active(chain: Sequence[StageSpec]) -> Sequence[StageSpec]:
     return [stage for stage in chain if stage.enabled]
+
+
+def _chain_of(stage: StageSpec) -> str:
+    return stage.path.rpartition("[")[0]

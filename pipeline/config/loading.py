@@ -80,7 +80,6 @@ def check_text(
     name: str = "text",
     *,
     base: Path | None = None,
-    first_line: int = 1,
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Checked:
@@ -91,12 +90,10 @@ def check_text(
         text: The YAML.
         name: How messages call it.
         base: Directory that relative paths start from; the working directory if absent.
-        first_line: Line of `name` that the text starts on; messages count from there.
         env: Variables for `${NAME}`; the process's environment if absent.
         registry: Where names are looked up.
     """
     reader = Reader(os.environ if env is None else env)
-    text = "\n" * (first_line - 1) + text
     source = text_source(text, name, (base or Path()).absolute())
     return _checked(reader, reader.parse(text, source), registry, text.encode("utf-8", "replace"))
 
@@ -122,7 +119,6 @@ def load_text(
     name: str = "text",
     *,
     base: Path | None = None,
-    first_line: int = 1,
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
 ) -> Document:
@@ -132,7 +128,7 @@ def load_text(
     Raises:
         ConfigError: The configuration has errors; all of them are in it.
     """
-    return check_text(text, name, base=base, first_line=first_line, env=env, registry=registry).require()
+    return check_text(text, name, base=base, env=env, registry=registry).require()
 
 
 def from_data(
@@ -171,5 +167,5 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
         Linter(document, components).check()
         digest = hashlib.sha256(b"\0".join([content, *reader.contents.values()])).hexdigest()
         document = evolve(document, files=tuple(reader.contents), digest=digest)
-    found = sort_problems(problems)
+    found = sort_problems(problems, list(reader.contents))
     return Checked(None if has_errors(found) else document, found, registry)

@@ -14,7 +14,7 @@ The text form is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, final
@@ -94,20 +94,25 @@ class ConfigError(SluicewayError):
         super().__init__(render_text(self.problems))
 
 
-def sort_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+def sort_problems(problems: Iterable[Problem], files: Sequence[Path] = ()) -> tuple[Problem, ...]:
     """
-    The distinct problems by place: files in the order they first appear, then line and column, errors first.
+    The distinct problems by place: files in this order, then line and column, errors first.
 
     What sits in an anchor is found once for each alias; it is one problem.
     """
     distinct = list(dict.fromkeys(problems))
-    files: dict[int, int] = {}
-    for problem in distinct:
-        files.setdefault(id(problem.span.source), len(files))
+    rank: dict[Path | None, int] = {path: index for index, path in enumerate(files)}
     return tuple(
         sorted(
             distinct,
-            key=lambda p: (files[id(p.span.source)], p.span.line, p.span.column, _LEVELS[p.level], p.rule, p.message),
+            key=lambda p: (
+                rank.get(p.span.source.path, 0),
+                p.span.line,
+                p.span.column,
+                _LEVELS[p.level],
+                p.rule,
+                p.message,
+            ),
         )
     )
 

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
-from attrs import define, field
+from attrs import define, evolve, field
 from cattrs import Converter
-from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
+from cattrs.errors import (
+    BaseValidationError,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
 
 from .declarations import Group, flow, options_of, walk
 from .hooks import Mismatch, Silent, make_converter
@@ -60,7 +66,7 @@ class Structurer:
             if option.info.deprecated and node_at(node, path) is not None:
                 self.problems.append(
                     Problem(rule="config/deprecated", level="warning", message=f"{option.name!r} is deprecated",
-                            span=key_of(node, path), fix=option.info.deprecated)
+                            span=key_of(node, path), fix=f"use {option.info.deprecated}")
                 )  # fmt: skip
 
 
@@ -76,9 +82,7 @@ class _Walk:
         if isinstance(error, ClassValidationError):
             return self.of_class(error, path)
         if isinstance(error, IterableValidationError):
-            return [
-                p for e, note in error.group_exceptions()[0] for p in self.problems_of(e, (*path, note.index), None)
-            ]
+            return [p for each, note in error.group_exceptions()[0] for p in self.of_item(each, note, path)]
         if isinstance(error, Silent):
             return []
         span = place_of(self.node, path)
@@ -86,6 +90,13 @@ class _Walk:
             message = str(error)
             return [Problem(rule=error.rule, message=message, span=span, fix=error.fix, hide=error.hide)]
         return [Problem(rule="config/invalid", message=str(error) or type(error).__name__, span=span)]
+
+    def of_item(self, error: Exception, note: IterableValidationNote, path: Path) -> list[Problem]:
+        below = (*path, note.index)
+        problems = self.problems_of(error, below, None)
+        if "mapping key" in note:  # cattrs tells a bad key from a bad value in the text of its note only
+            return [evolve(problem, span=key_of(self.node, below)) for problem in problems]
+        return problems
 
     def of_class(self, error: ClassValidationError, path: Path) -> list[Problem]:
         problems: list[Problem] = []

@@ -18,7 +18,7 @@ from typing import Final
 import yaml
 from attrs import define, field
 
-from .nodes import MAX_DEPTH, Entry, Mapping, Node, Scalar, Sequence
+from .nodes import BROKEN, MAX_DEPTH, Entry, Mapping, Node, Scalar, Sequence
 from .problems import Problem, SourceText, Span
 from .scalars import resolve_scalar
 
@@ -90,13 +90,12 @@ class _Builder:
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, span)
         if isinstance(event, yaml.SequenceStartEvent):
-            self.check_tag(event.tag, "seq", span)
             items = []
             while not isinstance(following := next(self.events), yaml.SequenceEndEvent):
                 items.append(self.node(following, depth + 1))
-            return Sequence(tuple(items), span)
-        self.check_tag(event.tag, "map", span)
-        return self.mapping(span, depth)
+            return self.checked(Sequence(tuple(items), span), event.tag, "seq")
+        assert isinstance(event, yaml.MappingStartEvent)
+        return self.checked(self.mapping(span, depth), event.tag, "map")
 
     def alias(self, anchor: str, span: Span) -> Node:
         if anchor in self.open_anchors:
@@ -111,17 +110,17 @@ class _Builder:
         self.count(size, span)
         return node
 
-    def check_tag(self, tag: str | None, kind: str, span: Span) -> bool:
-        """Whether a tag is none, or the one the value has anyway."""
-        if tag in (None, "!", _CORE + kind):
-            return True
+    def checked(self, node: Node, tag: str | None, kind: str) -> Node:
+        """The node, unless it has another tag than the one that says what it is anyway."""
+        if tag is None or tag in ("!", _CORE + kind):
+            return node
         shown = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
         self.report(
-            "yaml/tag", f"tag {shown} is not allowed", span, fix="remove the tag; a configuration is plain data"
+            "yaml/tag", f"tag {shown} is not allowed", node.span, fix="remove the tag; a configuration is plain data"
         )
-        return False
+        return Scalar(BROKEN, node.span)
 
-    def scalar(self, event: yaml.ScalarEvent, span: Span) -> Scalar:
+    def scalar(self, event: yaml.ScalarEvent, span: Span) -> Node:
         tag = event.tag
         if tag is None:
             if not event.implicit[0]:
@@ -132,11 +131,9 @@ class _Builder:
             value = resolve_scalar(event.value)
         except ValueError as error:
             self.report("yaml/number", str(error), span, fix="quote it if it is text")
-            return Scalar(event.value, span)
-        if tag is not None:
-            kind = {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value), "str")
-            self.check_tag(tag, kind, span)
-        return Scalar(value, span)
+            return Scalar(BROKEN, span)
+        kind = {bool: "bool", int: "int", float: "float", type(None): "null"}.get(type(value), "str")
+        return self.checked(Scalar(value, span), tag, kind)
 
     def mapping(self, span: Span, depth: int) -> Mapping:
         own: dict[str, Entry] = {}
@@ -189,7 +186,12 @@ def load_yaml(text: str, source: SourceText) -> tuple[Node | None, list[Problem]
         span = Span(source, line, control.start() - text.rfind("\n", 0, control.start()))
         message = f"character U+{ord(control[0]):04X} is not allowed"
         return None, [
-            Problem(rule="yaml/syntax", message=message, span=span, fix='write it as "\\uXXXX" in double quotes')
+            Problem(
+                rule="yaml/syntax",
+                message=message,
+                span=span,
+                fix=f'write it as "\\u{ord(control[0]):04X}" in double quotes',
+            )
         ]
     builder = _Builder(source, yaml.parse(text, Loader=yaml.CSafeLoader))
     root: Node | None = None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, TypeGuard
 
 from attrs import define, field, frozen
 
@@ -98,13 +98,15 @@ class Registry:
             raise
         except Exception as error:  # a user's module may raise anything while it is imported
             raise RegistryError(f"plugin {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
-        for value in list(vars(module).values()):
-            own = isinstance(value, type) and issubclass(value, Component) and value.__module__ == module.__name__
-            if own and value.name:
-                self._add(value.kind, value.name, reference, value)
+        found = [value for value in vars(module).values() if _is_own(value, module)]
+        if not found:
+            raise RegistryError(f"plugin {reference!r} has no components; decorate them with @middleware, @sink, ...")
+        for cls in found:
+            self._add(cls.kind, cls.name, reference, cls)
         return module
 
     def _add(self, kind: ComponentKind, name: str, provider: str, cls: type[Component]) -> None:
+        _check_api(kind, name, cls)
         taken = self._provider_of(kind, name)
         if taken is not None and self._plugins.get((kind, name), ("", None))[1] is not cls:
             raise RegistryError(f"{kind} {name!r} is provided twice: by {taken} and by {provider}")
@@ -176,9 +178,20 @@ def _load(kind: ComponentKind, name: str, target: str) -> type[Component]:
         raise RegistryError(f"{kind} {name!r}: {target} is not a component class")
     if cls.kind is not kind:
         raise RegistryError(f"{name!r} is a {cls.kind}, not a {kind}")
+    _check_api(kind, name, cls)
+    return cls
+
+
+def _check_api(kind: ComponentKind, name: str, cls: type[Component]) -> None:
     if cls.api != API_VERSION:
         raise RegistryError(f"{kind} {name!r} speaks component API {cls.api}; this Sluiceway speaks {API_VERSION}")
-    return cls
+
+
+def _is_own(value: object, module: ModuleType) -> TypeGuard[type[Component]]:
+    """Whether a name of a module is a component of that module, or of a package's own submodule."""
+    if not (isinstance(value, type) and issubclass(value, Component) and value.name):
+        return False
+    return value.__module__ == module.__name__ or value.__module__.startswith(f"{module.__name__}.")
 
 
 def _import_file(reference: str, base: Path) -> ModuleType:
@@ -187,7 +200,7 @@ def _import_file(reference: str, base: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     if not path.is_file():
-        raise RegistryError(f"plugin file {path} does not exist")
+        raise RegistryError(f"plugin file {reference!r} does not exist")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from sluiceway.pipeline.config import check_text
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, GatewayError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FOLDERS = ("pipeline", "middlewares", "transports", "tests", "configs", "bench")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)")
 
 
@@ -44,3 +46,21 @@ def test_every_link_leads_somewhere(page):
     text = page.read_text(encoding="utf-8")
 
     assert [target for target, _ in LINK.findall(text) if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_configuration_in_a_page_is_sound(page):
+    """A reader can copy any of them."""
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"))
+    problems = [problem for block in blocks for problem in check_text(block, base=page.parent, env={}).problems]
+
+    assert [str(problem) for problem in problems] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_is_there(page):
+    """Prose that names a file names one of ours, or says which project's it is."""
+    ours = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page.read_text(encoding="utf-8"))
+
+    assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in ours)] == []

@@ -23,8 +23,11 @@ def unwrap_single() -> Iterator[None]:
 
 
 async def _host(*, task_status: trio.TaskStatus[tuple[trio.CancelScope, trio.Nursery]]) -> None:
-    with trio.CancelScope(shield=True) as scope:
+    with trio.CancelScope() as scope:
         async with trio.open_nursery() as children:
+            # a start that is cancelled ignores `started`, and would wait for a shielded task without end
+            await trio.lowlevel.checkpoint_if_cancelled()
+            scope.shield = True
             task_status.started((scope, children))
             await trio.sleep_forever()
 

@@ -232,6 +232,8 @@ class Supervisor:
         """The component, open; closing is bounded, and shielded from everybody but the clock."""
         with trio.CancelScope() as scope, unwrap_single():
             async with host.component.open():
+                # a start that is cancelled ignores `started`, and would wait for this task while it waits for `stop`
+                await trio.lowlevel.checkpoint_if_cancelled()
                 host.is_open, host.failure = True, None
                 host.row.become(State.READY)
                 scope.shield = True

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .cancelling import cancel_everywhere
     from .contract import check_middleware, check_sink, check_source, check_store
-    from .fakes import MODERN_CLIENT, FakeSink, FakeSource, HeldRequest, legacy_client, memory_exchange
-    from .harness import InFlight, PipelineHarness, StageRun
+    from .exchanges import MODERN_CLIENT, legacy_client, memory_exchange
+    from .fakes import FakeSink, FakeSource, HeldRequest
+    from .harness import PipelineHarness
+    from .in_flight import InFlight, StageRun
     from .leaks import Leak, LeakOracle, leak_check, run_clean
     from .musts import MUSTS, ContractViolation, Must
 
@@ -44,8 +46,10 @@ __all__ = [
 _HOMES: Final = {
     "cancelling": ("cancel_everywhere",),
     "contract": ("check_middleware", "check_sink", "check_source", "check_store"),
-    "fakes": ("MODERN_CLIENT", "FakeSink", "FakeSource", "HeldRequest", "legacy_client", "memory_exchange"),
-    "harness": ("InFlight", "PipelineHarness", "StageRun"),
+    "exchanges": ("MODERN_CLIENT", "legacy_client", "memory_exchange"),
+    "fakes": ("FakeSink", "FakeSource", "HeldRequest"),
+    "harness": ("PipelineHarness",),
+    "in_flight": ("InFlight", "StageRun"),
     "leaks": ("Leak", "LeakOracle", "leak_check", "run_clean"),
     "musts": ("MUSTS", "ContractViolation", "Must"),
 }

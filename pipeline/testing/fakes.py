@@ -1,5 +1,5 @@
 """
-Stand-ins for what surrounds a chain: sinks that answer as told, a source that tests speak through, exchanges by hand.
+Stand-ins for what surrounds a chain: sinks that answer as told, a source that tests speak through.
 
 A `FakeSink` is told beforehand what to do (`echo`, `script`, `fail`, `slow`), or is held by the test while it works
 (`await sink.next()`), in the manner of tower-test. Both remember what reached them.
@@ -7,7 +7,6 @@ A `FakeSink` is told beforehand what to do (`echo`, `script`, `fail`, `slow`), o
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
@@ -16,11 +15,10 @@ import trio
 from attrs import frozen
 
 from ..model.component import Context, Handle, Sink, Source, Ticket, sink, source
-from ..model.exchange import Exchange, Link
-from ..model.session import ANONYMOUS, Asker, Caller, Client, Session
+from ..model.exchange import Exchange
+from ..model.session import Asker, Client
 from ..protocol.errors import CapacityExceeded, ConnectFailed, GatewayError
-from ..protocol.mcp import LATEST, LATEST_LEGACY, Era, Kind, method_of
-from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, RequestId, Result
+from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
 
 Step = Reply | Mapping[str, Json] | Exception | Sequence["Notification | Reply | Mapping[str, Json] | Exception"]
 """
@@ -31,9 +29,6 @@ notifications to relay that ends with one of those.
 Behaviour = Callable[[Exchange], Awaitable[Reply]]
 """What a fake sink does with an exchange."""
 
-MODERN_CLIENT: Final = Client(era=Era.MODERN, version=LATEST)
-"""A client of the latest revision, in memory, without capabilities."""
-
 _ORDERS: Final = 1024
 """Messages that a held request may have waiting for its exchange."""
 
@@ -41,50 +36,6 @@ _ORDERS: Final = 1024
 @frozen
 class _NoOptions:
     """A fake is configured in Python."""
-
-
-def legacy_client(version: str = LATEST_LEGACY, session_id: str = "session-1") -> Client:
-    """A client of an older revision with a session of its own, as after its handshake."""
-    session = Session(id=session_id, source="test", version=version)
-    return Client(era=Era.LEGACY, version=version, session=session)
-
-
-def memory_exchange(
-    method: str = "tools/call",
-    params: Mapping[str, Json] = EMPTY,
-    *,
-    request_id: RequestId = 1,
-    client: Client = MODERN_CLIENT,
-    caller: Caller = ANONYMOUS,
-    source_id: str = "test",
-    interim: list[Notification] | None = None,
-    ask: Asker | None = None,
-    deadline: float = math.inf,
-) -> Exchange:
-    """
-    An exchange without an engine, to hand to one stage or sink.
-
-    Args:
-        method: A method whose kind is NOTIFY makes a notification of it.
-        params: Its params.
-        request_id: The request's id.
-        client: Who sent it.
-        caller: Who that is, as an auth stage would have said.
-        source_id: Id of the source it seems to come from.
-        interim: Receives what is relayed, in order.
-        ask: Answers questions to the client; without it they get -32601.
-        deadline: Absolute, in seconds of the Trio clock. Nothing enforces it here.
-    """
-    kind = method_of(method).kind
-
-    async def emit(notification: Notification) -> None:
-        await trio.lowlevel.checkpoint()
-        if interim is not None:
-            interim.append(notification)
-
-    message = Notification(method, params) if kind is Kind.NOTIFY else Request(request_id, method, params)
-    link = Link(emit, ask, deadline)
-    return Exchange(request=message, kind=kind, client=client, source=source_id, caller=caller, link=link)
 
 
 @final

@@ -8,7 +8,7 @@ is never measured.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -36,8 +36,12 @@ def leak_oracle(request: pytest.FixtureRequest) -> Iterator[LeakOracle]:
 
 
 @pytest.fixture
-def gateway_harness(autojump_clock: Any) -> type[PipelineHarness]:
-    """`PipelineHarness`, on the mock clock: `async with gateway_harness.from_data({...}) as gateway:`."""
+def gateway_harness() -> type[PipelineHarness]:
+    """
+    `PipelineHarness`: `async with gateway_harness.from_yaml("gateway.yaml", sinks={...}) as gateway:`.
+
+    A test in which time passes asks for `autojump_clock` too; pytest-trio takes clocks from the test's own arguments.
+    """
     from .harness import PipelineHarness
 
     return PipelineHarness

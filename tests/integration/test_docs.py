@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sluiceway.pipeline.cli.markdown import configurations
 from sluiceway.pipeline.config import check_text
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, GatewayError
 
@@ -51,7 +52,7 @@ def test_every_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_every_configuration_in_a_page_is_sound(page):
     """A reader can copy any of them."""
-    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"))
+    blocks = [block.text for block in configurations(page.read_text(encoding="utf-8"))]
     problems = [problem for block in blocks for problem in check_text(block, base=page.parent, env={}).problems]
 
     assert [str(problem) for problem in problems] == []

@@ -2,7 +2,7 @@
 What the core costs on this machine: start-up, memory, and microseconds per exchange and per stage.
 
 Run it with `make bench`. Every figure is CPU time, the median of interleaved rounds, so that a busy neighbour spoils
-rounds and not figures. Bounds are those of the project (docs/performance.md); a figure over its bound is marked, and the
+rounds and not figures. Bounds are those of the project; a figure over its bound is marked, and the
 exit code says so.
 """
 

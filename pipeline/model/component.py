@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
-import structlog
 from attrs import define, field, frozen
 
 from ..protocol.messages import Notification, Reply, Request
@@ -55,6 +54,12 @@ def _new_id() -> str:
     return secrets.token_hex(16)
 
 
+def _logger() -> Any:
+    import structlog  # costs more to import than all of a configuration check
+
+    return structlog.get_logger()
+
+
 def _ignore(_state: State, _reason: str) -> None:
     """Nobody asked for status."""
 
@@ -71,7 +76,7 @@ class Context:
     """The component's id, unique in the gateway."""
     path: str = ""
     """Where it stands in the configuration, for example `pipelines.main.chain[2]`."""
-    log: Any = field(factory=structlog.get_logger)
+    log: Any = field(factory=_logger)
     """A structured logger bound to the id."""
     random: _random.Random = field(factory=_random.Random)
     """The only source of randomness for decisions; seeded in tests and replays."""

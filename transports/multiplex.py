@@ -169,8 +169,10 @@ class Multiplexer:
         if isinstance(item, Response):
             self._table.resolve(item)
         elif isinstance(item, Notification):
-            if not self._deliver(item):
-                self.unclaimed += 1
+            try:
+                self.unclaimed += not self._deliver(item)
+            except UpstreamProtocolError as error:  # its body does not pass the gate
+                self._garbage(error)
         elif isinstance(item, Request):
             self._question(item)
         else:

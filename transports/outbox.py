@@ -8,6 +8,7 @@ pipe makes everything behind it unreadable. So nothing cancels a write but the e
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from typing import final
 
@@ -107,3 +108,47 @@ class Outbox:
         self._room.set()
         if not self._closed:
             self._room = trio.Event()
+
+
+@final
+class Notices:
+    """
+    Messages that nobody waits for, in an outbox where others have right of way: the oldest give room to newer ones.
+
+    Args:
+        outbox: Where they go.
+        maximum: How many of them may wait.
+    """
+
+    def __init__(self, outbox: Outbox, maximum: int) -> None:
+        self._outbox = outbox
+        self._maximum = maximum
+        self._waiting: deque[object] = deque()
+        self.dropped = 0
+        """Messages that were never sent."""
+
+    def put_nowait(self, message: bytes) -> None:
+        """Queue a message, or drop it if there is no room even without the older ones. Nothing after the end."""
+        if len(self._waiting) == self._maximum:
+            self._drop_oldest()
+        key = object()
+        while True:
+            try:
+                self._outbox.put_nowait(message, key)
+            except trio.WouldBlock:
+                if self._drop_oldest():
+                    continue
+                self.dropped += 1
+            except trio.ClosedResourceError:
+                pass
+            else:
+                self._waiting.append(key)
+            return
+
+    def _drop_oldest(self) -> bool:
+        """Take back the oldest that has not left yet; whether there was one. Those that have left are forgotten."""
+        while self._waiting:
+            if self._outbox.withdraw(self._waiting.popleft()):
+                self.dropped += 1
+                return True
+        return False

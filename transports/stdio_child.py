@@ -93,7 +93,12 @@ class Child:
         finally:
             self._lose()
             await self._process.kill_and_reap()
-            self._log.info("server ended", status=self._process.status_text(), noise=self.connection.noise)
+            self._log.info(
+                "server ended",
+                status=self._process.status_text(),
+                noise=self.connection.noise,
+                unclaimed=self.connection.unclaimed,
+            )
             self.ended.set()
 
     async def _climb_down(self) -> None:

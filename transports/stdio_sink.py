@@ -114,11 +114,6 @@ class StdioSink(Sink):
         """Processes that run, those that are being stopped included."""
         return len(self._running)
 
-    @property
-    def in_flight(self) -> int:
-        """Exchanges that wait for an answer of a child."""
-        return sum(child.connection.in_flight for child in self._running)
-
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """
@@ -193,7 +188,7 @@ class StdioSink(Sink):
         config, name = self._config, self.context.id
         if self._nursery is None:
             raise UpstreamUnavailable(f"{name}: is closed, and starts no more server processes")
-        if len(self._running) >= config.max_children:
+        if self.children >= config.max_children:
             raise CapacityExceeded(
                 f"{name}: {config.max_children} server processes run already; raise max_children or end sessions"
             )

@@ -730,6 +730,15 @@ async def test_garbage_fails_the_exchange_it_was_for_and_is_counted(upstream, nu
     assert upstream.mux.noise == 3
 
 
+async def test_a_notification_whose_body_is_ambiguous_is_garbage(upstream):
+    """Which key counts, parsers disagree about; so nobody gets it, and the reader goes on."""
+    upstream.mux.receive(decode_upstream(b'{"jsonrpc":"2.0","method":"x","params":{"a":1,"a":2}}'))
+    upstream.say(id=1, method="ping")
+
+    assert (await upstream.next())["id"] == 1
+    assert upstream.mux.noise == 1
+
+
 async def test_an_answer_that_is_too_long_fails_the_only_exchange(upstream, nursery):
     """With one request in flight there is no doubt whose it was, whoever listens besides."""
     calls = Calls(nursery, upstream)

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from sluiceway.transports.outbox import Outbox
+from sluiceway.transports.outbox import Notices, Outbox
 
 
 class Recorder(trio.abc.SendStream):
@@ -143,3 +143,43 @@ async def test_a_closed_outbox_takes_nothing_and_wakes_who_waits(nursery):
     assert outcome == [trio.ClosedResourceError]
     with pytest.raises(trio.ClosedResourceError):
         outbox.put_nowait(b"z")
+
+
+async def test_notices_give_way_to_newer_ones_oldest_first():
+    """By count, and by bytes; what others queued stays."""
+    outbox, stream = Outbox(12), Recorder()
+    notices = Notices(outbox, 2)
+    outbox.put_nowait(b"reply")
+    for message in (b"a", b"b", b"c"):
+        notices.put_nowait(message)
+
+    assert notices.dropped == 1
+
+    notices.put_nowait(b"dddd")
+
+    assert notices.dropped == 3
+
+    notices.put_nowait(b"too long")
+
+    assert notices.dropped == 5
+
+    outbox.close()
+    notices.put_nowait(b"e")
+    await outbox.run(stream)
+
+    assert stream.writes == [b"reply\n"]
+
+
+async def test_notices_that_have_left_do_not_count(nursery):
+    """The bound is on what waits."""
+    outbox, stream = Outbox(100), Recorder()
+    notices = Notices(outbox, 2)
+    nursery.start_soon(outbox.run, stream)
+    for message in (b"a", b"b", b"c", b"d"):
+        notices.put_nowait(message)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert stream.writes == [b"a\n", b"b\n", b"c\n", b"d\n"]
+    assert notices.dropped == 0
+
+    outbox.close()

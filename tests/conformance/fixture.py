@@ -186,8 +186,9 @@ async def test_streaming_elicitation(ctx: Context) -> str:
 
 
 @server.tool()
-async def test_reconnection() -> str:
-    """Take long enough for a client to lose its stream and come back."""
+async def test_reconnection(ctx: Context) -> str:
+    """Say something at once, which makes the response a stream, and finish later."""
+    await ctx.log("info", "Reconnection test started")
     await trio.sleep(2 * STEP_S)
     return "Reconnection test completed successfully"
 

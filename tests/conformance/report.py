@@ -12,8 +12,13 @@ from attrs import frozen
 
 OUT_OF_SCOPE: Final = ("tasks-",)
 """Unscored scenarios of extensions that the gateway does not have, by prefix; their failures are shown, not judged."""
-BASELINE: Final = {"2025-11-25": (30, 70), "2026-07-28": (37, 120)}
-"""Scored scenarios and passing checks of both official SDKs, directly; fewer than that is a failure."""
+BASELINE: Final = {"2025-11-25": (30, 69), "2026-07-28": (37, 120)}
+"""
+Scored scenarios and passing checks; fewer than that is a failure.
+
+Both official SDKs have as many, and one more check for 2025-11-25: they answer lists as event streams, which makes
+`server-sse-streams-functional` a success where it is only informational for JSON.
+"""
 
 
 @frozen
@@ -63,7 +68,7 @@ class Leg:
         scenarios, checks = BASELINE[self.revision]
         passed, _, ok, _ = self.totals()
         if passed < scenarios or ok < checks:
-            lines.append(f"{passed} scenarios and {ok} checks passed; both SDKs pass {scenarios} and {checks}")
+            lines.append(f"{passed} scenarios and {ok} checks passed; {scenarios} and {checks} are expected")
         return lines
 
     def warnings(self) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Any, Literal, final, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from attrs import define, field, frozen
 
@@ -54,10 +54,7 @@ class Providers:
         """
         if provided in self._by_type or provided is self._context:
             raise ValueError(f"{provided.__qualname__} is provided already")
-        needs: dict[str, type[Any]] = {}
-        if factory is not None:
-            hints = get_type_hints(factory)
-            needs = {name: hints.get(name, object) for name in inspect.signature(factory).parameters}
+        needs = {} if factory is None else self._needs(factory)
         for name, needed in needs.items():
             if not self.knows(needed):
                 raise TypeError(f"the factory of {provided.__qualname__} takes {name!r}, whose type nobody provides")
@@ -67,6 +64,14 @@ class Providers:
                     "give it scope='request'"
                 )
         self._by_type[provided] = Provider(provided, factory, value, scope, needs)
+
+    def _needs(self, factory: Callable[..., Any]) -> dict[str, type[Any]]:
+        """A factory's parameters, except those with a default that nobody provides."""
+        return {
+            parameter.name: parameter.annotation
+            for parameter in inspect.signature(factory, eval_str=True).parameters.values()
+            if parameter.default is parameter.empty or self.knows(parameter.annotation)
+        }
 
     def knows(self, wanted: Any) -> bool:
         """Whether a type is provided."""

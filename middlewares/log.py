@@ -62,8 +62,10 @@ class Log(Middleware):
             doc="How the start line shows params: not, as a fingerprint, or with secrets masked and long values cut.",
         )
         redact: tuple[str, ...] = option(
-            SENSITIVE_KEYS,
-            doc="Keys, as globs, whose values `params: redacted` masks; compared without case, `-` and `_`.",
+            (),
+            doc="Further keys, as globs, whose values `params: redacted` masks; compared without case, `-` and `_`. "
+            "Passwords, tokens, credentials and the like are masked in any case.",
+            example=["*iban*", "birthday"],
         )
         sample: Ratio = option(
             Ratio(1.0), ge=0, le=1, doc="Share of the requests that are logged; failures always are.", example="10%"
@@ -72,7 +74,7 @@ class Log(Middleware):
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
         self._level = _LEVELS[config.level]
-        self._redaction = Redaction(config.redact)
+        self._redaction = Redaction((*SENSITIVE_KEYS, *config.redact))
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Log around the inner chain. Never refuses, and passes everything through unchanged."""

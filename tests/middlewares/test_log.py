@@ -211,12 +211,12 @@ async def test_params_redacted_masks_secrets_and_nothing_else(bench, answer):
     assert "canary" not in str(bench.lines())
 
 
-async def test_redact_chooses_the_keys(bench, answer):
-    """A list of one's own replaces the default."""
-    params = {"name": "x", "arguments": {"iban": "DE02", "apiKey": "k"}}
-    await bench.service(answer, _stage(bench, redact=("iban",)))(bench.exchange(params=params))
+async def test_redact_masks_further_keys(bench, answer):
+    """A list of one's own comes on top of what is always masked."""
+    params = {"name": "x", "arguments": {"to_IBAN": "DE02", "apiKey": "k", "cents": 1}}
+    await bench.service(answer, _stage(bench, redact=("*iban",)))(bench.exchange(params=params))
 
-    assert bench.lines()[0]["params"]["arguments"] == {"iban": "***", "apiKey": "k"}
+    assert bench.lines()[0]["params"]["arguments"] == {"to_IBAN": "***", "apiKey": "***", "cents": 1}
 
 
 async def test_start_false_writes_completions_only(bench, answer):

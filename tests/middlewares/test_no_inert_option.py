@@ -60,7 +60,7 @@ ROWS: Mapping[str, Two] = {
     "headers.security": Two(False, True),
     "log.level": Two("info", "warning"),
     "log.params": Two("redacted", "digest"),
-    "log.redact": Two((), ("token",)),
+    "log.redact": Two((), ("note",)),
     "log.sample": Two(1.0, 0.5),
     "log.start": Two(True, False),
     "request_id.accept": Two(True, False),
@@ -145,7 +145,7 @@ class Day:
         async def emit(notification: Notification) -> None:
             self.note("client gets", notification.method)
 
-        params = {} if target is None else {"name": target, "arguments": {"token": "t"}}
+        params = {} if target is None else {"name": target, "arguments": {"note": "n"}}
         client = Client(era=Era.MODERN, version="2026-07-28", headers=headers, transport="http")
         return Exchange(
             request=Request(1, method, params), kind=method_of(method).kind, client=client, caller=Caller(caller),

@@ -12,9 +12,13 @@ import pytest
 from sluiceway.pipeline.cli.markdown import configurations
 from sluiceway.pipeline.config import check_text
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, GatewayError
+from sluiceway.pipeline.testing import MUSTS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+TUTORIAL = "tutorial-middleware.md"
+"""Its files and configurations are its own; `test_tutorial.py` makes and runs them."""
+REFERRING = [page for page in DOCS if page.name != TUTORIAL]
 FOLDERS = ("pipeline", "middlewares", "transports", "tests", "configs", "bench")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)")
 
@@ -49,7 +53,7 @@ def test_every_link_leads_somewhere(page):
     assert [target for target, _ in LINK.findall(text) if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", REFERRING, ids=lambda page: page.name)
 def test_every_configuration_in_a_page_is_sound(page):
     """A reader can copy any of them."""
     blocks = [block.text for block in configurations(page.read_text(encoding="utf-8"))]
@@ -58,10 +62,26 @@ def test_every_configuration_in_a_page_is_sound(page):
     assert [str(problem) for problem in problems] == []
 
 
-@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", REFERRING, ids=lambda page: page.name)
 def test_every_module_that_a_page_names_is_there(page):
     """Prose that names a file names one of ours, or says which project's it is."""
     ours = {str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     named = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py)`", page.read_text(encoding="utf-8"))
 
     assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in ours)] == []
+
+
+def test_the_rules_for_stage_authors_are_those_that_the_checkers_assert():
+    """Every MUST has its id and the checkers' own words, and no id is made up."""
+    page = " ".join((ROOT / "docs" / "stage-authors.md").read_text(encoding="utf-8").split())
+    written = dict(re.findall(r"- \*\*(M-[A-Z-]+)\*\* (.+?)(?= - | ## |$)", page))
+
+    assert written == {must.id: must.text for must in MUSTS.values()}
+
+
+def test_no_rule_for_stage_authors_says_must_without_an_id():
+    """What no checker asserts is a SHOULD."""
+    page = (ROOT / "docs" / "stage-authors.md").read_text(encoding="utf-8")
+    rules = re.findall(r"(?ms)^- (.+?)(?=^- |^#|\Z)", page)
+
+    assert [rule for rule in rules if "MUST" in rule and not rule.startswith("**M-")] == []

@@ -7,7 +7,6 @@ a mistake of the component's author, and a `TypeError` that names it.
 
 from __future__ import annotations
 
-import json
 import re
 import types
 import typing
@@ -97,6 +96,8 @@ Shape: TypeAlias = Atom | Choice | ListOf | MapOf | Group | OneOf
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./%:@+-]*(?<!:)")
 """Text that needs no quotes, not even inside `[]` and `{}`."""
+_LONGEST_PLAIN = 60
+"""Longer text is quoted: a longer number would be refused."""
 NULL = Atom(None, "nothing")
 ATOMS: Mapping[Any, Atom] = {
     str: Atom(str, "text"),
@@ -304,4 +305,12 @@ def _scalar(data: Any) -> str:
         return f"{data:.0f}"
     if not isinstance(data, str):
         return "null" if data is None else str(data).lower()
-    return data if _PLAIN.fullmatch(data) and resolve_scalar(data) is data else json.dumps(data, ensure_ascii=False)
+    if _PLAIN.fullmatch(data) and len(data) <= _LONGEST_PLAIN and resolve_scalar(data) is data:
+        return data
+    return '"' + "".join(_escaped(character) for character in data) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '\\"':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"

@@ -95,7 +95,10 @@ def _expected(what: str, value: Any) -> NoReturn:
 def _resolved(value: Any) -> Any:
     """A value as its field reads it: text from `${...}` means what it would mean had it been written there."""
     if isinstance(value, Text) and value.interpolated:
-        return resolve_scalar(str(value))
+        try:
+            return resolve_scalar(str(value))
+        except ValueError as error:
+            raise Mismatch(str(error)) from error
     return value
 
 
@@ -309,8 +312,9 @@ def _hook_of(declared: Any, converter: Converter) -> Hook:
             return _union_hook(shape, converter)
 
 
-def make_converter() -> Converter:
-    """The strict converter: every type goes through the hooks of this module."""
+@cache
+def strict_converter() -> Converter:
+    """The strict converter: every type goes through the hooks of this module. One for all, since it compiles code."""
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook_factory(lambda _: True, _hook_of)
     hook_of = cache(lambda declared: _hook_of(declared, converter))

@@ -196,7 +196,7 @@ def overlay(base: Mapping, over: Mapping) -> Mapping:
         if isinstance(entry.value, Scalar) and entry.value.value is None:
             entries.pop(key, None)
         elif mine is not None and isinstance(mine.value, Mapping) and isinstance(entry.value, Mapping):
-            entries[key] = Entry(entry.key, overlay(mine.value, entry.value))
+            entries[key] = Entry(mine.key, overlay(mine.value, entry.value))
         else:
             entries[key] = entry
     return evolve(base, entries=entries)

@@ -21,7 +21,7 @@ from cattrs.errors import (
 )
 
 from .declarations import Group, flow, options_of, walk
-from .hooks import Mismatch, Silent, make_converter
+from .hooks import Mismatch, Silent, strict_converter
 from .nodes import Mapping, Node, Path, Scalar, key_of, node_at, place_of
 from .problems import Problem, closest, unknown
 
@@ -35,7 +35,7 @@ class Structurer:
 
     problems: list[Problem]
     hint: Hint = field(default=lambda _: None)
-    converter: Converter = field(factory=make_converter)
+    converter: Converter = field(factory=strict_converter)
 
     def structure(self, node: Node, cls: type, *, beside: Iterable[str] = ()) -> Any | None:
         """

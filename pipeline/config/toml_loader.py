@@ -33,8 +33,9 @@ def load_toml(text: str, source: SourceText) -> tuple[Node | None, list[Problem]
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = _AT_LINE.search(str(error))
-        span = Span(source, int(at[1]), int(at[2])) if at else Span(source, len(source.lines))
-        message = f"not TOML: {_AT_LINE.sub('', str(error)).strip()}"
+        end = len(source.lines), len(source.lines[-1]) + 1
+        span = Span(source, *((int(at[1]), int(at[2])) if at else end))
+        message = f"not TOML: {_AT_LINE.sub('', str(error)).removesuffix('(at end of document)').strip()}"
         return None, [Problem(rule="toml/syntax", message=message, span=span)]
     except RecursionError:
         return None, [Problem(rule="toml/size", message="nested too deep to be read", span=Span(source))]

@@ -205,11 +205,14 @@ def load_yaml(text: str, source: SourceText) -> tuple[Node | None, list[Problem]
     except _Refused as refused:
         return None, [*builder.problems, refused.problem]
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        span = Span(source, mark.line + 1, mark.column + 1) if mark is not None else Span(source)
-        context = f" ({error.context})" if error.context else ""
-        return None, [
-            *builder.problems,
-            Problem(rule="yaml/syntax", message=f"not YAML: {error.problem}{context}", span=span),
-        ]
+        return None, [*builder.problems, _syntax_problem(error, source)]
     return (Mapping({}, Span(source)) if root is None else root), builder.problems
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, source: SourceText) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    span = Span(source, mark.line + 1, mark.column + 1) if mark is not None else Span(source)
+    context = f" ({error.context})" if error.context else ""
+    line = source.lines[span.line - 1] if 0 < span.line <= len(source.lines) else ""
+    fix = 'quote it: "${NAME}"; inside [] and {} a brace ends the value' if "${" in line else ""
+    return Problem(rule="yaml/syntax", message=f"not YAML: {error.problem}{context}", span=span, fix=fix)

@@ -52,7 +52,8 @@ class Rate:
 
     def __str__(self) -> str:
         period = render_duration(self.per_s)
-        return f"{_plain(self.count)}/{period[1:] if period[1:] in _DURATIONS else period}"
+        unit = {"m": "min"}.get(period[1:], period[1:])
+        return f"{_plain(self.count)}/{unit if period == f'1{period[1:]}' else period}"
 
 
 @final
@@ -154,7 +155,7 @@ def parse_rate(text: str) -> Rate:
     if not slash or not re.fullmatch(rf"\s*{_NUMBER}\s*", count):
         raise ValueError(f"expected a rate such as 60/min, got {text!r}")
     period = period.strip()
-    per_s = parse_duration(period if period[:1].isdigit() else f"1{period}")
+    per_s = _DURATIONS[period] if period in _DURATIONS else parse_duration(period)
     if per_s <= 0 or float(count) <= 0:
         raise ValueError(f"a rate must be positive, got {text!r}")
     return Rate(float(count), per_s)

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -155,7 +156,9 @@ class Registry:
                     yield Row(each, name, provider, None, str(error))
 
 
+@cache
 def _points(kind: ComponentKind) -> dict[str, list[EntryPoint]]:
+    """What installed distributions provide. Read once: it costs milliseconds, and does not change while we run."""
     points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUPS[kind]):
         points.setdefault(point.name, []).append(point)

@@ -81,7 +81,7 @@ class _Connection(TCPServer):
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_data()
         finally:
-            await self._close()
+            await self._close()  # noqa: ASYNC102  # aclose closes the socket even when it is cancelled
 
 
 @final

@@ -84,7 +84,7 @@ def _ask(address: Address, token: str | None) -> Json:
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise Failure(f"nobody answers at {address}.\n\n{TURN_ON}") from error
     except httpx2.TransportError as error:
-        raise Failure(f"{address}: {error or type(error).__name__}") from error
+        raise Failure(f"{address}: {str(error) or type(error).__name__}") from error
     if response.status_code == 401:
         raise Failure(f"{address} wants a token; set {TOKEN_VARIABLE}, or name the configuration file")
     if response.status_code != 200:

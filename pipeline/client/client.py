@@ -203,7 +203,8 @@ class McpClient:
         finally:
             if not settled and self._wire.announces_cancel and method not in _NEVER_CANCELLED:
                 with farewell(_LAST_WORD_S), suppress(SluicewayError):
-                    await self._wire.send(Notification("notifications/cancelled", {"requestId": request.id}))
+                    notice = Notification("notifications/cancelled", {"requestId": request.id})
+                    await self._wire.send(notice)  # noqa: ASYNC102  # farewell is a bounded shield
         return reply
 
     async def hear(self, message: Notification | Request) -> None:
@@ -281,11 +282,14 @@ class _Ear:
         self._on_notification = on_notification
 
     async def __call__(self, message: Notification | Request) -> None:
+        heard = False
         if isinstance(message, Notification):
             if self._on_progress is not None and message.method == "notifications/progress":
                 params = message.params
                 await self._on_progress(params["progress"], params.get("total"), params.get("message", ""))
+                heard = True
             if self._on_notification is not None:
                 await self._on_notification(message)
-                return
-        await self._client.hear(message)
+                heard = True
+        if not heard:
+            await self._client.hear(message)

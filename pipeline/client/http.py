@@ -61,11 +61,6 @@ class HttpWire:
         """In the legacy era a lost connection is not a cancel, so it must be said."""
         return self.era is Era.LEGACY
 
-    @property
-    def session(self) -> str | None:
-        """The `Mcp-Session-Id` in force."""
-        return self._session
-
     async def call(self, request: Request, deliver: Deliver, headers: Mapping[str, str] = EMPTY) -> Reply:
         """POST a request and read its reply, be it JSON or a stream. See `Wire.call`."""
         decoder = EventDecoder()
@@ -193,7 +188,7 @@ class HttpWire:
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise ConnectFailed(f"{self._url} cannot be reached: {error}") from error
         except httpx2.TransportError as error:
-            raise UpstreamClosed(f"{self._url} broke the connection: {error or type(error).__name__}") from error
+            raise UpstreamClosed(f"{self._url} broke the connection: {str(error) or type(error).__name__}") from error
 
 
 async def _take(event: Event, request_id: RequestId | None, deliver: Deliver) -> Reply | None:
@@ -251,7 +246,7 @@ async def _chunks(response: httpx2.Response) -> AsyncIterator[AsyncIterator[byte
         grace_s = _GRACE_S
     finally:
         with trio.move_on_after(grace_s):
-            async for _ in chunks:
+            async for _ in chunks:  # noqa: ASYNC102  # being cancelled in there is the point
                 pass
 
 
@@ -295,4 +290,4 @@ async def open_http_client(
                 await client.connect(era)
                 yield client
         finally:
-            await wire.close()
+            await wire.close()  # noqa: ASYNC102  # shields itself with farewell

@@ -85,9 +85,7 @@ class ServiceWire:
             session=self._session if self.era is Era.LEGACY else None,
         )
         link = Link(emit=deliver, ask=self._handlers.answer)
-        return Exchange(
-            request=message, kind=method_of(message.method).kind, client=client, source="client", link=link
-        )
+        return Exchange(request=message, kind=method_of(message.method).kind, client=client, source="client", link=link)
 
 
 async def _nowhere(_message: Notification | Request) -> None:

@@ -191,7 +191,7 @@ async def _open_child(
     try:
         yield process
     finally:
-        await _end(process)
+        await _end(process)  # noqa: ASYNC102  # shields itself with farewell
 
 
 async def _end(process: trio.Process) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import jsonschema_rs
 import pytest
 import yaml
 
 from sluiceway.pipeline.config import check, load
+from sluiceway.pipeline.config.schema import schema
+from sluiceway.pipeline.model.registry import Registry
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness
 
@@ -58,6 +62,22 @@ async def test_it_starts_and_lists_its_tools(path, overlays, environment):
 
     assert isinstance(reply, Result)
     assert reply.value["tools"] != []
+
+
+def test_the_schema_for_editors_is_the_generated_one():
+    """configs/sluiceway.schema.json says what the declarations say; `make docs` writes it."""
+    assert json.loads((CONFIGS / "sluiceway.schema.json").read_text(encoding="utf-8")) == schema()
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=_id)
+def test_editors_find_nothing_wrong_with_it(path):
+    """Every sample is valid by the schema that it names; a plugin's stages are in the schema if it is given them."""
+    registry = Registry()
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for plugin in data.get("plugins", []):
+        registry.load_plugin(plugin, CONFIGS)
+
+    assert [str(error) for error in jsonschema_rs.validator_for(schema(registry)).iter_errors(data)] == []
 
 
 async def test_the_plugin_masks_what_leaves_the_gateway(autojump_clock):

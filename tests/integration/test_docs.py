@@ -11,6 +11,7 @@ import pytest
 
 from sluiceway.pipeline.cli.markdown import configurations
 from sluiceway.pipeline.config import check_text
+from sluiceway.pipeline.config.describe import reference
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, GatewayError
 from sluiceway.pipeline.testing import MUSTS
 
@@ -85,3 +86,8 @@ def test_no_rule_for_stage_authors_says_must_without_an_id():
     rules = re.findall(r"(?ms)^- (.+?)(?=^- |^#|\Z)", page)
 
     assert [rule for rule in rules if "MUST" in rule and not rule.startswith("**M-")] == []
+
+
+def test_the_reference_is_the_generated_one():
+    """docs/reference.md says what the declarations say; `make docs` writes it."""
+    assert (ROOT / "docs" / "reference.md").read_text(encoding="utf-8") == reference()

@@ -13,7 +13,7 @@ from .errors import InvalidParams, NotFound
 from .runtime import Runtime
 
 
-async def initialize(runtime: Runtime, context: Context) -> dict[str, Json]:
+def initialize(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`initialize`: the version the client asked for if we speak it, else our latest with a handshake."""
     asked = context.params.get("protocolVersion")
     if not isinstance(asked, str):
@@ -22,17 +22,17 @@ async def initialize(runtime: Runtime, context: Context) -> dict[str, Json]:
     return {"protocolVersion": version, "serverInfo": dict(runtime.info), **runtime.about()}
 
 
-async def discover(runtime: Runtime, context: Context) -> dict[str, Json]:
+def discover(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`server/discover`: every version we speak, newest first."""
     return {"supportedVersions": [*MODERN_VERSIONS, *reversed(LEGACY_VERSIONS)], **runtime.about()}
 
 
-async def ping(runtime: Runtime, context: Context) -> dict[str, Json]:
+def ping(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`ping`."""
     return {}
 
 
-async def set_level(runtime: Runtime, context: Context) -> dict[str, Json]:
+def set_level(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`logging/setLevel`: kept for the session; without one, every request starts at info."""
     level = context.params.get("level")
     if level not in LEVELS:

@@ -28,7 +28,8 @@ from .lists import list_prompts, list_resources, list_templates, list_tools
 from .mrtr import InputRequired, InvalidState, StateTooLarge, binding_of, responses_of
 from .runtime import Feature, Runtime
 
-Answer = Callable[[Runtime, Context], Awaitable[dict[str, Json]]]
+Answer = Callable[[Runtime, Context], dict[str, Json] | Awaitable[dict[str, Json]]]
+"""Makes the result of one method; async only where it may block."""
 
 
 @frozen
@@ -66,7 +67,7 @@ _STATUS: Final[Mapping[int, int]] = {ErrorCode.METHOD_NOT_FOUND: 404, ErrorCode.
 
 async def answer(runtime: Runtime, exchange: Exchange) -> Reply:
     """
-    Answer one exchange.
+    Answer one exchange. A checkpoint only where its handler is one.
 
     Raises:
         Forbidden: A handler refused the caller.
@@ -102,7 +103,8 @@ async def _run(handler: Answer, context: Context) -> dict[str, Json]:
     try:
         with unwrap_single():
             async with context.stack:
-                return await handler(runtime, context)
+                made = handler(runtime, context)
+                return made if isinstance(made, dict) else await made
     except InputRequired as asked:
         return _input_required(context, asked)
 

@@ -14,7 +14,7 @@ from .runtime import LISTS, Runtime
 from .subscriptions import Listener, SessionData, acknowledgement, granted_lists
 
 
-async def subscribe(runtime: Runtime, context: Context) -> dict[str, Json]:
+def subscribe(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`resources/subscribe`: the session hears of updates of one resource."""
     data, uri = _session_of(runtime, context), _uri_of(context)
     runtime.find(uri)
@@ -23,7 +23,7 @@ async def subscribe(runtime: Runtime, context: Context) -> dict[str, Json]:
     return {}
 
 
-async def unsubscribe(runtime: Runtime, context: Context) -> dict[str, Json]:
+def unsubscribe(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`resources/unsubscribe`; harmless without a subscription."""
     _session_of(runtime, context).uris.discard(_uri_of(context))
     return {}

@@ -17,6 +17,7 @@ class Listed(Protocol):
 
     def definition(self) -> dict[str, Json]:
         """As it is listed."""
+        ...
 
 
 def _page(runtime: Runtime, context: Context, member: str, items: Mapping[str, Listed]) -> dict[str, Json]:
@@ -25,21 +26,21 @@ def _page(runtime: Runtime, context: Context, member: str, items: Mapping[str, L
     return listed if following is None else {**listed, "nextCursor": following}
 
 
-async def list_tools(runtime: Runtime, context: Context) -> dict[str, Json]:
+def list_tools(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`tools/list`."""
     return _page(runtime, context, "tools", runtime.server.tools)
 
 
-async def list_resources(runtime: Runtime, context: Context) -> dict[str, Json]:
+def list_resources(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`resources/list`: those with a fixed uri."""
     return _page(runtime, context, "resources", runtime.server.resources)
 
 
-async def list_templates(runtime: Runtime, context: Context) -> dict[str, Json]:
+def list_templates(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`resources/templates/list`."""
     return _page(runtime, context, "resourceTemplates", runtime.server.templates)
 
 
-async def list_prompts(runtime: Runtime, context: Context) -> dict[str, Json]:
+def list_prompts(runtime: Runtime, context: Context) -> dict[str, Json]:
     """`prompts/list`."""
     return _page(runtime, context, "prompts", runtime.server.prompts)

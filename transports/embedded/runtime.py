@@ -65,8 +65,7 @@ class Runtime:
                 return bool(server.completers)
             case "methods":
                 return bool(server.routes)
-            case "logging":
-                return True
+        return True
 
     def capabilities(self) -> dict[str, Json]:
         """`ServerCapabilities`: what is registered and exposed, nothing else."""

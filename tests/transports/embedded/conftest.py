@@ -58,7 +58,7 @@ QUESTIONS = {
     "sampling/createMessage": "CreateMessageRequest",
     "roots/list": "ListRootsRequest",
 }
-EVERYTHING = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
+EVERYTHING: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
 
 
 @cache

@@ -11,6 +11,7 @@ from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import InternalError, UnknownMethod
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Result
+from sluiceway.transports.embedded import InternalError as Hidden
 from sluiceway.transports.embedded import Server
 
 MODERN = "2026-07-28"
@@ -181,13 +182,14 @@ async def test_a_gateway_error_of_a_handler_stays_one(connect: Any, version: str
             await peer.send("resources/read", {"uri": "r://1"})
 
 
-async def test_an_incident_names_nothing_but_itself(connect: Any) -> None:
+@pytest.mark.parametrize("raised", [RuntimeError("password=hunter2"), Hidden("password=hunter2")])
+async def test_an_incident_names_nothing_but_itself(connect: Any, raised: Exception) -> None:
     """The error has an id that the log knows, and no detail (S1-DB-04)."""
     server = Server("s")
 
     @server.prompt()
     def fail() -> str:
-        raise RuntimeError("password=hunter2")
+        raise raised
 
     async with connect(server) as peer:
         with pytest.raises(InternalError) as caught:

@@ -64,6 +64,7 @@ async def test_the_most_specific_pattern_serves_a_method(connect: Any, version: 
         ({"pattern": "db/*"}, {"pattern": "db/*"}),
         ({"pattern": "a*c"}, {"pattern": "*ac"}),
         ({"pattern": "a?", "kind": "glob"}, {"pattern": "?b", "kind": "glob"}),
+        ({"pattern": "**b", "priority": 1}, {"pattern": "*b*", "priority": 1}),
         ({"pattern": "x/.*", "kind": "regex"}, {"pattern": "x/.+", "kind": "regex"}),
     ],
 )
@@ -84,13 +85,14 @@ def test_patterns_that_never_meet_or_differ_in_priority_are_fine() -> None:
         ("db/*", {}),
         ("ab/*", {}),
         ("a?", {}),
+        ("a??", {}),
         ("b?", {}),
         ("db/*", {"priority": 1}),
         ("db/*", {"replace": True}),
     ):
         server.method(pattern, **options)(lambda: None)
 
-    assert 5 == len(server.routes)
+    assert 6 == len(server.routes)
 
 
 def test_mcp_methods_cannot_be_taken() -> None:

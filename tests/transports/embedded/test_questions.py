@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 import attrs
@@ -18,6 +19,11 @@ NAME = {"type": "object", "properties": {"name": {"type": "string"}}, "required"
 BO = {"action": "accept", "content": {"name": "Bo"}}
 SAID = {"role": "assistant", "content": {"type": "text", "text": "Paris"}, "model": "m", "stopReason": "endTurn"}
 ROOTS = {"roots": [{"uri": "file:///a", "name": "A"}, {"uri": "file:///b"}]}
+
+
+@attrs.frozen
+class When:
+    at: datetime
 
 
 @attrs.frozen
@@ -38,6 +44,10 @@ def asking() -> Server:
     async def order(ctx: Context) -> str:
         answer = await ctx.elicit("What?", Order, key="order")
         return repr(answer.content)
+
+    @server.tool()
+    async def when(ctx: Context) -> str:
+        return str((await ctx.elicit("When?", When)).content.at.year)
 
     @server.tool()
     async def visit(ctx: Context) -> str:
@@ -98,9 +108,11 @@ async def rounds_of(peer: Any, name: str, *answers: dict[str, Any], method: str 
 
 
 CASES = [
+    ("name", ({"action": "cancel"},), "cancel None"),
     ("name", (BO,), "accept {'name': 'Bo'}"),
     ("name", ({"action": "decline"},), "decline None"),
     ("order", ({"action": "accept", "content": {"dish": "pie"}},), "Order(dish='pie', count=1)"),
+    ("when", ({"action": "accept", "content": {"at": "2026-11-21T12:00:00Z"}},), "2026"),
     ("visit", ({"action": "accept"},), "accept"),
     ("model", (SAID,), "Paris m endTurn"),
     ("places", (ROOTS,), "file:///a=A file:///b=None"),
@@ -236,7 +248,8 @@ async def test_nobody_is_asked_what_it_did_not_declare(connect: Any, tool: str, 
 
 def test_an_empty_elicitation_capability_means_forms_only() -> None:
     """2025-11-25, client/elicitation: `{}` is form mode; url mode is declared."""
-    form, url = {"elicitation": {}}, {"elicitation": {"url": {}}}
+    form: dict[str, Any] = {"elicitation": {}}
+    url: dict[str, Any] = {"elicitation": {"url": {}}}
 
     assert [None, {"elicitation": {"url": {}}}] == [
         missing_capability(each, {"elicitation": {}}) for each in (form, url)
@@ -265,6 +278,7 @@ async def test_a_handler_can_ask_what_the_client_can(connect: Any, version: str)
         ("name", Result({"action": "shrug"}), "cannot be used: action must be"),
         ("name", Result({"action": "accept", "content": {}}), "content: "),
         ("order", Result({"action": "accept", "content": {"dish": "tea"}}), "content.dish"),
+        ("when", Result({"action": "accept", "content": {"at": "soon"}}), "content: at: Invalid RFC3339"),
         ("model", Result({"content": "x"}), "needs content and model"),
         ("places", Result({"roots": [{}]}), "roots with a uri"),
     ],

@@ -32,6 +32,10 @@ def library() -> Server:
     def data() -> bytes:
         return b"\x01"
 
+    @server.resource("one://o", mime_type="text/x-own")
+    def one() -> Contents:
+        return Contents("a", meta={"k": 1})
+
     @server.resource("many://m")
     def many() -> list[Contents]:
         return [Contents("a"), Contents(b"\x02", "x/y", "many://m/2")]
@@ -71,6 +75,7 @@ async def test_resources_are_listed_as_registered_and_templates_apart(connect: A
         ("config://app", [{"uri": "config://app", "mimeType": "application/json", "text": '{"a":1}'}]),
         ("text://t", [{"uri": "text://t", "mimeType": "text/plain", "text": "hello"}]),
         ("bytes://b", [{"uri": "bytes://b", "mimeType": "image/png", "blob": "AQ=="}]),
+        ("one://o", [{"uri": "one://o", "mimeType": "text/x-own", "text": "a", "_meta": {"k": 1}}]),
         (
             "many://m",
             [
@@ -185,4 +190,4 @@ def test_a_uri_is_registered_once() -> None:
 
     server.resource("config://app", replace=True)(lambda: "new")
 
-    assert 4 == len(server.resources)
+    assert 5 == len(server.resources)

@@ -97,6 +97,11 @@ async def test_an_ended_session_and_a_closed_server_leave_nothing(connect: Any) 
         peer.session.close()
         await peer.result("ping")
         assert 1 == hub.size()
+        peer.session = Session(id="s3", source="test")
+        await peer.result("ping")
+        assert 2 == hub.size()
+        peer.session.close()
+        assert 1 == hub.size()
 
     assert (0, []) == (hub.size(), first._on_close)
     async with connect(server) as again:
@@ -196,3 +201,11 @@ async def test_what_is_not_exposed_is_not_announced(connect: Any) -> None:
         server.resource("r://2", name="two")(lambda: "")
 
     assert [("resources/list_changed", None)] == methods(peer.told)
+
+
+async def test_too_many_subscriptions_of_a_listener_open_nothing(connect: Any) -> None:
+    """The limit is checked before the stream begins."""
+    async with connect(watched(), version=MODERN, max_subscriptions=0) as peer:
+        error = await peer.error("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["r://1"]}})
+
+    assert (-32602, [], 0) == (error.code, peer.heard, len(peer.told))

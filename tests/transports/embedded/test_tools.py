@@ -321,7 +321,7 @@ def test_duplicates_are_refused_unless_replaced() -> None:
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
-        ({"type": "strin"}, "not a usable JSON Schema"),
+        ({"type": "nonsense"}, "not a usable JSON Schema"),
         ({"$ref": "https://example.com/schema.json"}, "nothing is fetched"),
     ],
 )

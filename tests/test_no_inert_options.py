@@ -1,0 +1,297 @@
+"""
+No option is parsed and ignored: each option of sources, sinks, stores, pipelines, guards and `run` has an effect.
+
+A row is one of two things. `Two` gives two values for a place of a configuration: the same calls are made of a gateway
+with each, and what was seen of them must differ. `By` names the tests that show the option, where it takes sockets,
+processes or files; they must exist, and mention it.
+
+A new option without a row fails here, and so does a row whose option is gone. Stages:
+`tests/middlewares/test_no_inert_option.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from attrs import frozen
+
+from sluiceway.pipeline.config import from_data
+from sluiceway.pipeline.config.declarations import options_of
+from sluiceway.pipeline.config.describe import groups_in
+from sluiceway.pipeline.config.keys import PipelineKeys, SinkKeys, SourceKeys, StageKeys
+from sluiceway.pipeline.model.component import ComponentKind, Sink
+from sluiceway.pipeline.model.document import Limits, Run
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.registry import BUILT_IN, Registry
+from sluiceway.pipeline.model.session import Caller
+from sluiceway.pipeline.model.when import When
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.testing import FakeSink, PipelineHarness
+
+TESTS = Path(__file__).resolve().parent
+PROGRESS = Notification("notifications/progress", {"progressToken": 1, "progress": 1})
+
+
+@frozen
+class Two:
+    """Two values at one place of a configuration, and what else is set; `sink` uses the real one."""
+
+    path: str
+    one: Any
+    other: Any
+    given: Mapping[str, Any] = {}
+    real: bool = False
+
+
+@frozen
+class By:
+    """Tests that show an option, as `file::function`, and the word they must mention if it is not its name."""
+
+    test: str
+    word: str = ""
+
+
+def _when(key: str, value: str) -> Two:
+    """A stage that leaves a trace on replies, for everybody or for some."""
+    guarded = [{"headers": {"add": {"x-trace": "1"}, "when": {key: [value]}}}]
+    return Two("pipelines.main.chain", [{"headers": {"add": {"x-trace": "1"}}}], guarded)
+
+
+def _stage(one: Mapping[str, Any], other: Mapping[str, Any]) -> Two:
+    return Two("pipelines.main.chain", [{"headers": {**one}}], [{"headers": {**other}}])
+
+
+def _limit(key: str, one: Any, other: Any, **given: Any) -> Two:
+    return Two(f"pipelines.main.{key}", one, other, {f"pipelines.main.{k}": v for k, v in given.items()})
+
+
+def _embedded(key: str, one: Any, other: Any) -> Two:
+    return Two(f"sinks.up.embedded.{key}", one, other, real=True)
+
+
+ROWS: Mapping[str, Two | By] = {
+    "limits.max_in_flight": _limit("max_in_flight", 1, 2),
+    "limits.max_listeners": _limit("max_listeners", 1, 2),
+    "limits.max_waiting": _limit("max_waiting", 1, 2, max_in_flight=1),
+    "limits.timeout": _limit("timeout", "5s", "15s"),
+    "limits.timeout_max": _limit("timeout_max", "15s", "60s", timeout="9s"),
+    "limits.timeout_on_progress": _limit("timeout_on_progress", "reset", "keep", timeout="9s"),
+    "limits.wait_at_most": _limit("wait_at_most", "1s", "9s", max_in_flight=1, max_waiting=9),
+    "pipeline.sink": Two("pipelines.main.sink", "up", "spare"),
+    "sink.max_in_flight": Two("sinks.up.max_in_flight", 1, 2),
+    "sink.required": Two("sinks.up.required", True, False),
+    "source.pipeline": Two("sources.in.pipeline", "main", "side"),
+    "stage.enabled": _stage({"enabled": True}, {"enabled": False}),
+    "stage.id": _stage({"id": "one"}, {"id": "other"}),
+    "stage.when": _when("method", "tools/call"),
+    "when.caller": _when("caller", "ana"),
+    "when.method": _when("method", "tools/*"),
+    "when.name": _when("name", "work"),
+    "when.source": _when("source", "in"),
+    "when.tenant": _when("tenant", "acme"),
+    "run.error_codes": Two("run.error_codes", "spec", "legacy", {"pipelines.main.max_in_flight": 1}),
+    "run.drain_timeout": Two("run.drain_timeout", "3s", "100s"),
+    "run.on_crash": By("pipeline/runtime/test_engine.py::test_a_crashed_sink_is_reopened_when_it_may_be"),
+    "run.stop_timeout": By(
+        "pipeline/runtime/test_engine.py::test_a_component_that_hangs_at_stop_is_cancelled_at_the_stop_timeout"
+    ),
+    "sink.embedded.expose": _embedded("expose", ["tools"], ["tools", "prompts"]),
+    "sink.embedded.max_subscriptions": By(
+        "transports/embedded/test_subscriptions.py::test_subscriptions_of_a_session_are_bounded"
+    ),
+    "sink.embedded.name": _embedded("name", None, "another"),
+    "sink.embedded.page_size": _embedded("page_size", 1, 100),
+    "sink.embedded.state_key": By(
+        "transports/embedded/test_sink.py::test_processes_that_share_a_key_continue_each_others_requests"
+    ),
+    "sink.embedded.store": By("transports/embedded/test_sink.py::test_the_named_store_is_the_handlers_store"),
+    "sink.embedded.state_ttl": By(
+        "transports/embedded/test_questions.py::test_a_state_expires_and_belongs_to_its_caller"
+    ),
+    "sink.embedded.version": _embedded("version", None, "9.9.9"),
+    "sink.stdio.command": By("transports/test_stdio_sink.py::test_a_child_runs_where_it_was_told_to"),
+    "sink.stdio.cwd": By("transports/test_stdio_sink.py::test_a_child_runs_where_it_was_told_to"),
+    "sink.stdio.env": By(
+        "transports/test_stdio_sink.py::test_the_environment_of_a_child_is_an_allowlist_and_what_is_declared"
+    ),
+    "sink.stdio.kill_grace": By("transports/test_stdio_sink_lifecycle.py::test_a_hard_cancel_kills_at_once"),
+    "sink.stdio.max_children": By("transports/test_stdio_sink.py::test_children_are_bounded"),
+    "sink.stdio.max_message": By(
+        "transports/test_stdio_sink_lifecycle.py::test_an_endless_line_fails_its_request_and_memory_stays_bounded"
+    ),
+    "sink.stdio.max_pending": By("transports/test_multiplex.py::test_more_requests_than_max_pending_are_refused"),
+    "sink.stdio.max_unsent": By(
+        "transports/test_stdio_sink_lifecycle.py::test_a_child_that_never_reads_is_noticed_and_can_be_left"
+    ),
+    "sink.stdio.stop_grace": By("transports/test_stdio_sink_lifecycle.py::test_a_polite_child_is_not_signalled"),
+    "source.http.keep_alive": By(
+        "transports/http_source/test_modern_posts.py::test_a_slow_response_becomes_a_stream_with_comments"
+    ),
+    "source.http.max_sessions": By(
+        "transports/http_source/test_legacy_posts.py::test_too_many_sessions_end_the_one_idle_longest_or_refuse"
+    ),
+    "source.http.resume_bytes": By(
+        "transports/http_source/test_resumption.py::test_only_so_many_bytes_are_kept_and_the_oldest_stream_forgets_first"
+    ),
+    "source.http.resume_events": By("transports/http_source/test_resumption.py::test_only_so_many_events_are_kept"),
+    "source.http.resume_window": By(
+        "transports/http_source/test_resumption.py"
+        "::test_an_exchange_nobody_comes_back_for_is_cancelled_after_the_resume_window"
+    ),
+    "source.http.session_idle": By(
+        "transports/http_source/test_legacy_posts.py::test_an_idle_session_ends_and_a_busy_one_does_not"
+    ),
+    "source.stdio.max_in_flight": By(
+        "transports/test_stdio_source.py::test_over_max_in_flight_the_request_is_refused_and_the_reader_goes_on"
+    ),
+    "source.stdio.max_message": By(
+        "transports/test_stdio_source.py::test_lines_that_are_no_message_are_answered_and_the_connection_goes_on"
+    ),
+    "source.stdio.max_unread": By(
+        "transports/test_stdio_source.py::test_a_client_that_reads_nothing_holds_up_its_own_exchanges_only_so_far"
+    ),
+    "store.memory.max_bytes": By("pipeline/stores/test_contract.py::test_the_number_of_bytes_is_bounded"),
+    "store.memory.max_entries": By("pipeline/stores/test_memory.py::test_the_least_recently_used_goes_first"),
+    "store.sqlite.busy_timeout": By("pipeline/stores/test_sqlite.py::test_a_short_lock_is_waited_for"),
+    "store.sqlite.durability": By("pipeline/stores/test_sqlite.py::test_durability_is_what_sqlite_is_told"),
+    "store.sqlite.max_bytes": By("pipeline/stores/test_contract.py::test_the_number_of_bytes_is_bounded"),
+    "store.sqlite.max_entries": By("pipeline/stores/test_contract.py::test_the_number_of_entries_is_bounded"),
+    "store.sqlite.path": By("pipeline/stores/test_sqlite.py::test_what_was_put_is_there_after_reopening"),
+}
+"""`section.option`, or `kind.component.option` -> how it shows."""
+
+DECLARED = {
+    "limits": Limits, "pipeline": PipelineKeys, "run": Run, "sink": SinkKeys, "source": SourceKeys, "stage": StageKeys,
+    "when": When,
+}  # fmt: skip
+"""Declarations that belong to no component."""
+
+
+def _options(prefix: str, declared: type) -> Iterator[str]:
+    for option in options_of(declared):
+        yield f"{prefix}.{option.name}"
+        for group in groups_in(option.shape):
+            if group not in DECLARED.values():
+                yield from _options(f"{prefix}.{option.name}", group)
+
+
+@cache
+def _all_options() -> frozenset[str]:
+    options = {name for prefix, declared in DECLARED.items() for name in _options(prefix, declared)}
+    for kind in (ComponentKind.SOURCE, ComponentKind.SINK, ComponentKind.STORE):
+        for name in BUILT_IN[kind]:
+            options.update(_options(f"{kind}.{name}", Registry().find(kind, name).Config))
+    return frozenset(options)
+
+
+def test_every_option_has_a_row_and_every_row_an_option():
+    """Whoever adds an option says here how it shows."""
+    assert sorted(_all_options() - ROWS.keys()) == [], "options without a row"
+    assert sorted(ROWS.keys() - _all_options()) == [], "rows without an option"
+
+
+def _configuration(row: Two, value: Any) -> dict[str, Any]:
+    """Two sources, two pipelines and two sinks, with what the row sets."""
+    data: dict[str, Any] = {
+        "version": 1,
+        "sources": {"in": {"http": {"bind": "127.0.0.1:1"}, "pipeline": "main"},
+                    "too": {"http": {"bind": "127.0.0.1:2"}, "pipeline": "main"}},
+        "pipelines": {"main": {"chain": [], "sink": "up"}, "side": {"chain": [], "sink": "spare"}},
+        "sinks": {"up": {"embedded": {}}, "spare": {"embedded": {}}},
+        "run": {},
+    }  # fmt: skip
+    for path, given in {**row.given, row.path: value}.items():
+        *parents, last = path.split(".")
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[last] = given
+    return data
+
+
+def _fake(name: str) -> FakeSink:
+    """Answers by what it is asked: 25 s of work with progress, a listener that stays until the drain, or at once."""
+
+    async def behave(exchange: Exchange) -> Reply:
+        for _ in range(3 if exchange.target == "work" else 0):
+            await trio.sleep(8)
+            await exchange.relay(PROGRESS)
+        if exchange.method == "subscriptions/listen":
+            await exchange.draining.wait()
+        await trio.sleep(1)
+        return Result({"from": name})
+
+    return FakeSink(behave)
+
+
+async def _live(row: Two, value: Any) -> list[Any]:
+    """Everything that can be seen of a gateway while it serves some calls and is drained."""
+    sinks: dict[str, Sink] = {} if row.real else {"up": _fake("up"), "spare": _fake("spare")}
+    seen: list[Any] = []
+    async with PipelineHarness(from_data(_configuration(row, value)), sinks=sinks) as gateway:
+        seen.append([(row["id"], row["required"]) for row in gateway.engine.board.rows()])
+        calls = []
+        for gateway.source, gateway.caller in (("in", Caller("ana", "acme")), ("too", Caller("bob"))):
+            for _ in range(2):
+                for method, params in CALLS:
+                    calls.append(gateway.start(method, params))
+                    await trio.sleep(0.125)
+        await trio.sleep(30)
+        calls.append(gateway.start("tools/call", {"name": "work"}))
+        await trio.sleep(1)
+        start = trio.current_time()
+        seen.append((await gateway.engine.drain(), trio.current_time() - start))
+        seen += [(await call.wait(), call.interim, sorted(call.exchange.reply_headers.items())) for call in calls]
+        seen.append([(run.stage, run.seconds) for run in gateway.stage_log])
+    return seen
+
+
+CALLS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("tools/call", {"name": "work"}),
+    ("tools/call", {"name": "echo"}),
+    ("tools/list", {}),
+    ("server/discover", {}),
+    ("subscriptions/listen", {}),
+)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, Two)])
+async def test_two_values_of_an_option_do_not_look_the_same(name, autojump_clock):
+    """The same calls of a gateway with another value go otherwise."""
+    row = ROWS[name]
+    assert isinstance(row, Two)
+
+    assert await _live(row, row.one) != await _live(row, row.other)
+
+
+@pytest.mark.parametrize("real", [False, True])
+async def test_the_same_configuration_looks_the_same(real, autojump_clock):
+    """The observation itself is deterministic; otherwise the test above would prove nothing."""
+    row = Two("pipelines.main.sink", "up", "up", real=real)
+
+    assert await _live(row, row.one) == await _live(row, row.other)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, By)])
+def test_the_test_that_shows_an_option_exists_and_mentions_it(name):
+    """A reference to a test that is gone, or that is about something else, does not count."""
+    row = ROWS[name]
+    assert isinstance(row, By)
+    file, _, function = row.test.partition("::")
+    source = (TESTS / file).read_text(encoding="utf-8")
+    wanted = row.word or name.rpartition(".")[2]
+    found = [
+        ast.get_source_segment(source, node) or ""
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
+    ]
+
+    assert found, f"tests/{file} has no {function}"
+    assert re.search(rf"\b{re.escape(wanted)}\b", found[0]), f"{row.test} does not mention {wanted!r}"

@@ -142,10 +142,11 @@ class Connection(TCPServer):
             return
         self._closing = True
         await self.protocol.handle(Closed())
-        try:
-            await self.stream.send_eof()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.stop()
+        async with self.send_lock:
+            try:
+                await self.stream.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.stop()
         self._expect(LINGER_S)
 
     async def _close(self) -> None:

@@ -23,6 +23,7 @@ MAX_HEAD: Final = 16 * 1024
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
 _TOKEN_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _DIGITS: Final = re.compile(rb"[0-9]+")
 _VERSIONS: Final = frozenset({(b"1", b"0"), (b"1", b"1")})
 _REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"PRI"})
@@ -52,8 +53,10 @@ def inspect_head(data: bytes) -> int | None:
     status = _inspect_request_line(line)
     if status is not None:
         return status
+    if len(head) > MAX_HEAD:
+        return 431
     if end < 0:
-        return 431 if len(head) > MAX_HEAD else None
+        return None
     return _inspect_fields(fields, old=line.endswith(b"1.0"))
 
 
@@ -90,7 +93,7 @@ def _inspect_fields(fields: Sequence[bytes], *, old: bool) -> int | None:
     names: Counter[bytes] = Counter()
     for field in fields:
         name, colon, value = field.partition(b":")
-        if not colon or field[:1] in b" \t":
+        if not colon or field[:1] in b" \t" or _CONTROL.search(value):
             return 400  # an obs-fold, or no field at all
         names[name.lower()] += 1
         status = _inspect_field(name.lower(), value.strip(b" \t"))

@@ -103,6 +103,8 @@ class HttpServer:
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in self._sockets]
         async with trio.open_nursery() as connections:
             with self._accepting:
+                if not listeners:
+                    await trio.sleep_forever()  # drained before it began
                 await trio.serve_listeners(self.handle, listeners, handler_nursery=connections)
             await trio.sleep_forever()
 
@@ -112,6 +114,7 @@ class HttpServer:
             self.turned_away += 1
             with suppress(*_QUIET):
                 await stream.send_all(_TOO_MANY)
+            await stream.aclose()
             return
         self._count += 1
         try:

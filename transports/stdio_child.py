@@ -92,7 +92,7 @@ class Child:
                 tasks.cancel_scope.cancel()
         finally:
             self._lose()
-            await self._process.kill_and_reap()
+            await self._process.kill_and_reap()  # noqa: ASYNC102  # shields itself, for seconds at most
             self._log.info(
                 "server ended",
                 status=self._process.status_text(),

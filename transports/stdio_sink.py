@@ -15,6 +15,7 @@ for a session whose child belonged to an earlier configuration.
 
 from __future__ import annotations
 
+import contextvars
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -210,7 +211,8 @@ class StdioSink(Sink):
         )
         self._children[session] = child
         self._running.add(child)
-        self._nursery.start_soon(self._host, child, session)
+        # in a context of its own: what the child says later must not be logged as said by whoever came first
+        contextvars.Context().run(self._nursery.start_soon, self._host, child, session)
         return child
 
     async def _host(self, child: Child, session: Session | None) -> None:

@@ -1,5 +1,6 @@
 """Servers as child processes: who gets which, what becomes of calls when they misbehave, and that nothing is left."""
 
+import contextvars
 import os
 import sys
 from contextlib import asynccontextmanager
@@ -327,3 +328,26 @@ async def test_children_are_bounded():
             await trio.sleep(0.01)
 
         assert await pid_of(sink, await begun(sink, "3"))
+
+
+async def test_what_a_child_says_is_not_logged_as_part_of_the_exchange_that_started_it():
+    """Log context belongs to an exchange; the child outlives it."""
+    context = contextvars.ContextVar("exchange", default="none")
+    seen: dict[str, str] = {}
+
+    class Log:
+        """A logger that looks at the context of its callers."""
+
+        def bind(self, **_: object) -> "Log":
+            return self
+
+        def info(self, event: str, **_: object) -> None:
+            seen[event] = context.get()
+
+    with trio.fail_after(30):
+        sink = StdioSink(StdioSinkConfig(command=program("echo")), Context(id="files", log=Log()))
+        async with sink.open():
+            context.set("first")
+            await sink(exchange_of("flood"))
+
+    assert seen == {"server started": "first", "server stderr": "none", "server ended": "none"}

@@ -1,0 +1,70 @@
+"""The kit's public names exist, are imported lazily, and the plugin imports nothing of ours."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sluiceway.pipeline import testing
+from sluiceway.pipeline.testing.cancelling import cancel_everywhere
+from sluiceway.pipeline.testing.musts import MUSTS
+
+DOCS = Path(__file__).parents[3] / "docs" / "testing.md"
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_public_name_can_be_imported(name):
+    """`__all__` and what `__getattr__` knows are the same."""
+    assert getattr(testing, name) is not None
+
+
+def test_a_function_is_not_hidden_by_its_module():
+    """`cancel_everywhere` is the function, whichever was imported first."""
+    assert testing.cancel_everywhere is cancel_everywhere
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """As with any module."""
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = testing.nothing
+
+
+def test_importing_the_plugin_imports_nothing_but_empty_packages():
+    """Whatever pytest imports before coverage starts is never measured."""
+    code = (
+        "import sys, sluiceway.pipeline.testing.pytest_plugin\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('sluiceway')))"
+    )
+
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert output.split() == [
+        "sluiceway",
+        "sluiceway.pipeline",
+        "sluiceway.pipeline.testing",
+        "sluiceway.pipeline.testing.pytest_plugin",
+    ]
+
+
+def test_every_rule_stands_in_the_documentation():
+    """With its text, word for word."""
+    rows = dict(re.findall(r"^\| `(M-[A-Z-]+)` \|[^|]*\| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert rows == {must.id: must.text for must in MUSTS.values()}
+
+
+def test_every_rule_says_must_and_whom_it_binds():
+    """One sentence, normative."""
+    for must in MUSTS.values():
+        assert re.search(r"\bMUST\b", must.text)
+        assert must.text.endswith(".")
+        assert must.kinds
+
+
+def test_every_public_name_is_in_the_documentation():
+    """A name that is not documented is not public."""
+    text = DOCS.read_text(encoding="utf-8")
+
+    assert [name for name in testing.__all__ if f"`{name}" not in text and f"{name}(" not in text] == []

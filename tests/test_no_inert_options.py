@@ -76,6 +76,9 @@ def _embedded(key: str, one: Any, other: Any) -> Two:
     return Two(f"sinks.up.embedded.{key}", one, other, real=True)
 
 
+ADMIN = "integration/test_process_options.py::test_admin_serves_status_where_bind_says_and_for_its_token"
+LOG = "integration/test_process_options.py::test_log_level_and_log_format_shape_what_is_written"
+
 ROWS: Mapping[str, Two | By] = {
     "limits.max_in_flight": _limit("max_in_flight", 1, 2),
     "limits.max_listeners": _limit("max_listeners", 1, 2),
@@ -98,6 +101,11 @@ ROWS: Mapping[str, Two | By] = {
     "when.tenant": _when("tenant", "acme"),
     "run.error_codes": Two("run.error_codes", "spec", "legacy", {"pipelines.main.max_in_flight": 1}),
     "run.drain_timeout": Two("run.drain_timeout", "3s", "100s"),
+    "run.admin": By(ADMIN),
+    "run.admin.bind": By(ADMIN),
+    "run.admin.token": By(ADMIN),
+    "run.log_format": By(LOG),
+    "run.log_level": By(LOG),
     "run.on_crash": By("pipeline/runtime/test_engine.py::test_a_crashed_sink_is_reopened_when_it_may_be"),
     "run.stop_timeout": By(
         "pipeline/runtime/test_engine.py::test_a_component_that_hangs_at_stop_is_cancelled_at_the_stop_timeout"
@@ -108,6 +116,7 @@ ROWS: Mapping[str, Two | By] = {
     ),
     "sink.embedded.name": _embedded("name", None, "another"),
     "sink.embedded.page_size": _embedded("page_size", 1, 100),
+    "sink.embedded.server": By("transports/embedded/test_sink.py::test_python_and_yaml_build_the_same_server"),
     "sink.embedded.state_key": By(
         "transports/embedded/test_sink.py::test_processes_that_share_a_key_continue_each_others_requests"
     ),
@@ -130,13 +139,35 @@ ROWS: Mapping[str, Two | By] = {
     "sink.stdio.max_unsent": By(
         "transports/test_stdio_sink_lifecycle.py::test_a_child_that_never_reads_is_noticed_and_can_be_left"
     ),
+    "sink.stdio.stderr_lines": By(
+        "integration/test_process_options.py::test_stderr_lines_of_a_child_are_its_last_words"
+    ),
     "sink.stdio.stop_grace": By("transports/test_stdio_sink_lifecycle.py::test_a_polite_child_is_not_signalled"),
+    "source.http.aliases": By("integration/test_process_options.py::test_aliases_are_paths_of_their_own"),
+    "source.http.allowed_hosts": By("transports/http_source/test_refusals.py::test_allowed_hosts_are_served"),
+    "source.http.allowed_origins": By(
+        "transports/http_source/test_refusals.py::test_pages_of_allowed_origins_may_ask_and_read"
+    ),
+    "source.http.bind": By("integration/test_process_options.py::test_bind_says_where_the_http_source_listens"),
+    "source.http.body_grace": By("transports/http_source/test_limits.py::test_a_slow_body_is_cut_with_408"),
+    "source.http.head_timeout": By("transports/http_source/test_limits.py::test_a_head_must_come_in_time"),
+    "source.http.idle_timeout": By("transports/http_source/test_limits.py::test_a_connection_may_be_idle_for_so_long"),
     "source.http.keep_alive": By(
         "transports/http_source/test_modern_posts.py::test_a_slow_response_becomes_a_stream_with_comments"
+    ),
+    "source.http.max_body": By(
+        "transports/http_source/test_limits.py::test_a_body_over_the_limit_is_refused_at_once_by_its_length"
+    ),
+    "source.http.max_connections": By(
+        "transports/http_source/test_limits.py::test_connections_beyond_the_limit_are_turned_away"
     ),
     "source.http.max_sessions": By(
         "transports/http_source/test_legacy_posts.py::test_too_many_sessions_end_the_one_idle_longest_or_refuse"
     ),
+    "source.http.min_body_rate": By(
+        "transports/http_source/test_limits.py::test_a_body_that_keeps_the_rate_is_waited_for"
+    ),
+    "source.http.path": By("transports/http_source/test_refusals.py::test_other_paths_do_not_exist"),
     "source.http.resume_bytes": By(
         "transports/http_source/test_resumption.py::test_only_so_many_bytes_are_kept_and_the_oldest_stream_forgets_first"
     ),
@@ -148,6 +179,7 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.session_idle": By(
         "transports/http_source/test_legacy_posts.py::test_an_idle_session_ends_and_a_busy_one_does_not"
     ),
+    "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
     "source.stdio.max_in_flight": By(
         "transports/test_stdio_source.py::test_over_max_in_flight_the_request_is_refused_and_the_reader_goes_on"
     ),

@@ -64,6 +64,13 @@ async def test_it_starts_and_lists_its_tools(path, overlays, environment):
     assert reply.value["tools"] != []
 
 
+def test_the_quickstart_is_the_one_in_the_package():
+    """What `sluiceway run` serves without a file can be read and copied here."""
+    packaged = CONFIGS.parent / "pipeline" / "cli" / "quickstart.yaml"
+
+    assert (CONFIGS / "quickstart.yaml").read_text(encoding="utf-8") == packaged.read_text(encoding="utf-8")
+
+
 def test_the_schema_for_editors_is_the_generated_one():
     """configs/sluiceway.schema.json says what the declarations say; `make docs` writes it."""
     assert json.loads((CONFIGS / "sluiceway.schema.json").read_text(encoding="utf-8")) == schema()

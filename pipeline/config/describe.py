@@ -44,7 +44,7 @@ def _text_options(options: Iterable[Option], indent: str) -> Iterator[str]:
         if option.info.example is not None:
             yield f"{indent}    example: {option.name}: {flow(option.info.example)}"
         if option.info.deprecated:
-            yield f"{indent}    deprecated: {option.info.deprecated}"
+            yield f"{indent}    deprecated: use {option.info.deprecated}"
         for inner in groups_in(option.shape):
             yield from _text_options(options_of(inner), indent + "    ")
     if empty:
@@ -105,7 +105,7 @@ def _table(options: Iterable[Option]) -> str:
 def _rows(options: Iterable[Option], prefix: str) -> Iterator[str]:
     for option in options:
         example = f" Example: `{flow(option.info.example)}`." if option.info.example is not None else ""
-        deprecated = f" **Deprecated:** {option.info.deprecated}." if option.info.deprecated else ""
+        deprecated = f" **Deprecated:** use {option.info.deprecated}." if option.info.deprecated else ""
         default = default_text(option).removeprefix("default ")
         shown = default if default in ("required", "optional") else f"`{default}`"
         cells = (

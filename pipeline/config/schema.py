@@ -199,7 +199,7 @@ def option_schema(option: Option) -> Schema:
         result["default"] = to_data(option.default, option.shape)
     if option.info.deprecated:
         result["deprecated"] = True
-        result["description"] += f" Deprecated: {option.info.deprecated}."
+        result["description"] += f" Deprecated: use {option.info.deprecated}."
     return result
 
 

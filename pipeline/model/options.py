@@ -52,8 +52,9 @@ class Rate:
 
     def __str__(self) -> str:
         period = render_duration(self.per_s)
-        unit = {"m": "min"}.get(period[1:], period[1:])
-        return f"{_plain(self.count)}/{unit if period == f'1{period[1:]}' else period}"
+        if period[0] == "1" and period[1:] in _DURATIONS:
+            period = "min" if period == "1m" else period[1:]
+        return f"{_plain(self.count)}/{period}"
 
 
 @final

@@ -48,8 +48,8 @@ def _render(kind: str, last: str) -> str:
 def _position(kind: str, keys: list[str], cursor: Json) -> int:
     try:
         text = urlsafe_b64decode(f"{cursor}{'=' * (-len(cursor) % 4)}".encode("ascii")).decode()
-        found_kind, _, last = text.partition("\n")
-        if found_kind == kind and _render(kind, last) == cursor:
+        last = text.partition("\n")[2]
+        if _render(kind, last) == cursor:
             return keys.index(last) + 1
     except (TypeError, ValueError, binascii.Error):
         pass

@@ -67,6 +67,14 @@ def test_any_difference_is_refused(arguments: dict[str, Any], headers: dict[str,
         check_mirrored(MIRRORED, arguments, headers)
 
 
+def test_the_refusal_says_what_is_missing() -> None:
+    """A header without its argument and an argument without its header are told apart."""
+    with pytest.raises(HeaderMismatch, match="the argument is missing"):
+        check_mirrored(MIRRORED, {}, {"mcp-param-region": "us"})
+    with pytest.raises(HeaderMismatch, match="the header is missing"):
+        check_mirrored(MIRRORED, {"region": "us"}, {})
+
+
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [

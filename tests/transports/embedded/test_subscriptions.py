@@ -103,7 +103,7 @@ async def test_an_ended_session_and_a_closed_server_leave_nothing(connect: Any) 
         peer.session.close()
         assert 1 == hub.size()
 
-    assert (0, []) == (hub.size(), first._on_close)
+    assert (0, [], []) == (hub.size(), first._on_close, server._runtimes)
     async with connect(server) as again:
         first.notify = again.notify
         again.session = first

@@ -77,7 +77,7 @@ class Endpoint:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1002})
             return
-        response = HttpResponse(send, {"connection": "close"} if self._is_draining() else {})
+        response = HttpResponse(send, self._is_draining)
         path: str = scope["path"]
         if scope["http_version"] not in ("1.0", "1.1"):
             text = b"this listener speaks HTTP/1.1; HTTP/2 towards clients is not offered\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 from .answers import Answer
@@ -16,14 +16,14 @@ class HttpResponse:
 
     Args:
         send: ASGI's.
-        headers: Headers of every response to this request.
+        closing: Asked when the response starts: whether its connection should close behind it.
     """
 
-    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
-        self.headers = dict(headers)
+    def __init__(self, send: Send, closing: Callable[[], bool]) -> None:
+        self.headers: dict[str, str] = {}
         """Sent with whatever is sent; the answer's own come on top."""
-        self.started = False
         self._send = send
+        self._closing = closing
 
     async def answer(self, answer: Answer) -> None:
         """Send a whole response."""
@@ -33,7 +33,8 @@ class HttpResponse:
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin a response. Our server holds the head back until there is something to write behind it."""
-        self.started = True
+        if self._closing():
+            self.headers["connection"] = "close"
         lines = [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in {**self.headers, **headers}.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 

@@ -8,7 +8,6 @@ HTTP/1.1 is spoken, and nothing a client does can hold up a shutdown.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from .config import HttpConfig
 from .connection import Connection
 from .edge import MAX_HEAD
+from .hosts import split_host
 
 BACKLOG: Final = 1024
 """Connections the kernel holds for us while we are busy."""
@@ -92,7 +92,7 @@ class HttpServer:
         """
         try:
             for bind in self.limits.binds:
-                self._sockets.append(_listen(self.hypercorn, bind, self.limits.stall_timeout))
+                self._sockets.append(_listen(bind, self.limits.stall_timeout))
         except BaseException:
             self.close()
             raise
@@ -175,16 +175,37 @@ def _hypercorn_config(limits: HttpConfig) -> HypercornConfig:
     return config
 
 
-def _listen(config: HypercornConfig, bind: str, stall_timeout_s: float) -> socket.socket:
-    config.bind = bind
+def _listen(bind: str, stall_timeout_s: float) -> socket.socket:
+    unix = bind.startswith("unix:")
+    host, port = ("", None) if unix else split_host(bind) or ("", None)
+    family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family)
     try:
-        [opened] = config.create_sockets().insecure_sockets
+        if unix:
+            _remove_stale(bind.removeprefix("unix:"))
+            opened.bind(bind.removeprefix("unix:"))
+        else:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(stall_timeout_s * 1000))
+            opened.bind((host, int(port or 0)))
+        opened.listen(BACKLOG)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {bind}: {os.strerror(error.errno or 0)}") from error
-    if opened.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(stall_timeout_s * 1000))
-    opened.listen(BACKLOG)
+        opened.close()
+        raise OSError(error.errno, f"cannot listen on {bind}: {error.strerror}") from error
     return opened
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket of a process that is gone; one that still listens keeps its address."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+        except OSError:
+            pass  # nothing there, or nothing of ours: binding will tell
 
 
 def _address_of(opened: socket.socket) -> str:

@@ -147,8 +147,8 @@ async def test_too_many_sessions_end_the_one_idle_longest_or_refuse(running, aut
 async def test_errors_travel_in_a_200_unless_http_has_its_own_word(running, autojump_clock):
     """Legacy clients take a JSON-RPC error from a 200; authentication and sessions are HTTP's to tell."""
     errors = [
-        CapacityExceeded("full"), ErrorReply(-32601, "no", http_status=404), Unauthenticated("who?", challenge="Bearer"),
-        Forbidden("no"),
+        CapacityExceeded("full"), ErrorReply(-32601, "no", http_status=404),
+        Unauthenticated("who?", challenge="Bearer"), Forbidden("no"),
     ]  # fmt: skip
 
     async def sink(exchange):
@@ -283,7 +283,8 @@ async def test_a_cancelled_stream_ends_without_a_reply(running, autojump_clock):
         if exchange.method == "initialize":
             return Result({"protocolVersion": "2025-06-18"})
         await exchange.relay(Notification("notifications/progress"))
-        await trio.sleep_forever()
+        await trio.sleep(20)
+        return Result()
 
     async with running(sink) as served:
         session = await served.session("2025-06-18")
@@ -299,7 +300,7 @@ async def test_a_cancelled_stream_ends_without_a_reply(running, autojump_clock):
 
 
 async def test_an_id_in_flight_cannot_be_used_again(running, autojump_clock):
-    """Two answers under one id could be taken for each other; when the first ended the id is free, whatever its type."""
+    """Two answers under one id could be taken for each other; when the first ended, the id is free."""
     async with running() as served:
         session, other = await served.session(), await served.session()
         wire = served.connect()

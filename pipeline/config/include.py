@@ -108,7 +108,7 @@ class Reader:
             self.report("config/type", "a configuration is a mapping with the key `version`", root.span)
             return None
         version = root.get("version")
-        if version is not None and version.plain != VERSION:
+        if version is not None and (type(version.plain) is not int or version.plain != VERSION):
             self.report(
                 "config/version", f"this Sluiceway reads version {VERSION}", version.span, fix="write version: 1"
             )

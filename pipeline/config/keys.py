@@ -98,8 +98,6 @@ RUN_KEYS: Final = tuple(option.name for option in options_of(Run))
 
 
 def common_keys(kind: ComponentKind) -> tuple[str, ...]:
-    """The keys beside the component's own, for one kind."""
-    if kind is ComponentKind.MIDDLEWARE:
-        return STAGE_KEYS
+    """The keys beside the transport of a store, source or sink."""
     names = tuple(option.name for option in options_of(COMPONENT_KEYS[kind][1]))
     return ("chain", *names) if kind is ComponentKind.SINK else names

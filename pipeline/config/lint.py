@@ -81,7 +81,7 @@ class Linter:
             for id_ in self.behind([pipeline.sink]):
                 yield _active(pipeline.chain), _active(self.document.sinks[id_].chain)
         for sink in self.document.sinks.values():
-            for id_ in self.behind(self.targets[sink.id]):
+            for id_ in self.behind(self.targets[sink.id]) if sink.chain else ():
                 yield _active(sink.chain), _active(self.document.sinks[id_].chain)
 
     def behind(self, sinks: Sequence[str]) -> list[str]:

@@ -162,7 +162,7 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
         components = Components(registry, problems)
         assembler = Assembler(components)
         document = assembler.document(root)
-        declared = {section: list(node.entries) for section, node in assembler.declared.items()}
+        declared = {section: node.entries for section, node in assembler.declared.items()}
         References(document, components, declared, root.span).check()
         Linter(document, components).check()
         digest = hashlib.sha256(b"\0".join([content, *reader.contents.values()])).hexdigest()

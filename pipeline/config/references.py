@@ -7,7 +7,7 @@ An option refers to something if its declaration says so (`option(refers=...)`),
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -82,7 +82,7 @@ class References:
 
     document: Document
     components: Components
-    declared: Mapping[str, Iterable[str]]
+    declared: Mapping[str, Collection[str]]
     """Ids of each section as written, broken ones included: those are not reported again."""
     root: Span
     """Place of the file as a whole."""
@@ -104,7 +104,7 @@ class References:
     def one(self, reference: Reference) -> None:
         section = SECTIONS[reference.kind]
         self.used.add((section, reference.id))
-        known = list(self.declared[section])
+        known = self.declared[section]
         if reference.id not in known:
             message = unknown(reference.kind, reference.id, known, listed="declared")
             fix = "" if known else f"declare it under {section}:"

@@ -148,6 +148,24 @@ class EveryToy(Middleware):
         derived: int = field(default=7, init=False)
 
 
+@middleware("picky_toy")
+class PickyToy(Middleware):
+    """Checks its options by itself."""
+
+    @frozen
+    class Config:
+        """Options of `picky_toy`."""
+
+        low: int = option(1, doc="Least.")
+        high: int = option(2, doc="Most.")
+        maybe: tuple[str, ...] | None = option(None, doc="Names.", example=["a"])
+        counts: Mapping[str, int] | None = option(None, doc="Counts.", example={"a": 1})
+
+        def __attrs_post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError("low is above high")
+
+
 @sink("echo_toy")
 class EchoToy(Sink):
     """Answers with what it got."""

@@ -22,8 +22,10 @@ The admin listener is off, or it listens elsewhere. These lines turn it on:
     run:
       admin:
         bind: {Admin().bind}
+        token: {{from_env: {TOKEN_VARIABLE}}}
 
-then: sluiceway status. Where others can reach the address, add: token: {{from_env: {TOKEN_VARIABLE}}}"""
+Set {TOKEN_VARIABLE} to a secret of your own for the gateway, and for: sluiceway status"""
+"""What stands between asking for a status and getting one."""
 
 
 def status(
@@ -74,13 +76,18 @@ def _token(secret: Secret | None) -> str | None:
 
 def _ask(address: Address, token: str | None) -> Json:
     import httpx2
+    import trio
 
-    transport = httpx2.HTTPTransport(uds=None if address.path is None else str(address.path), trust_env=False)
+    transport = httpx2.AsyncHTTPTransport(uds=None if address.path is None else str(address.path), trust_env=False)
     base = "http://localhost" if address.path is not None else f"http://{address}"
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
+
+    async def get() -> httpx2.Response:
+        async with httpx2.AsyncClient(transport=transport, trust_env=False) as client:
+            return await client.get(f"{base}/-/status", headers=headers)
+
     try:
-        with httpx2.Client(transport=transport, trust_env=False) as client:
-            response = client.get(f"{base}/-/status", headers=headers)
+        response = trio.run(get)
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise Failure(f"nobody answers at {address}.\n\n{TURN_ON}") from error
     except httpx2.TransportError as error:
@@ -95,7 +102,8 @@ def _ask(address: Address, token: str | None) -> Json:
 def _show(answer: Json) -> None:
     state = "draining" if answer.get("draining") else "ready" if answer["ready"] else "not ready"
     uptime = render_duration(float(int(answer["uptime_s"])))
-    emit(f"sluiceway {answer['version']}: {state}, up {uptime}, configuration {answer['generation']}\n")
+    emit(f"sluiceway {answer['version']}: {state}, up {uptime}, configuration {answer['generation']}")
+    emit("")
     rows = [(each["id"], each["kind"], each["state"], each["reason"]) for each in answer["components"]]
     table(("component", "kind", "state", "reason"), rows, styles=("", "dim"))
     emit("")

@@ -1,0 +1,135 @@
+"""`run`: what the command line makes of it; signals, drain and reload are `runtime.serve`'s."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sluiceway.pipeline.cli.exits import Exit, Failure
+from sluiceway.pipeline.cli.run import QUICKSTART, over_stdio
+from sluiceway.pipeline.config import load, load_text
+
+CODE = "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())"
+TWO = """\
+version: 1
+pipelines: {a: {sink: up}, b: {sink: up}}
+sinks: {up: {embedded: {}}}
+"""
+
+
+def test_a_dry_run_opens_everything_and_stops(program, tmp_path, good):
+    """The log is on stderr; stdout stays empty."""
+    (tmp_path / "a.yaml").write_text(good)
+    outcome = program("run", "a.yaml", "--dry-run", cwd=tmp_path)
+
+    assert (Exit.OK, "") == (outcome.code, outcome.out)
+    assert "gateway ready" in outcome.err
+    assert "every component opened; this was a dry run" in outcome.err
+    assert "gateway stopped" in outcome.err
+
+
+def test_a_configuration_with_errors_does_not_start(program, tmp_path, good):
+    """Exit code 3, with the problems as `check` shows them."""
+    (tmp_path / "a.yaml").write_text(good.replace("request_id", "nonsense"))
+    outcome = program("run", "a.yaml", cwd=tmp_path)
+
+    assert (Exit.NOT_STARTED, "") == (outcome.code, outcome.out)
+    assert "a.yaml:8:13: error[component/unknown]" in outcome.err
+
+
+def test_a_component_that_does_not_open_is_exit_code_3(program, tmp_path):
+    """The component is named."""
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\npipelines: {main: {sink: up}}\nsinks: {up: {stdio: {command: [no-such-server]}}}\n"
+    )
+    outcome = program("run", "a.yaml", "--dry-run", cwd=tmp_path)
+
+    assert outcome.code == Exit.NOT_STARTED
+    assert "no-such-server" in outcome.err
+
+
+def test_a_missing_file_does_not_start(program, tmp_path):
+    """It is named."""
+    outcome = program("run", "nowhere.yaml", cwd=tmp_path)
+
+    assert outcome.code == Exit.NOT_STARTED
+    assert "nowhere.yaml" in outcome.err
+
+
+def test_an_environment_is_laid_over_the_file(program, tmp_path, good):
+    """As with `check`."""
+    (tmp_path / "a.yaml").write_text(good)
+    (tmp_path / "a.broken.yaml").write_text("sinks: {demo: {embedded: null}}\n")
+
+    assert program("run", "a.yaml", "--dry-run", "--env", "broken", cwd=tmp_path).code == Exit.NOT_STARTED
+
+
+def test_ctrl_c_drains_and_is_exit_code_130(tmp_path, good):
+    """Start and stop are logged (S2-RN-06)."""
+    (tmp_path / "a.yaml").write_text(good)
+    command = [sys.executable, "-c", CODE, "run", "a.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "gateway ready" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+
+    assert process.returncode == Exit.INTERRUPTED
+    assert "gateway stopped" in rest
+
+
+def test_without_a_file_the_quickstart_is_served_with_a_guide(program):
+    """Its address may be taken on this machine; then that is what is said."""
+    outcome = program("run", "--dry-run")
+
+    if outcome.code == Exit.OK:
+        assert "http://127.0.0.1:8080/mcp" in outcome.err
+        assert "sluiceway tools ls" in outcome.err
+    else:
+        assert (Exit.NOT_STARTED, True) == (outcome.code, "8080" in outcome.err)
+
+
+def test_stdio_serves_the_client_that_started_it(tmp_path, good):
+    """Messages on stdout and nothing else; the end of stdin is the end."""
+    (tmp_path / "a.yaml").write_text(good)
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "run", "--stdio", "a.yaml"],
+        cwd=tmp_path,
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ},
+        check=False,
+    )
+
+    (reply,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (0, 1) == (done.returncode, reply["id"])
+    assert "tools" in reply["result"]
+
+
+def test_stdio_takes_the_place_of_every_source():
+    """No port is opened for a client that has a pipe."""
+    document = over_stdio(load(QUICKSTART))
+
+    assert ["stdio"] == [spec.cls.name for spec in document.sources.values()]
+    assert document.sources["stdio"].pipeline == "main"
+
+
+def test_stdio_feeds_the_pipeline_that_is_meant():
+    """The only one, the one that the sources feed, or the one that is named."""
+    sources = "sources: {x: {http: {}, pipeline: b}}\n"
+
+    assert over_stdio(load_text(TWO + sources)).sources["stdio"].pipeline == "b"
+    assert over_stdio(load_text(TWO), "a").sources["stdio"].pipeline == "a"
+    for pipeline in (None, "c"):
+        with pytest.raises(Failure, match="name one of a, b with --pipeline") as caught:
+            over_stdio(load_text(TWO), pipeline)
+        assert caught.value.code is Exit.USAGE

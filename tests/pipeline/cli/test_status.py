@@ -1,0 +1,147 @@
+"""`status`: asking a running gateway."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import yaml
+
+from sluiceway.pipeline.cli.exits import Exit
+from sluiceway.pipeline.cli.status import TURN_ON
+
+ANSWER = {
+    "version": "9.9",
+    "uptime_s": 61.7,
+    "ready": True,
+    "draining": False,
+    "generation": 2,
+    "components": [{"id": "sinks.up", "kind": "sink", "state": "degraded", "reason": "restarting\x1b"}],
+    "pipelines": [{"id": "main", "in_flight": 1, "waiting": 2, "listeners": 3, "served": 4, "refused": 5}],
+}  # fmt: skip
+
+
+@contextmanager
+def answering(status, body):
+    """A server that gives one answer and remembers the request; yields its address and what it remembers."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append((self.path, self.headers.get("authorization")))
+            if status == 0:
+                self.connection.close()
+                return
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_words):
+            """Nobody wants to know."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_running_gateway_is_shown(sluiceway, gateway):
+    """Its components and pipelines, found through its configuration."""
+    outcome = sluiceway("status", gateway.config)
+
+    assert (Exit.OK, "") == (outcome.code, outcome.err)
+    assert ": ready, up " in outcome.out
+    assert any(line.split()[-1:] == ["ready"] and "demo" in line for line in outcome.out.splitlines())
+    assert any(line.startswith("main ") for line in outcome.out.splitlines())
+
+
+def test_it_works_as_a_process_and_for_programs(program, gateway):
+    """As JSON, and with the address instead of the file."""
+    socket = yaml.safe_load(gateway.config.read_text())["run"]["admin"]["bind"]
+    outcome = program("status", "--admin", socket, "--format", "json")
+
+    assert outcome.code == Exit.OK
+    assert json.loads(outcome.out)["ready"] is True
+
+
+def test_every_figure_is_shown(sluiceway):
+    """Terminal controls in reasons are not."""
+    with answering(200, json.dumps(ANSWER).encode()) as (address, _):
+        lines = sluiceway("status", "--admin", address).out.splitlines()
+
+    assert lines[0] == "sluiceway 9.9: ready, up 61s, configuration 2"
+    assert lines[3].split() == ["sinks.up", "sink", "degraded", "restarting?"]
+    assert lines[6].split() == ["main", "1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"ready": False}, "not ready"), ({"ready": False, "draining": True}, "draining")]
+)
+def test_a_gateway_that_is_not_ready_is_exit_code_1(sluiceway, changes, word):
+    """A script can ask."""
+    with answering(200, json.dumps({**ANSWER, **changes}).encode()) as (address, _):
+        outcome = sluiceway("status", "--admin", address)
+
+    assert outcome.code == Exit.FOUND
+    assert f": {word}, " in outcome.out
+
+
+def test_the_token_comes_from_the_environment_or_from_where_the_file_says(sluiceway, write, good, monkeypatch):
+    """Never from the command line, where others could read it."""
+    with answering(200, json.dumps(ANSWER).encode()) as (address, seen):
+        config = f"{good}run:\n  admin: {{bind: '{address}', token: {{from_file: token}}}}\n"
+        write("token", "from-file\n")
+        sluiceway("status", write("a.yaml", config))
+        monkeypatch.setenv("SLUICEWAY_ADMIN_TOKEN", "from-env")
+        sluiceway("status", "--admin", address)
+
+    assert seen == [("/-/status", "Bearer from-file"), ("/-/status", "Bearer from-env")]
+
+
+def test_a_gateway_without_an_admin_listener_is_told_how_to_turn_it_on(sluiceway, write, good):
+    """The lines are good lines: with them, the file still has no finding."""
+    outcome = sluiceway("status", write("a.yaml", good))
+
+    assert (Exit.FOUND, "") == (outcome.code, outcome.out)
+    assert TURN_ON in outcome.err
+    lines = [line.removeprefix("    ") for line in TURN_ON.splitlines() if line.startswith("    ")]
+    assert sluiceway("check", write("b.yaml", good + "\n".join(lines) + "\n"), "--deny-warnings").code == Exit.OK
+
+
+def test_nobody_there_is_told_the_same(sluiceway, tmp_path):
+    """The address is named."""
+    outcome = sluiceway("status", "--admin", f"unix:{tmp_path}/nobody.sock")
+
+    assert outcome.code == Exit.FOUND
+    assert f"nobody answers at unix:{tmp_path}/nobody.sock" in outcome.err
+    assert TURN_ON in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (401, b"", "wants a token; set SLUICEWAY_ADMIN_TOKEN"),
+        (404, b"no such page", "answered HTTP 404: no such page"),
+        (0, b"", "disconnected"),
+    ],
+)
+def test_another_answer_is_said_as_it_is(sluiceway, status, body, text):
+    """It may be another server altogether."""
+    with answering(status, body) as (address, _):
+        outcome = sluiceway("status", "--admin", address)
+
+    assert (Exit.FOUND, "") == (outcome.code, outcome.out)
+    assert text in outcome.err
+
+
+def test_what_cannot_be_asked_is_said(sluiceway, write, good):
+    """A wrong address is a usage error; a token that cannot be read is a failure."""
+    config = f"{good}run:\n  admin: {{bind: '127.0.0.1:1', token: {{from_env: NOT_SET_ANYWHERE}}}}\n"
+
+    assert sluiceway("status", "--admin", "nowhere").code == Exit.USAGE
+    assert "NOT_SET_ANYWHERE is not set" in sluiceway("status", write("a.yaml", config)).err

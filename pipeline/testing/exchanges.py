@@ -59,5 +59,5 @@ def memory_exchange(
             interim.append(notification)
 
     message = Notification(method, params) if kind is Kind.NOTIFY else Request(request_id, method, params)
-    link = Link(emit, ask, deadline)
+    link = Link(emit, ask, deadline, caller=caller)
     return Exchange(request=message, kind=kind, client=client, source=source_id, caller=caller, link=link, relay=relay)

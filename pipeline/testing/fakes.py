@@ -89,15 +89,14 @@ class HeldRequest:
         """The sink's side: carry out what the test orders."""
         ended = False
         try:
-            async for order in self._orders:
-                if isinstance(order, Notification):
-                    await self.exchange.relay(order)
-                    continue
-                ended = True
-                if isinstance(order, Exception):
-                    raise order
-                return order
-            raise AssertionError("the channel of a held request was closed")
+            order = await self._orders.receive()
+            while isinstance(order, Notification):
+                await self.exchange.relay(order)
+                order = await self._orders.receive()
+            ended = True
+            if isinstance(order, Exception):
+                raise order
+            return order
         finally:
             if not ended:
                 self.cancelled.set()

@@ -50,7 +50,7 @@ class InFlight:
         """The reply; None before it came, and for good if the client cancelled."""
         self._done = trio.Event()
         self._ticket = open_ticket(self._emit)
-        self._ticket.exchange.caller = caller
+        self.exchange.caller = self.exchange.link.caller = caller
 
     @property
     def exchange(self) -> Exchange:

@@ -164,12 +164,13 @@ def _tasks() -> frozenset[trio.lowlevel.Task]:
     if not trio.lowlevel.in_trio_run():
         return frozenset()
     found = set()
-    queue = [trio.lowlevel.current_root_task()]
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    queue = [root]
     while queue:
         task = queue.pop()
-        if task is not None:
-            found.add(task)
-            queue += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        found.add(task)
+        queue += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
     return frozenset(found)
 
 

@@ -21,7 +21,7 @@ _watching: dict[int, list[str]] = {}
 _installed: list[bool] = []
 
 
-def _hook(event: str, args: tuple[Any, ...]) -> None:
+def _hook(event: str, args: tuple[Any, ...]) -> None:  # pragma: no cover  # Python does not trace audit hooks
     if _watching and event in _IO:
         seen = _watching.get(threading.get_ident())
         if seen is not None:

@@ -158,6 +158,22 @@ def test_a_good_store_keeps_the_contract(cls, config):
     check_store(cls, config)
 
 
+def test_what_a_store_held_before_is_removed():
+    """A store on a disk may have entries from an earlier run."""
+
+    class Durable(Plain):
+        """Keeps its entries beyond its own life."""
+
+        def __init__(self, config, context):
+            super().__init__(config, context)
+            self.entries = disk
+
+    disk = {"old": (b"entry", float("inf"))}
+    check_store(Durable)
+
+    assert disk == {}
+
+
 @pytest.mark.parametrize(("must", "cls", "found"), BAD, ids=[f"{row[0]}-{row[1].__name__}" for row in BAD])
 def test_a_store_that_breaks_a_rule_is_told_which(must, cls, found):
     """The violation names the rule and what was found."""

@@ -302,6 +302,24 @@ async def test_a_source_has_to_be_there():
             gateway.start("tools/list")
 
 
+async def test_a_source_may_be_the_tests_own():
+    """It is used instead of the declared one, and the test speaks through it itself."""
+    own = FakeSource()
+    async with PipelineHarness.from_data(GATEWAY, sources={"public": own}, sinks={"files": FakeSink.echo()}) as gateway:
+        await own.wait_serving()
+        ticket = own.handle(Request("a", "tools/list"), client=MODERN_CLIENT, emit=_drop)
+
+        assert ticket.exchange.source == "public"
+        assert await ticket.run() == Result({"method": "tools/list", "params": {}})
+
+        with pytest.raises(ValueError, match="no fake source ''; there are: none"):
+            gateway.start("tools/list")
+
+
+async def _drop(_notification):
+    """Nobody listens."""
+
+
 async def test_nothing_can_be_sent_before_the_harness_runs():
     """It is used in `async with`."""
     gateway = PipelineHarness.from_stages([])

@@ -108,10 +108,21 @@ def test_a_thread_that_stays_is_named(impatient):
     oracle.check()
 
 
-def test_a_thread_that_is_ending_gets_its_grace():
-    """A thread that ends a moment later is not left behind."""
-    with leak_check():
-        threading.Timer(0.05, lambda: None).start()
+def test_a_thread_that_is_ending_gets_its_grace(monkeypatch):
+    """A thread that ends while the oracle waits is not left behind."""
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait, daemon=True)
+
+    def end_meanwhile(_seconds):
+        may_end.set()
+        thread.join()
+
+    oracle = LeakOracle()
+    thread.start()
+    monkeypatch.setattr(leaks.time, "sleep", end_meanwhile)
+    oracle.check()
+
+    assert not thread.is_alive()
 
 
 async def test_trios_idle_threads_are_tolerated():

@@ -1,6 +1,7 @@
 """The kit's public names exist, are imported lazily, and the plugin imports nothing of ours."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from sluiceway.pipeline import testing
+from sluiceway.pipeline.testing import pytest_plugin
 from sluiceway.pipeline.testing.cancelling import cancel_everywhere
 from sluiceway.pipeline.testing.musts import MUSTS
 
 DOCS = Path(__file__).parents[3] / "docs" / "testing.md"
+AUTHORS = DOCS.with_name("stage-authors.md")
 
 
 @pytest.mark.parametrize("name", testing.__all__)
@@ -48,11 +51,28 @@ def test_importing_the_plugin_imports_nothing_but_empty_packages():
     ]
 
 
+@pytest.mark.parametrize("module", [testing, pytest_plugin], ids=lambda module: module.__name__)
+def test_these_modules_hold_nothing_of_ours_when_loaded_anew(module):
+    """What they need, they import when it is needed."""
+    names = runpy.run_path(module.__file__)
+
+    ours = {name for name, value in names.items() if getattr(value, "__module__", "").startswith("sluiceway.")}
+
+    assert ours == set()
+
+
 def test_every_rule_stands_in_the_documentation():
     """With its text, word for word."""
     rows = dict(re.findall(r"^\| `(M-[A-Z-]+)` \|[^|]*\| (.*) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
 
     assert rows == {must.id: must.text for must in MUSTS.values()}
+
+
+def test_every_rule_stands_in_the_rules_for_stage_authors():
+    """There it has its explanation; the sentence is the same."""
+    text = " ".join(AUTHORS.read_text(encoding="utf-8").split())
+
+    assert [must.id for must in MUSTS.values() if f"**{must.id}** {must.text}" not in text] == []
 
 
 def test_every_rule_says_must_and_whom_it_binds():

@@ -56,6 +56,19 @@ async def deliver(exchange: Exchange, notification: Notification) -> None:
 
 
 @final
+@define(eq=False)
+class _Attempt:
+    """What all views of one fork share: whether it may still be heard."""
+
+    parent: _Attempt | None = None
+    muted: bool = False
+
+    @property
+    def is_muted(self) -> bool:
+        return self.muted or (self.parent is not None and self.parent.is_muted)
+
+
+@final
 @define(eq=False, kw_only=True)
 class Exchange:
     """
@@ -86,7 +99,7 @@ class Exchange:
     """Set when the gateway wants LISTEN exchanges to finish."""
     link: Link
     _relay: Relay = field(default=deliver, alias="relay")
-    _muted: bool = field(default=False, init=False)
+    _attempt: _Attempt = field(factory=_Attempt, alias="attempt_line")
 
     @property
     def method(self) -> str:
@@ -133,7 +146,7 @@ class Exchange:
 
         Nothing happens on a fork that lost.
         """
-        if not self._muted:
+        if not self._attempt.is_muted:
             await self._relay(self, notification)
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
@@ -143,7 +156,7 @@ class Exchange:
         Returns:
             The client's reply, or a -32601 error where the client cannot be asked (modern era, no stream).
         """
-        if self.link.ask is None or self._muted:
+        if self.link.ask is None or self._attempt.is_muted:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
         return await self.link.ask(method, params)
 
@@ -161,8 +174,10 @@ class Exchange:
 
     def fork(self) -> Exchange:
         """An attempt: own marks and attempt number; caller, link and deadline shared. `mute` the one that lost."""
-        return evolve(self, attempt=self.attempt + 1, marks=dict(self.marks))
+        return evolve(
+            self, attempt=self.attempt + 1, marks=dict(self.marks), attempt_line=_Attempt(parent=self._attempt)
+        )
 
     def mute(self) -> None:
-        """Drop everything this view still tries to relay or ask."""
-        self._muted = True
+        """Drop everything this fork, with every view of it, still tries to relay or ask."""
+        self._attempt.muted = True

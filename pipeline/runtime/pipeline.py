@@ -296,6 +296,11 @@ class PipelineTicket:
             return inner
         incident = self._pipeline.new_id()[:12]
         self._pipeline.log.error(
-            "exchange failed", incident=incident, method=self.exchange.method, cause=self._cause, exc_info=error
+            "exchange failed",
+            incident=incident,
+            correlation_id=self.exchange.correlation_id,
+            method=self.exchange.method,
+            cause=self._cause,
+            exc_info=error,
         )
         return InternalError(f"internal error, incident {incident}", data={"incident": incident})

@@ -162,6 +162,23 @@ async def test_a_muted_fork_neither_relays_nor_asks():
     assert asked == [("roots/list", {"a": 1})]
 
 
+async def test_muting_a_fork_mutes_the_views_and_forks_made_from_it():
+    """An inner stage that holds a view of a lost attempt is not heard either; the exchange itself still is."""
+    interim = []
+    exchange = memory_exchange(interim=interim)
+    lost = exchange.fork()
+    view, deeper = lost.with_request(lost.request), lost.fork()
+    lost.mute()
+    await view.relay(PROGRESS)
+    await deeper.relay(PROGRESS)
+
+    assert interim == []
+
+    await exchange.relay(PROGRESS)
+
+    assert interim == [PROGRESS]
+
+
 async def test_a_client_that_cannot_be_asked_is_an_error_that_names_the_question():
     """Where the source has no way to ask, the answer is -32601."""
     reply = await memory_exchange().ask("sampling/createMessage", {})

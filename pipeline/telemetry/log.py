@@ -1,98 +1,127 @@
 """
-Structured logs on stderr: one JSON object a line for machines, or text for people. Never on stdout, which belongs to
-data and, in a stdio gateway, to MCP.
+Structured logs on standard error.
 
-A line costs some 10 us and is written synchronously, so that the last one before a crash is there; a disabled level
-costs next to nothing.
+`structlog` everywhere in the code; this module decides once per process what becomes of it. Standard output is never
+touched: it may be the wire of a stdio client. Third-party libraries that use the standard library's `logging` come
+out in the same form.
+
+Writing is synchronous, as a line is short and stderr a pipe or file: a few microseconds. A reader of the pipe that
+stands still would stop the process when the pipe is full (64 KiB on Linux); whoever runs the gateway under a supervisor
+that reads slowly should log to a file or raise the level.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Final, Literal, TextIO
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import lru_cache, partial
+from typing import Any, Final, Literal, TextIO, final
 
 import structlog
 
-from ..protocol.messages import encode_json
-from .redaction import Redaction
+from .lines import Event, json_line, text_line
+from .redaction import MASK, Redaction, clip
 
 Level = Literal["debug", "info", "warning", "error"]
+"""Severities, least first."""
 Format = Literal["auto", "json", "text"]
+"""`auto` is text on a terminal, else JSON."""
 
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
-_KEPT: Final = ("event", "exception", "exc_info", "stack_info", "error")
-"""Keys whose texts are not shortened: a traceback is worth nothing by halves."""
-_redact: Final = Redaction()
+MAX_STRING_CHARS: Final = 16 * 1024
+"""Characters of one value or traceback; the rest is left out."""
+
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_redaction: Final = Redaction()
+_hides = lru_cache(maxsize=1024)(_redaction.hides)
 
 
-def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the operator's word
+def configure_logging(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002  # the option's name
     """
-    Send every log line of the process to one stream, those of the standard library's loggers included.
+    Decide how this process logs. Call it before components are made; a later call replaces an earlier one.
+
+    Lines are `time`, `level`, `event`, then what was bound, passed, or put into structlog's context variables. Values
+    are masked by the names of their keys (`redaction.SENSITIVE_KEYS`), at every depth. A line that cannot be written
+    is lost: no exchange fails because nobody reads the log.
 
     Args:
-        level: Least severe lines to write.
-        format: `json`, `text`, or `auto`: text on a terminal, else JSON.
-        stream: Where to; stderr when not given.
+        level: Less severe lines are not written; they cost a tenth of a microsecond on a bound logger. Other
+            libraries' `logging` is held to `info` at least: at `debug` some of them print headers.
+        format: Form of the lines.
+        stream: Where they go; standard error by default.
     """
-    stream = sys.stderr if stream is None else stream
-    people = format == "text" or (format == "auto" and stream.isatty())
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _mask,
-    ]
-    if people:
-        last: list[Any] = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+    target = sys.stderr if stream is None else stream
+    terminal = target.isatty()
+    if format == "json" or (format == "auto" and not terminal):
+        render: Any = json_line
     else:
-        last = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_serialize)]
+        render = partial(text_line, colour=terminal and "NO_COLOR" not in os.environ)
     structlog.configure(
-        processors=[*shared, *last],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.format_exc_info,
+            _stamp,
+            _mask,
+            lambda _logger, _method, event: render(event),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-        cache_logger_on_first_use=False,
-    )
-    _adopt_standard_library(shared, last, stream, _LEVELS[level])
-
-
-def _adopt_standard_library(shared: list[Any], last: list[Any], stream: TextIO, level: int) -> None:
-    """Libraries log through `logging`; their lines get the same form and the same stream."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
+        logger_factory=lambda *_: _Lines(target),
+        cache_logger_on_first_use=False,  # so that structlog.testing.capture_logs works
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if isinstance(handler, _FromStdlib)]:
+        root.removeHandler(handler)
+    root.addHandler(_FromStdlib())
+    root.setLevel(max(_LEVELS[level], logging.INFO))
 
 
-def _mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Mask what is secret by its key, and bound what a line may hold."""
-    kept = {key: event[key] for key in _KEPT if key in event}
-    rest = _redact({key: value for key, value in event.items() if key not in kept})
-    return {**rest, **kept}
+def _stamp(_logger: object, method: str, event: Event) -> Event:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    head = {"time": now, "level": "error" if method == "exception" else method, "event": event.get("event", "")}
+    return {**head, **event, **head}  # ours come first and win
 
 
-def _serialize(event: MutableMapping[str, Any], **_: Any) -> str:
-    try:
-        return encode_json(event).decode()
-    except TypeError:
-        return encode_json({key: _plain(value) for key, value in event.items()}).decode()
+def _mask(_logger: object, _method: str, event: Event) -> Event:
+    for key, value in event.items():
+        if _hides(key):
+            event[key] = MASK
+        elif isinstance(value, str):
+            event[key] = clip(value, MAX_STRING_CHARS)
+        elif isinstance(value, dict | list | tuple):
+            event[key] = _redaction(list(value) if isinstance(value, tuple) else value)
+    return event
 
 
-def _plain(value: Any) -> Any:
-    try:
-        encode_json(value)
-    except TypeError:
-        return repr(value)
-    return value
+@final
+class _Lines:
+    """The innermost logger: writes finished lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # the pipe is broken, full and non-blocking, or the stream is closed
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = _write
+
+
+@final
+class _FromStdlib(logging.Handler):
+    """
+    Passes records of the standard library's `logging` on to structlog.
+
+    hypercorn's loggers reach it when its `Config.errorlog` is a `logging.Logger` and not a file name.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by `logging`."""
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # a library's format string and arguments do not match
+            text = str(record.msg)
+        severity = min(max(record.levelno // 10 * 10, logging.DEBUG), logging.CRITICAL)
+        structlog.get_logger().log(severity, text, logger=record.name, exc_info=record.exc_info or None)

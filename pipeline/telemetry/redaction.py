@@ -63,6 +63,10 @@ class Redaction:
     def __init__(self, keys: Iterable[str] = SENSITIVE_KEYS) -> None:
         self._is_sensitive = matcher(tuple(map(_plain, keys)))
 
+    def hides(self, key: str) -> bool:
+        """Whether values of this key are masked."""
+        return self._is_sensitive(_plain(key))
+
     def __call__(self, value: Json) -> Json:
         """A copy of a value that is safe to log and at most some 20 kB long. The value itself is not changed."""
         return self._copy(value, MAX_DEPTH, [MAX_VALUES])
@@ -83,5 +87,5 @@ class Redaction:
             if left[0] <= 0:
                 copy[LEFT_OUT] = LEFT_OUT
                 break
-            copy[clip(key)] = MASK if self._is_sensitive(_plain(key)) else self._copy(item, depth - 1, left)
+            copy[clip(key)] = MASK if self.hides(key) else self._copy(item, depth - 1, left)
         return copy

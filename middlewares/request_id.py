@@ -11,12 +11,12 @@ import re
 from typing import Final, final
 
 from attrs import frozen
-from structlog.contextvars import bound_contextvars
 
 from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.protocol.messages import Reply
+from sluiceway.pipeline.telemetry.correlation import correlated
 
 _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]+")
 """What an id may consist of: nothing that could end a header, a log field or a file name in the wrong place."""
@@ -32,8 +32,8 @@ class RequestId(Middleware):
     `accept` allows it and the value is well-formed: letters, digits and `._~:/+=@-`, at most `max_length` of them. An
     ill-formed id is replaced, not refused: it is a label, and no reason to fail a call.
 
-    The id is bound to structlog's context variables while the inner chain runs, and unbound afterwards, so it does
-    not leak into the next exchange of the same connection.
+    The id is on every log line written while the inner chain runs, and not afterwards: it does not leak into the next
+    exchange of the same connection.
     """
 
     role = "request_id"
@@ -60,7 +60,7 @@ class RequestId(Middleware):
         correlation_id = exchange.correlation_id or self._from_client(exchange) or self.context.new_id()
         exchange.correlation_id = correlation_id
         exchange.reply_headers[self._header] = correlation_id
-        with bound_contextvars(correlation_id=correlation_id):
+        with correlated(correlation_id):
             return await call_next(exchange)
 
     def _from_client(self, exchange: Exchange) -> str | None:

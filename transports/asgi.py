@@ -66,7 +66,9 @@ class Gateway:
         """Serve one scope."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif not self._sources and scope["type"] == "http":
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1002})
+        elif not self._sources:
             await _unavailable(send)
         else:
             await self._source_of(scope).app(scope, receive, send)

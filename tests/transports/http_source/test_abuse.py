@@ -17,7 +17,8 @@ SEEDS = [
     b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nMcp-Session-Id: %b\r\nAccept: text/event-stream\r\n\r\n" % (b"0" * 32),
     b"POST /mcp HTTP/1.1\r\n" + JSON + b"Content-Length: 40\r\n\r\n" + PING,
     b"POST /mcp HTTP/1.1\r\n" + JSON + b"Transfer-Encoding: chunked\r\n\r\n28\r\n" + PING + b"\r\n0\r\n\r\n",
-    b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x00\x00\x00\x00hello",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"

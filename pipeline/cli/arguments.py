@@ -29,9 +29,7 @@ def parse_arguments(words: Sequence[str], schema: Mapping[str, Json] = EMPTY) ->
         Failure: A word cannot be understood.
     """
     if is_object(words):
-        value = _json(words[0], "the arguments")
-        if not isinstance(value, dict):
-            raise usage("the arguments must be one JSON object")
+        value: dict[str, Json] = _json(words[0], "the arguments")
         return value
     properties = schema.get("properties")
     declared: Mapping[str, Json] = properties if isinstance(properties, dict) else EMPTY

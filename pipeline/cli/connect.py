@@ -92,9 +92,7 @@ def _problem(sink: SinkSpec, message: str) -> Problem:
 
 def _span(place: str) -> Span:
     """The place of a sink's key, with the line that is shown under the message."""
-    name, line, column = [*place.rsplit(":", 2), "", ""][:3]
-    if not (line.isdigit() and column.isdigit()):
-        return Span(SourceText(place or "configuration", Path.cwd()))
+    name, line, column = place.rsplit(":", 2)
     path = Path(name)
     lines = tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
     return Span(SourceText(name, path.absolute().parent, lines), int(line), int(column))

@@ -95,6 +95,8 @@ def gateway(tmp_path_factory):
             break
         assert process.poll() is None
         time.sleep(0.01)
+    else:
+        raise AssertionError("the gateway is not ready after ten seconds")
     yield Gateway(f"http://127.0.0.1:{port}/mcp", config, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from sluiceway.pipeline.cli.exits import Exit, Failure
-from sluiceway.pipeline.cli.run import QUICKSTART, over_stdio
+from sluiceway.pipeline.cli.run import GUIDE, QUICKSTART, over_stdio
 from sluiceway.pipeline.config import load, load_text
+from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
 
 CODE = "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())"
 TWO = """\
@@ -83,15 +84,73 @@ def test_ctrl_c_drains_and_is_exit_code_130(tmp_path, good):
     assert "gateway stopped" in rest
 
 
-def test_without_a_file_the_quickstart_is_served_with_a_guide(program):
-    """Its address may be taken on this machine; then that is what is said."""
-    outcome = program("run", "--dry-run")
+@pytest.fixture
+def _quiet(monkeypatch):
+    """Leave the logging of the test process alone."""
+    monkeypatch.setattr("sluiceway.pipeline.telemetry.log.configure_logging", lambda *_words: None)
 
-    if outcome.code == Exit.OK:
-        assert "http://127.0.0.1:8080/mcp" in outcome.err
-        assert "sluiceway tools ls" in outcome.err
-    else:
-        assert (Exit.NOT_STARTED, True) == (outcome.code, "8080" in outcome.err)
+
+@pytest.mark.usefixtures("_quiet")
+def test_without_a_file_the_quickstart_is_served_with_a_guide(sluiceway, write, good, monkeypatch):
+    """Where it is and what to do with it; a configuration of one's own needs no guide."""
+    path = write("a.yaml", good)
+    own = sluiceway("run", path, "--dry-run")
+    monkeypatch.setattr("sluiceway.pipeline.cli.run.QUICKSTART", path)
+    quickstart = sluiceway("run", "--dry-run")
+
+    assert (Exit.OK, Exit.OK) == (own.code, quickstart.code)
+    assert GUIDE in quickstart.err
+    assert GUIDE not in own.err
+    assert "this was a dry run" in own.err
+
+
+def test_the_guide_names_the_address_of_the_quickstart():
+    """And a tool that its server has."""
+    source = load(QUICKSTART).sources["local"].config
+
+    assert f"http://{source.bind}{source.path}" in GUIDE
+    assert "tools call add a=2 b=3" in GUIDE
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_components_are_shown_on_a_terminal_while_they_start(sluiceway, write, good, monkeypatch):
+    """Drawn on stderr, and taken away."""
+    path = write("a.yaml", good)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    outcome = sluiceway("run", path, "--dry-run")
+
+    assert outcome.code == Exit.OK
+    assert "sinks.demo" in outcome.err
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_an_error_of_ours_at_the_start_is_exit_code_3(sluiceway, write, good, monkeypatch):
+    """Whatever the engine raises on purpose becomes a message."""
+
+    async def refuse(_load, **_options):
+        raise UpstreamUnavailable("not today")
+
+    monkeypatch.setattr("sluiceway.pipeline.runtime.serve.serve", refuse)
+    outcome = sluiceway("run", write("a.yaml", good))
+
+    assert (Exit.NOT_STARTED, "sluiceway: not today\n") == (outcome.code, outcome.err)
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_stdio_and_pipeline_are_passed_on(sluiceway, write, monkeypatch):
+    """What is served is the configuration with another source."""
+    served = []
+
+    async def serve(load, **options):
+        served.append((list(load().sources), options["watch"], options["dry_run"]))
+        return 0
+
+    monkeypatch.setattr("sluiceway.pipeline.runtime.serve.serve", serve)
+    path = write("a.yaml", TWO)
+
+    assert sluiceway("run", path, "--stdio", "--pipeline", "b", "--watch").code == Exit.OK
+    assert served == [(["stdio"], True, False)]
 
 
 def test_stdio_serves_the_client_that_started_it(tmp_path, good):

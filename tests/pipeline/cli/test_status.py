@@ -74,6 +74,8 @@ def test_every_figure_is_shown(sluiceway):
     with answering(200, json.dumps(ANSWER).encode()) as (address, _):
         lines = sluiceway("status", "--admin", address).out.splitlines()
 
+        assert ANSWER == json.loads(sluiceway("status", "--admin", address, "--format", "json").out)
+
     assert lines[0] == "sluiceway 9.9: ready, up 61s, configuration 2"
     assert lines[3].split() == ["sinks.up", "sink", "degraded", "restarting?"]
     assert lines[6].split() == ["main", "1", "2", "3", "4", "5"]

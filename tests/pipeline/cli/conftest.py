@@ -4,7 +4,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -136,3 +139,40 @@ sinks:
 def good():
     """A configuration without findings."""
     return GOOD
+
+
+@pytest.fixture
+def answering():
+    """A server that gives one answer to everything; see `_answering`."""
+    return _answering
+
+
+@contextmanager
+def _answering(status, body):
+    """A server that gives one answer and remembers the request; yields its address and what it remembers."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            seen.append((self.path, self.headers.get("authorization")))
+            if status == 0:
+                self.connection.close()
+                return
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_words):
+            """Nobody wants to know."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,9 +1,6 @@
 """`status`: asking a running gateway."""
 
 import json
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 import yaml
@@ -20,34 +17,6 @@ ANSWER = {
     "components": [{"id": "sinks.up", "kind": "sink", "state": "degraded", "reason": "restarting\x1b"}],
     "pipelines": [{"id": "main", "in_flight": 1, "waiting": 2, "listeners": 3, "served": 4, "refused": 5}],
 }  # fmt: skip
-
-
-@contextmanager
-def answering(status, body):
-    """A server that gives one answer and remembers the request; yields its address and what it remembers."""
-    seen = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            seen.append((self.path, self.headers.get("authorization")))
-            if status == 0:
-                self.connection.close()
-                return
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_words):
-            """Nobody wants to know."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_a_running_gateway_is_shown(sluiceway, gateway):
@@ -69,7 +38,7 @@ def test_it_works_as_a_process_and_for_programs(program, gateway):
     assert json.loads(outcome.out)["ready"] is True
 
 
-def test_every_figure_is_shown(sluiceway):
+def test_every_figure_is_shown(sluiceway, answering):
     """Terminal controls in reasons are not."""
     with answering(200, json.dumps(ANSWER).encode()) as (address, _):
         lines = sluiceway("status", "--admin", address).out.splitlines()
@@ -84,7 +53,7 @@ def test_every_figure_is_shown(sluiceway):
 @pytest.mark.parametrize(
     ("changes", "word"), [({"ready": False}, "not ready"), ({"ready": False, "draining": True}, "draining")]
 )
-def test_a_gateway_that_is_not_ready_is_exit_code_1(sluiceway, changes, word):
+def test_a_gateway_that_is_not_ready_is_exit_code_1(sluiceway, changes, word, answering):
     """A script can ask."""
     with answering(200, json.dumps({**ANSWER, **changes}).encode()) as (address, _):
         outcome = sluiceway("status", "--admin", address)
@@ -93,7 +62,9 @@ def test_a_gateway_that_is_not_ready_is_exit_code_1(sluiceway, changes, word):
     assert f": {word}, " in outcome.out
 
 
-def test_the_token_comes_from_the_environment_or_from_where_the_file_says(sluiceway, write, good, monkeypatch):
+def test_the_token_comes_from_the_environment_or_from_where_the_file_says(
+    sluiceway, write, good, monkeypatch, answering
+):
     """Never from the command line, where others could read it."""
     with answering(200, json.dumps(ANSWER).encode()) as (address, seen):
         config = f"{good}run:\n  admin: {{bind: '{address}', token: {{from_file: token}}}}\n"
@@ -132,7 +103,7 @@ def test_nobody_there_is_told_the_same(sluiceway, tmp_path):
         (0, b"", "disconnected"),
     ],
 )
-def test_another_answer_is_said_as_it_is(sluiceway, status, body, text):
+def test_another_answer_is_said_as_it_is(sluiceway, status, body, text, answering):
     """It may be another server altogether."""
     with answering(status, body) as (address, _):
         outcome = sluiceway("status", "--admin", address)

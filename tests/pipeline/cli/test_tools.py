@@ -109,12 +109,13 @@ def test_nobody_there_is_told_how_to_start_one(sluiceway):
     assert "sluiceway run" in outcome.err
 
 
-def test_a_server_that_does_not_speak_mcp_is_quoted(sluiceway, gateway):
+def test_a_server_that_does_not_speak_mcp_is_quoted(sluiceway, answering):
     """A wrong path is the usual reason."""
-    outcome = sluiceway("tools", "ls", "--url", gateway.url.replace("/mcp", "/nothing"))
+    with answering(404, b"no such page") as (address, _):
+        outcome = sluiceway("tools", "ls", "--url", f"http://{address}/nothing")
 
     assert outcome.code == Exit.FOUND
-    assert "HTTP 404" in outcome.err
+    assert "HTTP 404: no such page" in outcome.err
 
 
 def test_it_works_as_a_process_with_the_url_of_the_environment(program, gateway):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Final, final
 
 import trio
@@ -29,7 +30,7 @@ MAX_QUESTIONS: Final = 64
 """Questions of a legacy server that are answered at the same time; further ones are refused."""
 MAX_PAGES: Final = 1000
 """Pages of one list that are followed."""
-CLIENT_INFO: Final[Mapping[str, Json]] = {"name": "sluiceway-client", "version": "0.1"}
+CLIENT_INFO: Final[Mapping[str, Json]] = {"name": "sluiceway-client", "version": version("sluiceway")}
 """What servers are told about this client unless the caller says otherwise."""
 
 Progress = Callable[[float, float | None, str], Awaitable[None]]

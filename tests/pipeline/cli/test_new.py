@@ -1,5 +1,6 @@
 """`new`: skeletons that pass their own tests."""
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,7 @@ def test_a_component_comes_with_its_class_docs_test_and_entry_point(sluiceway, t
     assert "$" not in "".join(path.read_text() for path in folder.iterdir())
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff comes with the dev extra")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_code_of_a_skeleton_is_formatted_and_clean(sluiceway, tmp_path, kind):
     """As somebody's linter would want it who knows nothing of us."""

@@ -18,7 +18,7 @@ COMMENT: Final = b":\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def encode_event(data: bytes, *, event_id: str | None = None) -> bytes:
+def encode_event(data: bytes, *, event_id: str | None = None, retry_ms: int | None = None) -> bytes:
     """
     One event of the default type.
 
@@ -26,12 +26,14 @@ def encode_event(data: bytes, *, event_id: str | None = None) -> bytes:
         data: JSON. Line ends inside become several `data` lines, which a reader joins with newlines: between tokens
             that is the same JSON.
         event_id: What the reader sends back as `Last-Event-ID`; visible ASCII.
+        retry_ms: Milliseconds the reader should wait before it reconnects.
     """
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
-    if event_id is None:
-        return b"data: %b\n\n" % data
-    return b"id: %b\ndata: %b\n\n" % (event_id.encode(), data)
+    head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    if retry_ms is not None:
+        head += b"retry: %d\n" % retry_ms
+    return b"%bdata: %b\n\n" % (head, data)
 
 
 @final

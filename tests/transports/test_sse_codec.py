@@ -19,7 +19,7 @@ def test_an_event_is_one_data_line():
     """S4-SE-04: `data: ...` and an empty line; an id only when there is one."""
     assert b'data: {"a":1}\n\n' == encode_event(b'{"a":1}')
     assert b"id: s_1\ndata: {}\n\n" == encode_event(b"{}", event_id="s_1")
-    assert b"id: s_0\ndata: \n\n" == encode_event(b"", event_id="s_0")
+    assert b"id: s_0\nretry: 500\ndata: \n\n" == encode_event(b"", event_id="s_0", retry_ms=500)
 
 
 @pytest.mark.parametrize("text", [b'{\n"a": 1}', b'{\r\n"a":\r1\n}', b"\n{}\n"])

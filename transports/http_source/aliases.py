@@ -13,13 +13,13 @@ from typing import Final, final
 
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import decode_message
-from sluiceway.pipeline.protocol.errors import InvalidMessage, UnknownMethod
+from sluiceway.pipeline.protocol.errors import InternalError, InvalidMessage, UnknownMethod
 from sluiceway.pipeline.protocol.gate import parse
 from sluiceway.pipeline.protocol.mcp import LATEST, METHODS, ErrorCode, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, encode_json
 
 from ..eras import legacy, modern
-from .answers import Answer, HttpError, json_answer
+from .answers import Answer, HttpError, error_answer, json_answer
 from .delivery import Delivery
 from .modern_posts import ModernCall
 from .request import HttpRequest
@@ -73,7 +73,7 @@ class Aliases:
             stream.take()
             return _answer(call.reply, ticket.exchange.reply_headers)
 
-        self._serving.nursery.start_soon(call.run)
+        self._serving.start(call.run)
         await Delivery(stream, response, keep_alive_s=math.inf).run(
             request, on_gone=lambda: ticket.cancel("client"), whole=whole, patience_s=math.inf
         )
@@ -101,7 +101,7 @@ class Aliases:
 
 def _answer(reply: Reply | None, headers: Mapping[str, str]) -> Answer:
     if reply is None:
-        return Answer(202, headers=headers)
+        return error_answer(InternalError("the exchange ended without an answer"))
     if not isinstance(reply, ErrorReply):
         return json_answer(200, reply.body.raw, headers)
     error: dict[str, Json] = {"code": reply.code, "message": reply.message}

@@ -20,6 +20,9 @@ from .request import HttpRequest
 from .response import HttpResponse
 from .stream import MessageStream
 
+RETRY_MS: Final = 1000
+"""What a client of 2025-11-25 is asked to wait before it reconnects, in milliseconds (SEP-1699)."""
+
 _EVENT_HEADERS: Final[Mapping[str, str]] = {
     "content-type": EVENTS,
     "cache-control": "no-cache",
@@ -122,7 +125,9 @@ class Delivery:
     async def _deliver_events(self, on_start: Callable[[], Mapping[str, str]]) -> None:
         stream = self._stream
         await self._response.start(200, {**_EVENT_HEADERS, **on_start()})
-        pending = b"" if not self._primed else encode_event(b"", event_id=self._event_id(stream.taken))
+        pending = b""
+        if self._primed:
+            pending = encode_event(b"", event_id=self._event_id(stream.taken), retry_ms=RETRY_MS)
         pending += self._render()
         if not pending and not stream.ended:
             pending = COMMENT  # the head goes out with the first bytes of the body

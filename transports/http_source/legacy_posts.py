@@ -140,7 +140,7 @@ class LegacyPosts:
     ) -> None:
         serving = self._serving
         events_only = not accepts(request.headers.get("accept"), JSON)
-        serving.nursery.start_soon(answer.run)
+        serving.start(answer.run)
 
         def whole() -> Answer | None:
             return None if events_only and answer.status == 200 else answer.whole()

@@ -11,12 +11,12 @@ from typing import Final, final
 
 from sluiceway.pipeline.model.component import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
-from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
+from sluiceway.pipeline.protocol.errors import GatewayError, InternalError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, RequestId, Response
 
 from ..eras import modern
-from .answers import Answer, http_status, json_answer
+from .answers import Answer, error_answer, http_status, json_answer
 from .delivery import Delivery
 from .media import JSON, accepts
 from .request import HttpRequest
@@ -114,6 +114,8 @@ class ModernPosts:
         events_only = not accepts(request.headers.get("accept"), JSON)
 
         def whole() -> Answer | None:
+            if call.reply is None:
+                return error_answer(InternalError("the exchange ended without an answer"), message.id)
             status = http_status(call.reply, Era.MODERN)
             if status == 200 and events_only:
                 return None
@@ -125,7 +127,7 @@ class ModernPosts:
             patience_s = keep_alive_s
         if ticket.exchange.kind is Kind.LISTEN:
             patience_s = min(LISTEN_PATIENCE_S, patience_s)
-        serving.nursery.start_soon(call.run)
+        serving.start(call.run)
         await Delivery(stream, response, keep_alive_s=keep_alive_s).run(
             request,
             on_start=lambda: ticket.exchange.reply_headers,

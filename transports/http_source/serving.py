@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import final
 
 import msgspec
@@ -37,6 +38,16 @@ class Serving:
     """Of the codec."""
     draining: bool = False
     """No new requests, no new streams."""
+
+    def start(self, serve: Callable[[], Awaitable[None]]) -> None:
+        """Run an exchange, apart from the connection it came on."""
+        self.nursery.start_soon(self._contained, serve)
+
+    async def _contained(self, serve: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await serve()
+        except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
+            self.context.log.error("an exchange failed outside its pipeline", exc_info=error)
 
     def refuse_if_draining(self) -> None:
         """

@@ -50,6 +50,24 @@ async def test_a_refused_handshake_leaves_no_session(running, autojump_clock, pr
         assert 0 == len(served.source.sessions)
 
 
+async def test_a_slow_handshake_names_its_session_as_soon_as_it_streams(running, autojump_clock):
+    """The header can only go out with the head; the session stands when the result does."""
+
+    async def sink(exchange):
+        await trio.sleep(3)
+        return Result({"protocolVersion": "2025-11-25"})
+
+    async with running(sink, keep_alive=1.0) as served:
+        wire = served.connect()
+        await wire.send("POST", "/mcp", served.request("initialize"), {"mcp_session_id": "a stale one"})
+        _, headers = await wire.head()
+        stream = await wire.rest()
+        answer = await served.post(served.request("ping"), mcp_session_id=headers["mcp-session-id"])
+
+        assert 200 == answer.status
+        assert b"id: " not in stream
+
+
 async def test_a_result_without_a_version_means_the_assumed_one(running, autojump_clock):
     """2025-03-26 is what a client without a version header speaks."""
 
@@ -178,6 +196,7 @@ async def test_progress_comes_with_event_ids_that_count_up(running, autojump_clo
             assert numbers == [int(number) for _, _, number in ids]
             assert 1 == len({stream for stream, _, _ in ids})
             assert ("" == answer.events[0].data) == (numbers[0] == 0)
+            assert (1000 if numbers[0] == 0 else None) == answer.events[0].retry_ms
 
 
 async def test_2024_11_05_sessions_have_no_event_ids(running, autojump_clock):
@@ -274,6 +293,11 @@ async def test_a_cancel_notice_cancels_the_request_of_that_id_in_that_session(ru
 
         assert (202, b"", 1.0) == (answer.status, answer.body, trio.current_time())
         assert 1 == served.pipeline.cancelled
+        events = served.connect()
+        await events.send("POST", "/mcp", served.calling("slow", 2), {**session, "accept": "text/event-stream"})
+        await trio.sleep(1)
+        await served.post(notice(2), **session)
+        assert 202 == (await events.response()).status
 
 
 async def test_a_cancelled_stream_ends_without_a_reply(running, autojump_clock):

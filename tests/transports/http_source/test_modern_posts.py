@@ -356,6 +356,33 @@ async def test_a_refused_listener_has_its_status(running, autojump_clock):
         assert (503, 50301) == (answer.status, answer.code)
 
 
+async def test_a_session_id_means_nothing(running, autojump_clock):
+    """A modern request is what its body says, whatever headers of the other era it carries."""
+
+    async def sink(exchange):
+        return Result({"session": exchange.client.session is not None, "era": exchange.client.era})
+
+    async with running(sink) as served:
+        answer = await served.post_modern(served.modern("tools/list"), mcp_session_id="0" * 32, last_event_id="x_1")
+
+        assert {"session": False, "era": "modern"} == answer.json["result"]
+
+
+async def test_a_bug_outside_the_pipeline_ends_one_exchange(running, autojump_clock, monkeypatch):
+    """It is logged and answered; the source goes on."""
+    async with running() as served:
+        monkeypatch.setattr(type(served.source._serving), "encode_reply", lambda *_: 1 / 0)
+        answer = await served.post_modern(served.modern("tools/list", 4))
+        monkeypatch.undo()
+        after = await served.post_modern(served.modern("tools/list"))
+
+        assert (500, -32603, 4) == (answer.status, answer.code, answer.json["id"])
+        assert 200 == after.status
+        assert ["an exchange failed outside its pipeline"] == [
+            e["event"] for e in served.log.entries if e["log_level"] == "error"
+        ]
+
+
 async def test_a_reply_that_json_cannot_say_is_an_internal_error(running, autojump_clock):
     """A bug in a sink is logged with an incident, and answered."""
 

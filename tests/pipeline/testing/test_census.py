@@ -70,6 +70,7 @@ class Config:
         ("text", {}),
     ],
     ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_tables_are_counted_wherever_they_hang(value, sizes):
     """Containers that can grow count; bounded, immutable and foreign things do not."""

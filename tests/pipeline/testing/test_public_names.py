@@ -88,3 +88,27 @@ def test_every_public_name_is_in_the_documentation():
     text = DOCS.read_text(encoding="utf-8")
 
     assert [name for name in testing.__all__ if f"`{name}" not in text and f"{name}(" not in text] == []
+
+
+GATEWAY = """
+version: 1
+sources: {here: {stdio: {}, pipeline: main}}
+pipelines: {main: {chain: [request_id, {timeout: {after: 5s}}], sink: files}}
+sinks: {files: {embedded: {}}}
+"""
+
+
+def test_the_examples_of_the_documentation_run(tmp_path):
+    """As they stand there, in a suite of their own, under the conftest that stands there too."""
+    *examples, conftest = re.findall(
+        r"^```python\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "test_examples.py").write_text("\n\n".join(examples))
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "gateway.yaml").write_text(GATEWAY)
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntrio_mode = true\n")
+
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "4 passed" in run.stdout, run.stdout

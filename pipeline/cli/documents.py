@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..model.document import Document
-from .exits import Exit, Failure, usage
+from .exits import Failure, usage
 
 if TYPE_CHECKING:
     from ..config import Checked
@@ -45,14 +45,13 @@ def check_file(file: Path, overlays: Sequence[Path] = ()) -> Checked:
     return check(file, overlays=overlays)
 
 
-def load_or_fail(file: Path, overlays: Sequence[Path] = (), *, code: Exit = Exit.FOUND) -> Document:
+def load_or_fail(file: Path, overlays: Sequence[Path] = ()) -> Document:
     """
     The document of a file.
 
     Args:
         file: YAML or TOML.
         overlays: Files laid over it.
-        code: What the command returns if there are errors.
 
     Raises:
         Failure: It has errors; all problems are on stderr by then.
@@ -62,5 +61,5 @@ def load_or_fail(file: Path, overlays: Sequence[Path] = (), *, code: Exit = Exit
     checked = check_file(file, overlays)
     if checked.document is None or has_errors(checked.problems):
         sys.stderr.write(render_text(checked.problems))
-        raise Failure(f"{file} cannot be used", code)
+        raise Failure(f"{file} cannot be used")
     return checked.document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ from ..model.component import ComponentKind, Source
 from ..model.document import Document, SourceSpec
 from ..model.registry import Registry
 from ..protocol.errors import SluicewayError
-from .documents import Environment, Overlays, load_or_fail, overlays_of
+from .documents import Environment, Overlays, overlays_of
 from .exits import Exit, Failure
 from .output import say
 
@@ -59,11 +60,13 @@ def run(
     main = QUICKSTART if file is None else file
     overlays = overlays_of(main, env, overlay)
 
-    def load() -> Document:
-        document = load_or_fail(main, overlays, code=Exit.NOT_STARTED)
+    def read() -> Document:
+        from ..config import load
+
+        document = load(main, overlays=overlays)
         return over_stdio(document, pipeline) if stdio else document
 
-    return _serve(load, watch=watch, dry_run=dry_run, guide=file is None and not stdio)
+    return _serve(read, watch=watch, dry_run=dry_run, guide=file is None and not stdio)
 
 
 def over_stdio(document: Document, pipeline: str | None = None) -> Document:
@@ -75,15 +78,13 @@ def over_stdio(document: Document, pipeline: str | None = None) -> Document:
         pipeline: The pipeline to feed; the only one, or the one all sources feed, when None.
 
     Raises:
-        Failure: The pipeline does not exist, or it is not clear which one is meant.
+        SluicewayError: The pipeline does not exist, or it is not clear which one is meant.
     """
     chosen = {pipeline} if pipeline is not None else {source.pipeline for source in document.sources.values()}
     if len(chosen) != 1:
         chosen = set(document.pipelines)
     if len(chosen) != 1 or not chosen <= set(document.pipelines):
-        raise Failure(
-            f"--stdio feeds one pipeline: name one of {', '.join(document.pipelines)} with --pipeline", Exit.USAGE
-        )
+        raise SluicewayError(f"--stdio feeds one pipeline: name one of {', '.join(document.pipelines)} with --pipeline")
     cls = Registry().find(ComponentKind.SOURCE, "stdio")
     assert issubclass(cls, Source)
     spec = SourceSpec(id="stdio", cls=cls, config=cls.Config(), pipeline=chosen.pop(), path="sources.stdio")
@@ -93,12 +94,19 @@ def over_stdio(document: Document, pipeline: str | None = None) -> Document:
 def _serve(load: Callable[[], Document], *, watch: bool, dry_run: bool, guide: bool) -> int:
     import trio
 
+    from ..config import ConfigError
     from ..runtime.serve import serve
     from ..telemetry.log import configure_logging
     from .progress import start_display
 
-    document = load()
-    configure_logging(document.run.log_level, document.run.log_format)
+    try:
+        run = load().run
+    except ConfigError as error:
+        sys.stderr.write(str(error))
+        raise Failure("the configuration cannot be used", Exit.NOT_STARTED) from error
+    except SluicewayError as error:
+        raise Failure(str(error), Exit.NOT_STARTED) from error
+    configure_logging(run.log_level, run.log_format)
     with start_display() as display:
 
         def ready(engine: Engine) -> None:

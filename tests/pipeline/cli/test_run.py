@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
-from sluiceway.pipeline.cli.exits import Exit, Failure
+from sluiceway.pipeline.cli.exits import Exit
 from sluiceway.pipeline.cli.run import GUIDE, QUICKSTART, over_stdio
 from sluiceway.pipeline.config import load, load_text
-from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import SluicewayError, UpstreamUnavailable
 
 CODE = "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())"
 TWO = """\
@@ -19,6 +21,21 @@ version: 1
 pipelines: {a: {sink: up}, b: {sink: up}}
 sinks: {up: {embedded: {}}}
 """
+
+
+def wait_for(log, text):
+    """Wait until a process has written something."""
+    for _ in range(1000):
+        if text in log.read_text():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{text!r} is not in the log after ten seconds")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def test_a_dry_run_opens_everything_and_stops(program, tmp_path, good):
@@ -138,6 +155,44 @@ def test_an_error_of_ours_at_the_start_is_exit_code_3(sluiceway, write, good, mo
 
 
 @pytest.mark.usefixtures("_quiet")
+def test_a_pipeline_that_is_not_there_is_exit_code_3(sluiceway, write):
+    """The ones that are there are named."""
+    outcome = sluiceway("run", write("a.yaml", TWO), "--stdio", "--pipeline", "c")
+
+    assert outcome.code == Exit.NOT_STARTED
+    assert "name one of a, b with --pipeline" in outcome.err
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_errors_are_shown_as_check_shows_them(sluiceway, write, good):
+    """All of them, with their places."""
+    outcome = sluiceway("run", write("a.yaml", good.replace("request_id", "nonsense")))
+
+    assert (Exit.NOT_STARTED, "") == (outcome.code, outcome.out)
+    assert outcome.err.startswith("a.yaml:8:13: error[component/unknown]")
+
+
+def test_a_reload_with_errors_changes_nothing(program, tmp_path, good):
+    """SIGHUP with a broken file is a log line; the gateway serves on and stops as it should."""
+    config, log = tmp_path / "a.yaml", tmp_path / "log"
+    port = free_port()
+    config.write_text(good.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+    with (
+        log.open("w") as stream,
+        subprocess.Popen([sys.executable, "-c", CODE, "run", config], stderr=stream) as process,
+    ):
+        wait_for(log, "gateway ready")
+        config.write_text(good.replace("request_id", "nonsense"))
+        process.send_signal(signal.SIGHUP)
+        wait_for(log, "reload refused")
+        tools = program("tools", "ls", "--url", f"http://127.0.0.1:{port}/mcp")
+        process.send_signal(signal.SIGTERM)
+
+    assert (Exit.OK, 0) == (tools.code, process.returncode)
+    assert "component/unknown" in log.read_text()
+
+
+@pytest.mark.usefixtures("_quiet")
 def test_stdio_and_pipeline_are_passed_on(sluiceway, write, monkeypatch):
     """What is served is the configuration with another source."""
     served = []
@@ -189,6 +244,5 @@ def test_stdio_feeds_the_pipeline_that_is_meant():
     assert over_stdio(load_text(TWO + sources)).sources["stdio"].pipeline == "b"
     assert over_stdio(load_text(TWO), "a").sources["stdio"].pipeline == "a"
     for pipeline in (None, "c"):
-        with pytest.raises(Failure, match="name one of a, b with --pipeline") as caught:
+        with pytest.raises(SluicewayError, match="name one of a, b with --pipeline"):
             over_stdio(load_text(TWO), pipeline)
-        assert caught.value.code is Exit.USAGE

@@ -32,11 +32,9 @@ from .messages import (
     RequestId,
     Response,
     Result,
-    decode_json,
 )
 
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
-_maybe_surrogate = re.compile(rb"\\u[dD]").search
 
 
 def decode_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
@@ -83,7 +81,12 @@ def _decode(value: Json, data: bytes, limits: Limits) -> Message:
 
 
 def one_line(data: bytes) -> bytes:
-    """JSON without its line ends, which can only be white space between tokens; unchanged if there are none."""
+    """
+    JSON without its line ends, which can only be white space between tokens; unchanged if there are none.
+
+    Args:
+        data: Must have been read as JSON already: in text that is none, a line end may stand inside a string.
+    """
     if b"\n" in data or b"\r" in data:
         return data.translate(_LINE_ENDS)
     return data
@@ -142,9 +145,7 @@ def decode_upstream(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
     try:
         if not data.isascii():
             data.decode()  # bodies are skipped unread: nobody else would notice invalid UTF-8
-        if b"\\" in data and _maybe_surrogate(data):
-            decode_json(data)  # nor a lone surrogate
-        return _upstream_message(_decode_incoming(one_line(data)))
+        return _upstream_message(_decode_incoming(data))
     except (ValueError, RecursionError, GatewayError) as error:
         reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
         failure = UpstreamProtocolError(f"the upstream sent something that is not a JSON-RPC message: {reason}")
@@ -174,7 +175,7 @@ def _upstream_response(envelope: _Incoming) -> Response:
 
 
 def _object(raw: Raw, name: str) -> Body:
-    text = bytes(raw)
+    text = one_line(bytes(raw))
     if not text.startswith(b"{"):
         raise InvalidMessage(f"its {name} is not an object")
     return Body(raw=text)

@@ -99,6 +99,7 @@ def test_an_upstreams_result_cannot_smuggle_a_line() -> None:
     response = decode_upstream(b'{"jsonrpc":"2.0","id":1,"result":{\n"a":\r1}}')
 
     assert encode_message(response) == b'{"jsonrpc":"2.0","id":1,"result":{ "a": 1}}'
+    assert encode_message(decode_upstream(b'{"jsonrpc":"2.0","id":1,"result":{\r}}')).endswith(b'"result":{ }}')
 
 
 def test_a_batch_is_its_messages_in_order() -> None:
@@ -115,6 +116,15 @@ def test_a_batch_is_its_messages_in_order() -> None:
 def test_a_batch_reader_takes_a_single_message_too() -> None:
     """A 2025-03-26 client may send either."""
     assert Request(1, "a") == decode_batch(b'{"jsonrpc":"2.0","id":1,"method":"a"}')
+
+
+def test_a_batch_of_just_the_greatest_size_passes() -> None:
+    """And the limit is the caller's."""
+    text = b'[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","method":"b"}]'
+
+    assert decode_batch(text, Limits(max_batch=2)) == [Notification("a"), Notification("b")]
+    with pytest.raises(InvalidMessage, match=r"max_batch \(1\) messages, not 2"):
+        decode_batch(text, Limits(max_batch=1))
 
 
 @pytest.mark.parametrize(
@@ -205,6 +215,8 @@ def test_an_upstreams_question_is_encoded_anew() -> None:
         (b'{"jsonrpc":"2.0","id":1,"result":{"a":"\xff"}}', 1),
         (rb'{"jsonrpc":"2.0","id":1,"result":{"a":"\ud800"}}', None),
         (rb'{"jsonrpc":"2.0","id":1,"result":{"a":"\uDC00"}}', None),
+        (rb'{"jsonrpc":"2.0","id":1,"result":{"a":"\ud800\u0041"}}', None),
+        (rb'{"jsonrpc":"2.0","id":1,"result":{"\uDfFf":1}}', None),
         (b'{"jsonrpc":"2.0","id":1,"result":{"a":"\x01"}}', None),
         (b'{"jsonrpc":"2.0","id":1,"result":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}", None),
     ],

@@ -61,6 +61,8 @@ def test_what_is_not_json_for_everybody_is_a_parse_error(text: bytes) -> None:
         b'{"k":1,"\\u212a":2}',
         '{"\u00e9":1,"e\u0301":2}'.encode(),
         '{"stra\u00dfe":1,"STRASSE":2}'.encode(),
+        b'{"stra\\u00dfe":1,"strasse":2}',
+        '{"a":1,"\U0001d400":2}'.encode(),
     ],
 )
 def test_keys_that_some_parser_takes_for_one_another_are_refused(text: bytes) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sluiceway.pipeline.protocol.errors import GatewayError
+from sluiceway.pipeline.protocol.codec import decode_upstream
+from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamProtocolError
 from sluiceway.pipeline.protocol.gate import check
 
 FILES = sorted((Path(__file__).parents[2] / "data" / "jsontestsuite" / "test_parsing").glob("*.json"))
@@ -56,3 +57,14 @@ def test_invalid_json_is_refused(path: Path) -> None:
 def test_what_the_standard_leaves_open_is_decided(path: Path) -> None:
     """Pinned, so that a new parser version cannot change it unnoticed."""
     assert (path.name in IMPLEMENTATION_DEFINED_ACCEPTED) == _accepted(path)
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f.name[0] in "yn"], ids=lambda f: f.name)
+def test_an_upstreams_body_is_json_though_it_is_not_decoded(path: Path) -> None:
+    """What is forwarded unread is still checked: only duplicate keys are left to whoever reads them."""
+    text = b'{"jsonrpc":"2.0","id":1,"result":{"x":' + path.read_bytes() + b"}}"
+    if path.name.startswith("y_"):
+        decode_upstream(text)
+        return
+    with pytest.raises(UpstreamProtocolError):
+        decode_upstream(text)

@@ -69,7 +69,6 @@ class Config:
         (structlog.get_logger(), {}),
         ("text", {}),
     ],
-    ids=repr,
     ids=lambda value: type(value).__name__,
 )
 def test_tables_are_counted_wherever_they_hang(value, sizes):

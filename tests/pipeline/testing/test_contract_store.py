@@ -7,6 +7,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.component import ComponentKind, Store
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.stores.memory import MemoryStore
+from sluiceway.pipeline.stores.sqlite import SqliteStore
 from sluiceway.pipeline.testing.contract import check_store
 from sluiceway.pipeline.testing.musts import MUSTS, ContractViolation
 
@@ -156,6 +157,11 @@ BAD = [
 def test_a_good_store_keeps_the_contract(cls, config):
     """With a bound that can be reached and with one that cannot."""
     check_store(cls, config)
+
+
+def test_a_store_on_a_disk_keeps_the_contract(tmp_path):
+    """One that works in threads, which a jumping clock would not wait for."""
+    check_store(SqliteStore, {"path": str(tmp_path / "state.db"), "max_entries": 20})
 
 
 def test_what_a_store_held_before_is_removed():

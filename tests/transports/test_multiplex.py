@@ -661,6 +661,11 @@ async def test_the_upstream_ends_a_subscription_with_a_cancel_notice(upstream, n
     calls.start("call", memory_exchange())
     call = await upstream.next()
     upstream.notify("notifications/cancelled", requestId=call["id"])
+    upstream.notify("notifications/cancelled", requestId=True)  # not 1, although Python says so
+
+    assert await upstream.quiet() == []
+    assert calls.outcomes == {}
+
     upstream.notify("notifications/cancelled", requestId=listen["id"])
 
     assert await upstream.quiet() == []

@@ -83,9 +83,11 @@ async def test_regular_files_work(tmp_path):
 async def test_a_terminal_stays_blocking_for_everybody_else():
     """The three streams of a terminal are one open file; a logger on standard error must not find it non-blocking."""
     leader, terminal = os.openpty()
+    stdin, stdout, stderr = (os.dup(terminal) for _ in range(3))
     try:
-        with trio.fail_after(10), standard_streams(terminal, terminal, terminal) as (reader, writer):
-            assert os.get_blocking(terminal)
+        with trio.fail_after(10), standard_streams(stdin, stdout, stderr) as (reader, writer):
+            assert os.get_blocking(stderr)
+
             await writer.send_all(b"to the screen")
 
             assert b"to the screen" in os.read(leader, 100)
@@ -94,8 +96,8 @@ async def test_a_terminal_stays_blocking_for_everybody_else():
 
             assert await reader.receive_some() == b"typed\n"
     finally:
-        os.close(leader)
-        os.close(terminal)
+        for fd in (leader, terminal, stdin, stdout, stderr):
+            os.close(fd)
 
 
 def test_a_closed_standard_input_is_an_error():

@@ -60,13 +60,6 @@ def exchange_of(name: str = "", *, session: Session | None = None, method: str =
     return memory_exchange(method, {"name": name, **params}, **client)
 
 
-async def vanish(pid: int) -> None:
-    """Wait until a process is gone, or at most a zombie of somebody else."""
-    with trio.fail_after(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110
-            await trio.sleep(0.01)
-
-
 async def begun(sink: StdioSink, session_id: str = "s", notices: list[Notification] | None = None) -> Session:
     """A session after its handshake with a child."""
     session = a_session(session_id, notices)
@@ -124,9 +117,10 @@ async def test_each_session_has_a_child_of_its_own_until_it_ends():
         assert len({*pids, shared}) == 3
 
         first.close()
-        await vanish(pids[0])
+        while sink.children > 2:  # noqa: ASYNC110  # bounded by `opened`
+            await trio.sleep(0.01)
 
-        assert sink.children == 2
+        assert not psutil.pid_exists(pids[0])
         assert psutil.pid_exists(pids[1])
         with pytest.raises(SessionNotFound, match="initialize again"):
             await sink(exchange_of(session=first))
@@ -206,6 +200,26 @@ async def test_a_child_that_dies_fails_its_calls_with_its_last_words(monkeypatch
         ] * 2
         assert outcomes[0].data == {"stderr": ["working on it", "fatal: out of luck, key ***"]}
         assert await pid_of(sink) != first
+
+
+async def test_only_so_many_last_lines_are_quoted():
+    """As many as stderr_lines says."""
+    async with opened(stderr_lines=1) as sink:
+        with pytest.raises(UpstreamClosed) as caught:
+            await sink(exchange_of("die"))
+
+        assert caught.value.data == {"stderr": ["fatal: out of luck, key None"]}
+
+
+async def test_requests_that_wait_for_one_child_are_bounded():
+    """One more than max_pending is refused."""
+    async with opened(max_pending=1) as sink, trio.open_nursery() as nursery:
+        nursery.start_soon(sink, exchange_of("hang"))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(CapacityExceeded, match="raise max_pending"):
+            await sink(exchange_of())
+
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_crash_is_named_by_its_signal():

@@ -40,7 +40,7 @@ def message_of(value: Json, line: bytes) -> Message:
     """
     if type(value) is not dict:
         raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
-    if not value.keys() <= _ENVELOPE_KEYS:
+    if not _ENVELOPE_KEYS.issuperset(value):
         refuse_lookalikes(value, _ENVELOPE, "the message")
     if value.get("jsonrpc") != "2.0":
         raise InvalidMessage('the message needs "jsonrpc": "2.0"')
@@ -61,10 +61,10 @@ def message_of(value: Json, line: bytes) -> Message:
 
 
 def _check_params(params: Mapping[str, Json]) -> None:
-    if not params.keys() <= _PARAMS_KEYS:
+    if not _PARAMS_KEYS.issuperset(params):
         refuse_lookalikes(params, _PARAMS, "params")
     meta = params.get("_meta")
-    if type(meta) is dict and not meta.keys() <= _META_KEYS:
+    if type(meta) is dict and not _META_KEYS.issuperset(meta):
         refuse_lookalikes(meta, _META, "params._meta")
 
 

@@ -15,7 +15,7 @@ def test_the_schema_accepts_the_quickstart_and_refuses_nonsense(sluiceway):
     validator = jsonschema_rs.Draft202012Validator(schema)
 
     assert [] == list(validator.iter_errors(yaml.safe_load(QUICKSTART.read_text())))
-    assert not validator.is_valid({"version": 1, "pipelines": {}, "piplines": {}})
+    assert not validator.is_valid({"version": 1, "pipelines": {}, "pipeline": {}})
 
 
 def test_the_quickstart_is_a_sample_too():

@@ -109,6 +109,7 @@ class Assembler:
                 )
 
     def store(self, id_: str, node: Mapping, path: str) -> StoreSpec | None:
+        """A named store."""
         found = self.components.transport(ComponentKind.STORE, node, path)
         if found is None:
             return None
@@ -116,6 +117,7 @@ class Assembler:
         return StoreSpec(id=id_, cls=cls, config=config, path=path, place=str(self.components.spans[path]))
 
     def sink(self, id_: str, node: Mapping, path: str) -> SinkSpec | None:
+        """A sink and the chain in front of it."""
         found = self.components.transport(ComponentKind.SINK, node, path)
         keys = self.common(node, SinkKeys)
         chain = self.chains.chain(node.get("chain"), f"{path}.chain")
@@ -128,6 +130,7 @@ class Assembler:
         )  # fmt: skip
 
     def source(self, id_: str, node: Mapping, path: str) -> SourceSpec | None:
+        """A source and the pipeline it feeds."""
         found = self.components.transport(ComponentKind.SOURCE, node, path)
         keys = self.common(node, SourceKeys)
         if keys is None:
@@ -176,6 +179,7 @@ class Assembler:
         return None
 
     def run(self, root: Mapping) -> Run:
+        """How the process runs; the defaults where nothing usable is said."""
         entry = root.entries.get("run")
         if entry is None:
             return Run()

@@ -169,6 +169,7 @@ class Reader:
         return evolve(base, entries=entries)
 
     def merge_ids(self, kind: str, base: Mapping, other: Mapping) -> Mapping:
+        """One section with what an included file adds to it."""
         entries = dict(base.entries)
         for name, entry in other.entries.items():
             if name in entries:
@@ -178,6 +179,7 @@ class Reader:
         return evolve(base, entries=entries)
 
     def duplicate(self, what: str, second: Span, first: Span) -> None:
+        """Report something that two files declare."""
         self.report("include/duplicate", f"{what} is declared twice", second, others=(("first", first),),
                     fix="remove one, or rename it; to change a part of it use an overlay")  # fmt: skip
 

@@ -115,6 +115,7 @@ class Linter:
         return None
 
     def misplaced(self, order: Order, rule: str, stage: StageSpec, other: StageSpec, verb: str, direction: str) -> None:
+        """Report one stage that stands wrong with regard to another."""
         span, place = self.components.spans[stage.path], self.components.spans[other.path]
         where = f"line {place.line}" if place.source is span.source and place.line else str(place)
         chain = _chain_of(other)
@@ -178,6 +179,7 @@ class Linter:
                 )  # fmt: skip
 
     def bind_span(self, source: SourceSpec) -> Span:
+        """Where a source says what it binds."""
         return self.option_span(source.path, "bind")
 
     def admin(self) -> None:

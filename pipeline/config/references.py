@@ -98,10 +98,12 @@ class References:
             self.unused()
 
     def span(self, reference: Reference) -> Span:
+        """Where a reference is written."""
         node = self.components.nodes[reference.owner.path]
         return (key_of if reference.is_key else place_of)(node, reference.path)
 
     def one(self, reference: Reference) -> None:
+        """Check one reference, and note that what it names is used."""
         section = SECTIONS[reference.kind]
         self.used.add((section, reference.id))
         known = self.declared[section]

@@ -123,7 +123,6 @@ def _http_sources(engine: Engine) -> tuple[HttpSource, ...]:
                 f"sources {other} and {source_id} have the same path {source.config.path}; give them different paths, "
                 f"or use `sluiceway run`, which gives each its own address"
             )
-        source.readiness = lambda: engine.ready
         found.append(source)
     if not found:
         raise SluicewayError("no source of kind http is configured; there is nothing to serve")

@@ -64,6 +64,10 @@ def _ignore(_state: State, _reason: str) -> None:
     """Nobody asked for status."""
 
 
+def _ready() -> bool:
+    return True
+
+
 def _no_store(name: str) -> Store:
     raise LookupError(f"no store named {name!r}; declare it under stores:")
 
@@ -224,6 +228,8 @@ class Source(Component):
     """Where exchanges are born."""
 
     kind = ComponentKind.SOURCE
+    readiness: Callable[[], bool] = staticmethod(_ready)
+    """Whether the gateway as a whole is ready, for sources that are asked; the engine sets it."""
 
     async def serve(self, handle: Handle) -> None:
         """Accept until cancelled, or until the only client is gone. `stop_accepting` comes first when draining."""

@@ -255,6 +255,7 @@ class Engine:
     def _source(self, spec: SourceSpec) -> Host:
         component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {})
         assert isinstance(component, Source)
+        component.readiness = lambda: self.ready
 
         def handle(
             message: Request | Notification,

@@ -15,7 +15,7 @@ from hypercorn.trio import serve
 from hypercorn.utils import LifespanFailureError
 
 from sluiceway.pipeline.config import load_text
-from sluiceway.pipeline.model.component import Sink
+from sluiceway.pipeline.model.component import Sink, State
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, SourceSpec
 from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Result
@@ -37,12 +37,13 @@ class ScriptedSink(Sink):
     fails = False
     crash: trio.Event
     cancelled: list[str]
+    here: ScriptedSink
 
     @asynccontextmanager
     async def open(self):
         if type(self).fails:
             raise OSError("no such upstream")
-        type(self).crash, type(self).cancelled = trio.Event(), []
+        type(self).crash, type(self).cancelled, type(self).here = trio.Event(), [], self
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._crash)
             yield
@@ -144,6 +145,17 @@ async def test_the_life_cycle_runs_the_engine(sink_class, autojump_clock):
 
     assert ["lifespan.startup.complete", "lifespan.shutdown.complete"] == host.said
     assert 503 == (await host.get("/healthz"))[0]
+
+
+async def test_readiness_is_the_engines(sink_class, autojump_clock):
+    """A required component that is not there makes the whole not ready; the process is alive all the same."""
+    async with hosted(lambda: document(sink_class)) as host:
+        await trio.testing.wait_all_tasks_blocked()
+        assert 200 == (await host.get("/readyz"))[0]
+        sink_class.here.context.report(State.FAILED, "gone")
+
+        assert (503, b'{"status":"not ready"}') == await host.get("/readyz")
+        assert 200 == (await host.get("/healthz"))[0]
 
 
 async def test_a_websocket_is_refused(sink_class, autojump_clock):

@@ -6,7 +6,7 @@ Under `sluiceway run` the source owns its listening sockets; under a plain hyper
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import ClassVar, final
 
@@ -38,8 +38,6 @@ class HttpSource(Source):
 
     def __init__(self, config: HttpConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.readiness: Callable[[], bool] = _always
-        """Whether the gateway is ready, for `/readyz`; the engine's to set."""
         self.app = Endpoint(config, lambda: self.readiness())
         """The ASGI application."""
         self.sessions: Sessions | None = None
@@ -122,7 +120,3 @@ class HttpSource(Source):
             self._serving.sessions.end_streams()
         if self._server is not None:
             self._server.stop_accepting()
-
-
-def _always() -> bool:
-    return True

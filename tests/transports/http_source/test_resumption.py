@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from sluiceway.pipeline.protocol.messages import Notification, Result
+from sluiceway.transports.http_source.stream import MessageStream
 
 
 async def counting_sink(exchange):
@@ -90,7 +91,7 @@ async def test_an_exchange_nobody_comes_back_for_is_cancelled_after_the_resume_w
 
 async def test_coming_back_in_time_stops_the_clock(running, autojump_clock):
     """And leaving again starts it anew."""
-    async with running(counting_sink, resume_window=4.0) as served:
+    async with running(counting_sink, resume_window=3.0) as served:
         session = await served.session()
         wire = served.connect()
         await wire.send("POST", "/mcp", served.calling("x", times=12), session)
@@ -112,9 +113,12 @@ async def test_coming_back_in_time_stops_the_clock(running, autojump_clock):
         assert 0 == served.pipeline.cancelled
 
 
-async def test_a_client_that_left_before_any_event_cannot_resume_but_is_not_cancelled(running, autojump_clock):
-    """It has no id; its exchange runs on within the window, and keeps nothing."""
-    finished = []
+async def test_a_client_that_left_before_any_event_cannot_resume_but_is_not_cancelled(
+    running, autojump_clock, monkeypatch
+):
+    """It has no id; its exchange runs on within the window, and nothing it says is kept."""
+    finished, kept = [], []
+    monkeypatch.setattr(MessageStream, "_append", lambda self, message: kept.append(message))
 
     async def sink(exchange):
         if exchange.method == "initialize":
@@ -126,7 +130,7 @@ async def test_a_client_that_left_before_any_event_cannot_resume_but_is_not_canc
         return Result()
 
     async with running(sink, resume_window=10.0) as served:
-        session = await served.session()
+        session = {"mcp_session_id": served.source.sessions.open({}, {}).session.id}
         for n, name in enumerate(("short", "long")):
             wire = served.connect()
             await wire.send("POST", "/mcp", served.calling(name, n), session)
@@ -136,7 +140,7 @@ async def test_a_client_that_left_before_any_event_cannot_resume_but_is_not_canc
 
         assert ["short"] == finished
         assert 1 == served.pipeline.cancelled
-        assert 0 == served.source._serving.replay.size
+        assert [] == kept
 
 
 async def test_only_so_many_events_are_kept(running, autojump_clock):

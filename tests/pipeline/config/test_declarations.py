@@ -81,7 +81,8 @@ def test_a_typed_value_is_written_as_it_was_read(toy_chain: Callable[..., Checke
         "{text: 'a: b', number: 2.5, count: 3, flag: true, size: 64KiB, ratio: 20%, rate: 61/min,"
         " secret: {from_env: S}, secrets: [{from_file: /k}], headers: {a: b, c: {from_env: D}}, path: /x,"
         " colour: blue, level: 'off',"
-        " either: 5s, names: [c, b, a, d, e], numbers: [2, 1], pairs: [{window: 1s}], anything: {a: [1, null]}, codes: {404: gone}}"
+        " either: 5s, names: [c, b, a, d, e], numbers: [2, 1], pairs: [{window: 1s}], anything: {a: [1, null]},"
+        " codes: {404: gone}}"
     )
     config = toy_chain(f"[every_toy: {written}]").require().pipelines["main"].chain[0].config
     data = to_data(config, Group(type(config)))

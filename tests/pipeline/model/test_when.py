@@ -25,7 +25,8 @@ def exchange(
     """An exchange with everything a guard can look at."""
     params = {} if name is None else {"name": name}
     return Exchange(
-        request=Request(1, method, params), kind=Kind.CALL, client=Client(era=Era.MODERN, version="2026-07-28"), source="public",
+        request=Request(1, method, params), kind=Kind.CALL, source="public",
+        client=Client(era=Era.MODERN, version="2026-07-28"),
         caller=Caller(caller, tenant=tenant), link=Link(_emit),
     )  # fmt: skip
 

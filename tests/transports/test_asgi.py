@@ -227,6 +227,28 @@ def test_the_configuration_is_the_file_that_the_environment_names(monkeypatch, t
     assert "error" == applied[0][0]
 
 
+async def test_a_cancelled_application_cancels_its_modern_call(sink_class, autojump_clock):
+    """What a server's graceful time-out does to a request is what leaving does."""
+    async with hosted(lambda: document(sink_class)) as host:
+        await trio.testing.wait_all_tasks_blocked()
+        head, _, body = call("wait").partition(b"\r\n\r\n")
+        headers = [tuple(line.lower().split(b": ", 1)) for line in head.split(b"\r\n")[1:]]
+        events = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            return events.pop() if events else await trio.sleep_forever()
+
+        async def send(event):
+            await trio.lowlevel.checkpoint()
+
+        scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": headers, "http_version": "1.1"}
+        with trio.move_on_after(1):
+            await host.app(scope, receive, send)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert ["web"] == sink_class.cancelled
+
+
 # Under a real hypercorn.
 
 

@@ -39,7 +39,7 @@ def test_the_body_decides_the_era_then_the_header(message, headers, era):
     [
         ("plain", "plain"), ("=?base64?aMOkbGxv?=", "hällo"), ("=?base64??=", ""), ("=?base64?", "=?base64?"),
         ("=?base64?=", "=?base64?="), ("=?base64?x?=", None), ("=?base64?/w==?=", None), ("=?base64?ä?=", None),
-        ("=?BASE64?eA==?=", "=?BASE64?eA==?="),
+        ("=?BASE64?eA==?=", "=?BASE64?eA==?="), ("=?base64?d29ybGQ=?=", "world"), ("=?base64?d29ybGR=?=", None),
     ],
 )  # fmt: skip
 def test_header_values_are_decoded(value, text):

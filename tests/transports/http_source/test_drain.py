@@ -63,6 +63,21 @@ async def test_draining_refuses_new_requests_and_lets_open_ones_finish(running, 
             assert "close" == each.headers["connection"]
 
 
+async def test_a_stream_that_began_before_the_drain_closes_its_connection_at_its_end(running, autojump_clock):
+    """Its head could not say so any more; the connection does not stay for another request."""
+    async with running(keep_alive=1.0) as served:
+        session = await served.session()
+        wire = served.connect()
+        await wire.send("POST", "/mcp", served.calling("slow"), session)
+        _, headers = await wire.head()
+        served.source.stop_accepting()
+        await wire.rest()
+        await wire.closed()
+
+        assert "connection" not in headers
+        assert 5.0 == trio.current_time()
+
+
 async def test_draining_ends_the_streams_that_only_wait(running, autojump_clock):
     """A session's GET stream ends cleanly, and no new one begins; answers to open questions still arrive."""
     async with running() as served:

@@ -216,6 +216,25 @@ async def test_expect_continue_is_answered(running, autojump_clock):
         assert 200 == (await wire.response()).status
 
 
+async def test_a_bug_before_the_body_was_read_does_not_hold_the_connection(running, autojump_clock, monkeypatch):
+    """Nobody will read the rest; it is dropped, and the connection ends."""
+    async with running() as served:
+
+        async def broken(*_):
+            await trio.sleep(1)
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(type(served.source.app), "_guarded", broken)
+        wire = served.connect()
+        await wire.send_raw(served.raw_post(b"x" * 2_000_000))
+        answer = await wire.response()
+        await wire.closed()
+        await wire.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert (500, 0) == (answer.status, served.source.server.connections)
+
+
 async def test_a_bug_in_one_request_ends_that_request(running, autojump_clock):
     """Containment: 500, logged once per place however often, counted; others go on."""
 

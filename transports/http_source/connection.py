@@ -79,7 +79,7 @@ class Connection(TCPServer):
                 await self._read_data()
         finally:
             self._server.closed(self)
-            await self._close()
+            await self._close()  # noqa: ASYNC102  # aclose closes even when it is cancelled
 
     async def protocol_send(self, event: Event) -> None:
         """Take what the protocol wants done."""

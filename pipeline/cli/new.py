@@ -77,5 +77,6 @@ def _values(kind: Kind, name: str) -> dict[str, str]:
 
 
 def _filled(template: str, values: dict[str, str]) -> str:
+    assert __package__ is not None
     text = files(__package__).joinpath("templates", template).read_text(encoding="utf-8")
     return Template(text).substitute(values)

@@ -25,6 +25,7 @@ class Wire(Protocol):
     @property
     def announces_cancel(self) -> bool:
         """Whether a cancelled request needs `notifications/cancelled`; otherwise giving up its stream says it."""
+        ...
 
     async def call(self, request: Request, deliver: Deliver, headers: Mapping[str, str] = EMPTY) -> Reply:
         """
@@ -42,6 +43,7 @@ class Wire(Protocol):
             HttpStatus: An HTTP answer that is not MCP.
             SessionLost: The server has forgotten the session; the request was not served.
         """
+        ...
 
     async def send(self, message: Notification | Response) -> None:
         """Send what has no reply. Raises as `call` does."""

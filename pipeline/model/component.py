@@ -205,6 +205,7 @@ class Handle(Protocol):
             emit: Writes one notification to the client, in order, before the reply.
             ask: Puts a question to the client; None where that is impossible.
         """
+        ...
 
 
 class Ticket(Protocol):

@@ -71,7 +71,7 @@ class Connection(TCPServer):
                 return  # gone before it began
         try:
             async with Tasks(self._server.contain) as tasks:
-                self.protocol = Http1(
+                self.protocol = Http1(  # pyright: ignore[reportIncompatibleVariableOverride]  # ours has its interface
                     self.app, self.config, self.context, tasks, self.state, False, client, server, self.protocol_send,
                     resume=self._resume,
                 )  # fmt: skip

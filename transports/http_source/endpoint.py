@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, final
 
-import structlog
 import trio
 
 from sluiceway.pipeline.protocol.codec import decode_batch
@@ -59,13 +58,11 @@ class Endpoint:
             self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
             self._routes["/"] = self._endpoint
             self._routes |= dict.fromkeys((*ALIASES, SAMPLING), self._alias)
-        self._log: Any = structlog.get_logger()
 
     def connect(self, serving: Serving | None) -> None:
         """Say where requests go from now on; None for nowhere."""
         self._serving = serving
         if serving is not None:
-            self._log = serving.context.log
             self._legacy, self._modern, self._aliases = LegacyPosts(serving), ModernPosts(serving), Aliases(serving)
 
     def serves(self, path: str) -> bool:
@@ -107,7 +104,9 @@ class Endpoint:
             await self._refuse(request, response, error_answer(error))
 
     async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
-        self._log.debug("request refused", status=answer.status, method=request.method, address=request.address)
+        if self._serving is not None:
+            log = self._serving.context.log
+            log.debug("request refused", status=answer.status, method=request.method, address=request.address)
         if not request.unread:
             await response.answer(answer)
             return

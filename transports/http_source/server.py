@@ -225,4 +225,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _site_of(error: BaseException) -> tuple[str, int, type]:
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    return (*(frames[-1] if frames else ("", 0)), type(error))
+    file, line = frames[-1] if frames else ("", 0)
+    return file, line, type(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 import trio
 
@@ -18,10 +18,12 @@ from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from .config import HttpConfig
 from .endpoint import Endpoint
-from .server import HttpServer
 from .serving import Serving
 from .sessions import Sessions
 from .stream import Replay
+
+if TYPE_CHECKING:
+    from .server import HttpServer
 
 
 @final
@@ -42,7 +44,7 @@ class HttpSource(Source):
         """The ASGI application."""
         self.sessions: Sessions | None = None
         """Its legacy sessions while it serves; for status and tests."""
-        self._server = HttpServer(self.app, config, context.log) if context.listen else None
+        self._server = _make_server(self.app, config, context) if context.listen else None
         self._serving: Serving | None = None
 
     @property
@@ -120,3 +122,9 @@ class HttpSource(Source):
             self._serving.sessions.end_streams()
         if self._server is not None:
             self._server.stop_accepting()
+
+
+def _make_server(app: Endpoint, config: HttpConfig, context: Context) -> HttpServer:
+    from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
+
+    return HttpServer(app, config, context.log)

@@ -47,14 +47,14 @@ def admin_app(guard: Guard, status: Status, endpoints: Iterable[BaseRoute] = ())
         endpoints: Further routes.
     """
 
-    async def live(_request: Request) -> Response:  # noqa: ASYNC124  # Starlette would run a plain function in a thread
+    async def live(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         return _Json({"live": True})
 
-    async def ready(_request: Request) -> Response:  # noqa: ASYNC124  # Starlette would run a plain function in a thread
+    async def ready(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         is_ready = bool(status()["ready"])
         return _Json({"ready": is_ready}, status_code=200 if is_ready else 503)
 
-    async def show_status(_request: Request) -> Response:  # noqa: ASYNC124  # Starlette would run a plain function in a thread
+    async def show_status(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         return _Json(dict(status()))
 
     routes = [Route("/-/live", live), Route("/-/ready", ready), Route("/-/status", show_status), *endpoints]

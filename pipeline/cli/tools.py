@@ -162,6 +162,6 @@ def _progress() -> AbstractContextManager[Progress]:
     return CallBar() if sys.stderr.isatty() else nullcontext(_lines)
 
 
-async def _lines(done: float, total: float | None, message: str) -> None:  # noqa: ASYNC124  # a Progress
+async def _lines(done: float, total: float | None, message: str) -> None:  # a Progress
     of = "" if total is None else f"/{total:g}"
     say(printable(f"{done:g}{of} {message}".rstrip()))

@@ -127,6 +127,9 @@ def _start_costs() -> dict[str, float]:
     largest = max((ROOT / "configs").glob("*.yaml"), key=lambda path: path.stat().st_size)
     return {
         "import of the CLI, CPU s": _command_cpu("-c", "import sluiceway.pipeline.cli", rounds=5),
+        "the CLI parsing its arguments, CPU s": _command_cpu(
+            "-c", "from sluiceway.pipeline.cli import main; main(['--version'])", rounds=5
+        ),
         "check of the largest sample, CPU s": _command_cpu(
             "-c", f"from sluiceway.pipeline.cli import main; main(['check', {str(largest)!r}])", rounds=5
         ),

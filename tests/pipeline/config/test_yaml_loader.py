@@ -34,7 +34,7 @@ def tree(text: str) -> Any:
     ("text", "value"),
     [
         ("", None), ("~", None), ("null", None), ("Null", None), ("NULL", None),
-        ("true", True), ("True", True), ("TRUE", True), ("false", False), ("FALSE", False),
+        ("true", True), ("True", True), ("TRUE", True), ("false", False), ("False", False), ("FALSE", False),
         ("0", 0), ("-19", -19), ("+12", 12), ("020", 20), ("0o17", 15), ("0xFF", 255),
         ("1.5", 1.5), ("-.5", -0.5), ("5.", 5.0), ("1e3", 1000.0), (".inf", float("inf")), ("-.INF", float("-inf")),
         ("no", "no"), ("on", "on"), ("yes", "yes"), ("1:30", "1:30"), ("2001-01-01", "2001-01-01"), ("1_000", "1_000"),

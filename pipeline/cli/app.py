@@ -21,6 +21,7 @@ _HERE: Final = "sluiceway.pipeline.cli"
 _VERBS: Final = (
     ("run", "run:run", "Serve a gateway until it is told to stop."),
     ("check", "check:check", "Find everything that is wrong with configurations, without running them."),
+    ("import", "import_:import_", "Turn another program's configuration into one for Sluiceway."),
     ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
     ("list", "catalogue:list_components", "List the components that are installed."),
     ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),

@@ -9,7 +9,7 @@ import pytest
 from sluiceway.pipeline.cli import main
 from sluiceway.pipeline.cli.exits import Exit
 
-VERBS = ("run", "check", "explain", "list", "graph", "schema", "new", "status", "tools", "completion")
+VERBS = ("run", "check", "import", "explain", "list", "graph", "schema", "new", "status", "tools", "completion")
 
 IMPORTED = """
 import sys

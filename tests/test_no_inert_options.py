@@ -139,6 +139,13 @@ ROWS: Mapping[str, Two | By] = {
     "sink.stdio.max_unsent": By(
         "transports/test_stdio_sink_lifecycle.py::test_a_child_that_never_reads_is_noticed_and_can_be_left"
     ),
+    "sink.stdio.restart": By("transports/test_stdio_restarts.py::test_the_state_is_reported_on_the_way_down_and_up"),
+    "sink.stdio.restart.max": By("transports/test_restarts.py::test_too_many_deaths_in_the_period_are_a_quarantine"),
+    "sink.stdio.restart.quarantine": By("transports/test_restarts.py::test_one_death_after_a_quarantine_is_another"),
+    "sink.stdio.restart.within": By("transports/test_restarts.py::test_deaths_before_the_period_do_not_count"),
+    "sink.stdio.stop_when_idle": By(
+        "transports/test_stdio_restarts.py::test_the_shared_server_is_stopped_when_nobody_used_it_for_so_long"
+    ),
     "sink.stdio.stderr_lines": By(
         "integration/test_process_options.py::test_stderr_lines_of_a_child_are_its_last_words"
     ),

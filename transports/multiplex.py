@@ -13,6 +13,7 @@ session gives it to its latest exchange, one that is shared only if there is no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, final
@@ -120,6 +121,8 @@ class Multiplexer:
         """Messages of the upstream that were none, or were too long."""
         self.unclaimed = 0
         """Notifications of the upstream that belonged to nobody: late, or without an addressee."""
+        self.last_used = -math.inf
+        """When the latest exchange ended, in Trio clock seconds."""
 
     async def call(self, exchange: Exchange) -> Reply:
         """
@@ -144,6 +147,7 @@ class Multiplexer:
                 reply = await (self._listen(call) if exchange.kind is Kind.LISTEN else self._converse(call))
             finally:
                 del self._calls[entry.id]
+                self.last_used = trio.current_time()
                 self._leave(call)
         if "task" in request.params and isinstance(reply, Result) and "task" in reply.value:
             self._keep_token(call)

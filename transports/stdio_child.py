@@ -1,14 +1,16 @@
 """
 One child process as an upstream connection: its tasks, its end, and its last words.
 
-Four tasks serve a child: one reads its messages, one writes ours, one keeps its standard error flowing, one waits for
-its exit. Whatever happens first (it exits, closes a pipe, or is no longer wanted) starts the same way down: close its
-input, wait, SIGTERM, wait, SIGKILL, each to the whole process group (MCP, transports, stdio, shutdown).
+A few tasks serve a child: one reads its messages, one writes ours, one keeps its standard error flowing, one waits for
+its exit, and two watch how much noise it makes and whether anybody needs it. Whatever happens first (it exits, closes a
+pipe, or is no longer wanted) starts the same way down: close its input, wait, SIGTERM, wait, SIGKILL, each to the whole
+process group (MCP, transports, stdio, shutdown).
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, final
 
@@ -25,6 +27,9 @@ from .process import Process, Tail
 _LOGGED_LINES: Final = 100
 """Lines of standard error that go to the log in one `_LOG_WINDOW_S`; more are only counted."""
 _LOG_WINDOW_S: Final = 10.0
+_NOISY_LINES: Final = 100
+"""Lines of standard output in one `_NOISE_WINDOW_S` that are not MCP; a server that writes more is not well."""
+_NOISE_WINDOW_S: Final = 60.0
 
 
 @final
@@ -40,6 +45,9 @@ class Child:
         tail: Keeps the end of the child's standard error.
         graces_s: Seconds from closing its input to SIGTERM, and from there to SIGKILL.
         max_message: Bytes of one line of its output.
+        idle_s: Seconds without a request after which it is stopped; None for never.
+        on_death: Told at once how it ended if nobody had asked it to. Must not block.
+        on_noise: Told when it begins, or ceases, to write a lot that is not MCP. Must not block.
         log: A structured logger.
     """
 
@@ -53,9 +61,16 @@ class Child:
         *,
         graces_s: tuple[float, float],
         max_message: int,
+        idle_s: float | None,
+        on_death: Callable[[Child], None],
+        on_noise: Callable[[Child, bool], None],
         log: Any,
     ) -> None:
         self.connection = connection
+        self.started_at = trio.current_time()
+        """Trio clock seconds."""
+        self.proven = False
+        """It has answered a request."""
         self.ended = trio.Event()
         """Nothing of it is left."""
         self._name = name
@@ -64,6 +79,9 @@ class Child:
         self._tail = tail
         self._graces_s = graces_s
         self._max_message = max_message
+        self._idle_s = idle_s
+        self._on_death = on_death
+        self._on_noise = on_noise
         self._log = log.bind(pid=process.pid)
         self._why = ""
         self._ending = trio.Event()
@@ -76,16 +94,25 @@ class Child:
         """It takes no more exchanges."""
         return self._ending.is_set()
 
+    @property
+    def end_text(self) -> str:
+        """How it ended, as far as is known; follows the words `the server`."""
+        return self._process.status_text() if self._exited.is_set() else self._why or "was stopped by the gateway"
+
     def stop(self) -> None:
         """End the child politely, in its own task. Idempotent."""
-        self._end("was stopped by the gateway")
+        if not self.is_ending:
+            self._why = "was stopped by the gateway"
+            self._ending.set()
 
     async def run(self) -> None:
         """Serve until the child is gone; when cancelled, it is killed at once. Nothing of it is left afterwards."""
         try:
             async with trio.open_nursery() as tasks:
-                for task in (self._read, self._write, self._drain, self._watch):
+                for task in (self._read, self._write, self._drain, self._watch, self._watch_noise):
                     tasks.start_soon(task)
+                if self._idle_s is not None:
+                    tasks.start_soon(self._stop_when_idle, self._idle_s)
                 await self._ending.wait()
                 self._outbox.close()
                 await self._climb_down()
@@ -122,15 +149,17 @@ class Child:
         self.connection.close(self._last_words)
 
     def _last_words(self) -> UpstreamClosed:
-        status = self._process.status_text() if self._exited.is_set() else self._why or "was stopped by the gateway"
         lines = self._tail.lines()
         said = f"; its last words: {lines[-1]}" if lines else ""
         data = {"stderr": lines} if lines else {}
-        return UpstreamClosed(f"{self._name}: the server {status} before it answered{said}", data=data)
+        return UpstreamClosed(f"{self._name}: the server {self.end_text} before it answered{said}", data=data)
 
     def _end(self, why: str) -> None:
-        self._why = self._why or why
-        self._ending.set()
+        """It ended by itself, or made itself useless."""
+        if not self.is_ending:
+            self._why = why
+            self._ending.set()
+            self._on_death(self)
 
     async def _read(self) -> None:
         decoder = StreamDecoder(decode_upstream, Limits(max_message_size=self._max_message))
@@ -166,3 +195,22 @@ class Child:
         await self._process.wait_exited()
         self._exited.set()
         self._end("")
+
+    async def _watch_noise(self) -> None:
+        noisy = False
+        while True:
+            before = self.connection.noise
+            await trio.sleep(_NOISE_WINDOW_S)
+            if noisy != (self.connection.noise - before > _NOISY_LINES):
+                noisy = not noisy
+                self._on_noise(self, noisy)
+
+    async def _stop_when_idle(self, idle_s: float) -> None:
+        while True:
+            now = trio.current_time()
+            end = (now if self.connection.in_flight else max(self.started_at, self.connection.last_used)) + idle_s
+            if end <= now:
+                break
+            await trio.sleep_until(end)
+        self._log.info("server stopped: nobody used it", idle_s=idle_s)
+        self.stop()

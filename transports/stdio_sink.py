@@ -7,7 +7,9 @@ clients share one, because their requests carry everything. A server that locks 
 served by that as well.
 
 When a child dies, what was in flight on it fails with the child's last words, and the next use of the shared child
-starts a new one. A session's handshake is not replayed to a new child: what the old one had promised (subscriptions,
+starts a new one, after a pause if it comes too soon (restarts.py). Every death of the shared child counts for that; of
+a session's only one before its first answer, for a client that crashes its own server must not take it from the others.
+A session's handshake is not replayed to a new child: what the old one had promised (subscriptions,
 tasks, answers half given) would be silently gone. The session ends with its child instead: its requests are answered
 `SessionNotFound` (404 over HTTP), which tells a client to initialize again, and that starts a new child. The same holds
 for a session whose child belonged to an earlier configuration.
@@ -17,8 +19,9 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -43,10 +46,16 @@ from sluiceway.pipeline.runtime.nursery import open_background_nursery
 from .multiplex import Multiplexer
 from .outbox import Outbox
 from .process import Process, Tail, child_environment, find_executable
+from .restarts import RestartConfig
 from .stdio_child import Child
+from .stdio_health import Health
 
 _LAST_ANSWERS_S: Final = 1.0
 """How long a session stays after its child died, so that the answers which say so can still leave through it."""
+
+
+Spawn = Callable[..., Process]
+"""Starts a process, as `Process.spawn` does."""
 
 
 def _nothing() -> None:
@@ -89,6 +98,15 @@ class StdioSinkConfig:
     max_children: int = option(
         64, ge=1, doc="Children at the same time: one for each legacy session, one for all modern clients.", example=64
     )
+    restart: RestartConfig = option(
+        factory=RestartConfig,
+        doc="When a server that died is started again: after up to 1, 2, 4 .. 60 s, and not at all while quarantined.",
+        example={"max": 5, "within": "60s"},
+    )
+    stop_when_idle: Duration | None = option(
+        None, gt=0, doc="Stop the child that all modern clients share when nobody has used it for so long; "
+        "the next call starts it again. A session's child stays until its session ends.", example="10m",
+    )  # fmt: skip
     stderr_lines: int = option(
         20, ge=1, doc="Last lines of a child's standard error that are quoted when it dies.", example=20
     )
@@ -101,9 +119,12 @@ class StdioSink(Sink):
 
     Config = StdioSinkConfig
 
-    def __init__(self, config: StdioSinkConfig, context: Context) -> None:
+    def __init__(self, config: StdioSinkConfig, context: Context, *, spawn: Spawn = Process.spawn) -> None:
+        """Pure. `spawn` starts a process; tests have one that does not."""
         super().__init__(config, context)
         self._config = config
+        self._spawn = spawn
+        self._health: Health | None = None
         self._env: dict[str, str] = {}
         self._secrets: list[str] = []
         self._nursery: trio.Nursery | None = None
@@ -127,11 +148,12 @@ class StdioSink(Sink):
         self._resolve_env()
         self._check_command()
         async with open_background_nursery() as nursery:
-            self._nursery = nursery
+            self._nursery, self._health = nursery, Health(self.context, self._config.restart, nursery)
             try:
                 yield
             finally:
                 self._nursery = None
+                self._health.close()
             for child in self._running:
                 child.stop()
             for child in list(self._running):
@@ -154,14 +176,15 @@ class StdioSink(Sink):
             self._notify(exchange.request, session)
             return Result()
         if exchange.client.era is Era.MODERN:
-            child = self._children.get(None)
-            if child is None or child.is_ending:
-                child = self._start(None)
+            child = await self._shared_child()
         elif session is None:
             return await self._answer_stranger(exchange)
         else:
-            child = self._child_of(session, exchange.method)
-        return await child.connection.call(exchange)
+            child = await self._child_of(session, exchange.method)
+        reply = await child.connection.call(exchange)
+        assert self._health is not None
+        self._health.answered(child)
+        return reply
 
     def _notify(self, notification: object, session: Session | None) -> None:
         """Pass a notification on, if there is a child that it can mean anything to."""
@@ -177,25 +200,40 @@ class StdioSink(Sink):
             return Result()
         raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
 
-    def _child_of(self, session: Session, method: str) -> Child:
-        child = self._children.get(session)
-        if child is None and method == "initialize":
-            return self._start(session)
+    async def _shared_child(self) -> Child:
+        """The child of all modern clients; started, when it may be, if there is none."""
+        while (child := self._children.get(None)) is None or child.is_ending:
+            if not await self._admit():
+                return self._start(None)
+        return child
+
+    async def _child_of(self, session: Session, method: str) -> Child:
+        while (child := self._children.get(session)) is None and method == "initialize" and not session.closed:
+            if not await self._admit():
+                return self._start(session)
         if child is None or child.is_ending:
             raise SessionNotFound(f"{self.context.id}: the server of this session is gone; initialize again")
         return child
 
+    async def _admit(self) -> bool:
+        """See `Health.admit`."""
+        if self._nursery is None or self._health is None:
+            raise UpstreamUnavailable(f"{self.context.id}: is closed, and starts no more server processes")
+        return await self._health.admit()
+
     def _start(self, session: Session | None) -> Child:
+        """Start a child; only right after `_admit`, with no checkpoint between."""
         config, name = self._config, self.context.id
-        if self._nursery is None:
-            raise UpstreamUnavailable(f"{name}: is closed, and starts no more server processes")
+        assert self._nursery is not None
+        assert self._health is not None
         if self.children >= config.max_children:
             raise CapacityExceeded(
                 f"{name}: {config.max_children} server processes run already; raise max_children or end sessions"
             )
         try:
-            process = Process.spawn(config.command, cwd=config.cwd, env=self._env)
+            process = self._spawn(config.command, cwd=config.cwd, env=self._env)
         except OSError as error:
+            self._health.died(f"cannot be started: {error.strerror}", 0.0)
             raise ConnectFailed(f"{name}: cannot start {config.command[0]!r}: {error.strerror}") from error
         self.context.log.info("server started", pid=process.pid, program=config.command[0])
         outbox = Outbox(config.max_unsent)
@@ -207,6 +245,9 @@ class StdioSink(Sink):
             Tail(config.stderr_lines, self._secrets),
             graces_s=(config.stop_grace, config.kill_grace),
             max_message=config.max_message,
+            idle_s=config.stop_when_idle if session is None else None,
+            on_death=partial(self._note_death, session),
+            on_noise=self._health.note_noise,
             log=self.context.log,
         )
         self._children[session] = child
@@ -214,6 +255,10 @@ class StdioSink(Sink):
         # in a context of its own: what the child says later must not be logged as said by whoever came first
         contextvars.Context().run(self._nursery.start_soon, self._host, child, session)
         return child
+
+    def _note_death(self, session: Session | None, child: Child) -> None:
+        if self._health is not None and (session is None or not child.proven):
+            self._health.died(child.end_text, trio.current_time() - child.started_at)
 
     async def _host(self, child: Child, session: Session | None) -> None:
         """The task of one child, and what its end means for the session that it belonged to."""
@@ -223,6 +268,8 @@ class StdioSink(Sink):
         finally:
             forget()
             self._running.discard(child)
+            if self._health is not None:
+                self._health.forget(child)
             if self._children.get(session) is child:
                 del self._children[session]
         if session is not None and not session.closed:

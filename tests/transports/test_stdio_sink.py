@@ -2,6 +2,7 @@
 
 import contextvars
 import os
+import random
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,14 @@ from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 CHILDREN = Path(__file__).parent / "children"
 
 
+class NoPause(random.Random):
+    """Restarts are at once; how long they wait is the business of test_stdio_restarts.py."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The shortest there is."""
+        return a
+
+
 def program(name: str) -> tuple[str, ...]:
     """The command line of one of the fake servers."""
     return (sys.executable, "-S", str(CHILDREN / f"{name}.py"))
@@ -37,7 +46,7 @@ def program(name: str) -> tuple[str, ...]:
 def sink_of(name: str = "echo", **options: object) -> StdioSink:
     """A sink whose graces are short enough for a test."""
     options = {"command": program(name), "stop_grace": 0.2, "kill_grace": 0.2, **options}
-    return StdioSink(StdioSinkConfig(**options), Context(id="files"))
+    return StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
 
 
 @asynccontextmanager

@@ -63,6 +63,8 @@ class Reader:
     problems: list[Problem] = field(factory=list)
     contents: dict[Path, bytes] = field(factory=dict)
     """What was read, by absolute path, in order."""
+    globs: dict[str, None] = field(factory=dict)
+    """What was included, as absolute globs, in order."""
 
     def read(self, path: Path, asked: Span | None = None, above: tuple[Path, ...] = ()) -> Mapping | None:
         """
@@ -134,6 +136,7 @@ class Reader:
         """The trees of the files that a glob matches, by name."""
         base = span.source.base
         absolute = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(base))}/{pattern}"
+        self.globs[absolute] = None
         paths = [path for name in sorted(glob.glob(absolute, recursive=True)) if (path := Path(name)).is_file()]
         if not paths:
             fix = f"patterns are relative to {shown_name(base)}"

@@ -166,6 +166,6 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
         References(document, components, declared, root.span).check()
         Linter(document, components).check()
         digest = hashlib.sha256(b"\0".join([content, *reader.contents.values()])).hexdigest()
-        document = evolve(document, files=tuple(reader.contents), digest=digest)
+        document = evolve(document, files=tuple(reader.contents), includes=tuple(reader.globs), digest=digest)
     found = sort_problems(problems, list(reader.contents))
     return Checked(None if has_errors(found) else document, found, registry)

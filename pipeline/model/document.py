@@ -160,5 +160,7 @@ class Document:
     run: Run = Factory(Run)
     files: tuple[Path, ...] = ()
     """Every file that was read, the main one first; `--watch` watches them."""
+    includes: tuple[str, ...] = ()
+    """The globs they include, as absolute ones; `--watch` also sees a file that comes to match."""
     digest: str = field(default="", repr=False)
     """SHA-256 of what was read, in hexadecimal."""

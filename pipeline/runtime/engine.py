@@ -19,9 +19,9 @@ import trio
 
 from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
 from ..model.document import Document, SourceSpec
-from ..model.session import Asker, Client
+from ..model.session import Asker, Client, Session
 from ..protocol.errors import ComponentError
-from ..protocol.messages import Notification, Request
+from ..protocol.messages import EMPTY, Notification, Request
 from .chain import Probe
 from .deadlines import Deadlines
 from .generation import Generation, Overrides, Surroundings
@@ -32,6 +32,8 @@ from .supervisor import Host, Supervisor
 
 _GRACE_S: Final = 1.0
 """What cancelled exchanges get to unwind, in seconds, before their components close under them."""
+_LISTS: Final = ("tools", "resources", "prompts")
+"""What a server can offer, and tell its clients about (`notifications/<list>/list_changed`)."""
 
 
 @final
@@ -77,6 +79,8 @@ class Engine:
         self._generation = Generation(document, self._around, self.deadlines)
         self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
         self._targets = {source_id: spec.pipeline for source_id, spec in document.sources.items()}
+        self._sessions: dict[Session, None] = {}
+        """The live legacy sessions, to tell of changes; the sources bound their number."""
         self._number = 1
         self._draining = False
         self._started = 0.0
@@ -193,6 +197,9 @@ class Engine:
         """
         Serve another configuration: open its components beside the old ones, switch, drain and close the old.
 
+        If sinks or pipelines changed, so may what the gateway offers: every legacy session is told that its lists
+        changed. Modern listeners end, and ask again.
+
         Returns:
             What the new configuration says that only a restart can bring about.
 
@@ -205,11 +212,14 @@ class Engine:
             new = Generation(document, self._around, self.deadlines, before=old)
             await self._supervisor.open([host for host in new.hosts() if host not in old.stores.values()])
             notes = self._restart_notes(document)
+            offers_change = (document.sinks, document.pipelines) != (self.document.sinks, self.document.pipelines)
             self.document, self._generation = document, new
             self._number += 1
             for source_id, spec in document.sources.items():
                 if source_id in self._targets:
                     self._targets[source_id] = spec.pipeline
+            if offers_change:
+                self._tell_sessions()
             await self._retire(old, new)
             return notes
 
@@ -234,8 +244,21 @@ class Engine:
         """Let the exchanges of an old generation finish, then close what the new one did not take over."""
         assert self._supervisor is not None
         for pipeline in old.pipelines.values():
+            pipeline.lane.draining.set()
+        for pipeline in old.pipelines.values():
             await pipeline.lane.finish(self.document.run.drain_timeout, _GRACE_S)
         await self._supervisor.close([host for host in old.hosts() if host not in new.stores.values()])
+
+    def _tell_sessions(self) -> None:
+        for session in self._sessions:
+            if session.version is not None:  # else its handshake is under way, and tells it the new state
+                for name in _LISTS:
+                    session.notify(Notification(f"notifications/{name}/list_changed", EMPTY))
+
+    def _remember(self, session: Session) -> None:
+        if not session.closed and session not in self._sessions:
+            self._sessions[session] = None
+            session.on_close(lambda: self._sessions.pop(session))
 
     def _restart_notes(self, document: Document) -> list[str]:
         notes = []
@@ -264,6 +287,8 @@ class Engine:
             emit: Callable[[Notification], Awaitable[None]],
             ask: Asker | None = None,
         ) -> PipelineTicket:
+            if message.method == "initialize" and client.session is not None:
+                self._remember(client.session)
             pipeline = self._generation.pipelines[self._targets[spec.id]]
             return pipeline.handle(message, client=client, emit=emit, ask=ask, source=spec.id)
 

@@ -7,11 +7,9 @@ configuration again; one with an error changes nothing.
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Final, final
 
 import structlog
@@ -22,6 +20,7 @@ from ..protocol.errors import ComponentError, SluicewayError
 from .engine import Engine
 from .nursery import unwrap_single
 from .status import Watcher
+from .watching import Watched
 
 OK: Final = 0
 COULD_NOT_START: Final = 3
@@ -153,21 +152,26 @@ class _Process:
             self._log.warning("needs a restart", what=note)
 
     async def _reload_on_change(self, engine: Engine) -> None:
-        """Watch the folders, not the files: an atomic replace takes a watched file away."""
+        """
+        Load again what differs from what was loaded, or tried, last.
+
+        The first look is taken when the watcher says something for the first time, if only that nothing happened: it
+        watches by then, so nothing that happens between loading and watching is missed.
+        """
         from watchfiles import awatch
 
+        watched = Watched(engine.document)
         while True:
-            files, folders = engine.document.files, {file.parent for file in engine.document.files}
-            before = _digest(files)
-            async with aclosing(awatch(*folders, rust_timeout=WATCH_LATENCY_MS, recursive=False)) as changes:
-                async for _ in changes:
-                    if _digest(files) != before:
+            folders, looked = watched.folders(), False
+            watcher = awatch(*folders, rust_timeout=WATCH_LATENCY_MS, recursive=False, yield_on_timeout=True)
+            async with aclosing(watcher) as changes:
+                async for changed in changes:
+                    if (changed or not looked) and (watched.differs() or watched.folders() != folders):
                         break
-            await self._reload(engine)
-
-
-def _digest(files: tuple[Path, ...]) -> list[bytes]:
-    return [hashlib.sha256(file.read_bytes()).digest() if file.exists() else b"" for file in files]
+                    looked = True
+            if watched.take():
+                await self._reload(engine)
+                watched = Watched(engine.document, watched)
 
 
 def addresses(engine: Engine) -> dict[str, list[str]]:

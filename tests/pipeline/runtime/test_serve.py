@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -232,22 +233,53 @@ async def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
     running = Running()
     file = tmp_path / "gateway.yaml"
     file.write_text("one")
+
+    def load() -> Document:
+        return attrs.evolve(document(files=(file,)), digest=sha256(b"\0" + file.read_bytes()).hexdigest())
+
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
 
             async def go() -> None:
-                await running.serve(lambda: document(files=(file,)), watch=True)
+                await running.serve(load, watch=True)
 
             nursery.start_soon(go)
             await running.ready.wait()
             engine = running.engine
             assert engine is not None
             for generation, text in ((2, "two"), (3, "three")):
-                await trio.sleep(0.3)  # the watcher is another thread; it says nothing when it has begun to watch
                 (tmp_path / "new").write_text(text)
                 (tmp_path / "new").replace(file)
                 while engine.status()["generation"] < generation:  # noqa: ASYNC110  # it tells nobody but the log
                     await trio.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert running.code == 0
+
+
+async def test_a_file_that_came_before_the_watcher_is_seen(tmp_path: Path) -> None:
+    """Between loading and watching nothing is missed: neither a change nor a new file that a glob matches."""
+    running, loads = Running(), 0
+    (tmp_path / "sinks").mkdir()
+
+    def load() -> Document:
+        nonlocal loads
+        loads += 1
+        if loads == 1:  # somebody is quick
+            (tmp_path / "sinks/a.yaml").write_text("a")
+            return attrs.evolve(document(), includes=(f"{tmp_path}/sinks/*.yaml",), digest=sha256().hexdigest())
+        return attrs.evolve(document(files=(tmp_path / "sinks/a.yaml",)), digest=sha256(b"\0a").hexdigest())
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            async def go() -> None:
+                await running.serve(load, watch=True)
+
+            nursery.start_soon(go)
+            await running.ready.wait()
+            while loads < 2:  # noqa: ASYNC110  # it tells nobody but the log
+                await trio.sleep(0.02)
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert running.code == 0

@@ -63,7 +63,10 @@ def check(
 def _results(files: Sequence[Path], env: str | None, overlay: Sequence[Path] | None) -> Iterator[Checked]:
     for file in files:
         if file.is_dir():
-            for found in _inside(file):
+            inside = _inside(file)
+            if not inside:
+                raise usage(f"{file.absolute()} holds no configuration: no file there has a version: at its top level")
+            for found in inside:
                 yield from _one(found, [])
         elif not file.exists():
             raise usage(f"{file} does not exist")
@@ -78,13 +81,19 @@ def _one(file: Path, overlays: Sequence[Path]) -> Iterator[Checked]:
     from ..config import check_text
     from .markdown import configurations
 
-    for block in configurations(file.read_text(encoding="utf-8")):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        yield check_file(file)  # which says where
+        return
+    for block in configurations(text):
         yield check_text(block.text, str(file), base=file.parent)
 
 
 def _inside(folder: Path) -> list[Path]:
     """The files below a folder that are configurations of their own: the others are parts and overlays of those."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _CONFIGURATIONS | _MARKDOWN)
+    suffixes = _CONFIGURATIONS | _MARKDOWN
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     return [
         path
         for path in found

@@ -1,6 +1,7 @@
 """`check`: findings, formats, and what is looked at."""
 
 import json
+import os
 
 import pytest
 
@@ -123,3 +124,30 @@ def test_it_works_as_a_process(program, tmp_path, good):
 
     assert outcome.code == Exit.FOUND
     assert outcome.out.startswith("a.yaml:9:")
+
+
+def test_a_folder_may_hold_what_is_no_file(sluiceway, write, good, tmp_path):
+    """A folder, a pipe or a link to nowhere that is called like a configuration is none."""
+    folder = write("parts/a.yaml", good).parent
+    (folder / "b.yaml").mkdir()
+    (folder / "c.yaml").symlink_to("nowhere")
+    os.mkfifo(folder / "d.yaml")
+
+    assert (Exit.OK, "", "1 configuration: nothing to report\n") == sluiceway("check", folder)
+
+
+def test_a_page_that_is_not_text_is_a_finding(sluiceway, tmp_path):
+    """Like a configuration that is not."""
+    (tmp_path / "a.md").write_bytes(b"\xff\xfe")
+    outcome = sluiceway("check", tmp_path / "a.md")
+
+    assert Exit.FOUND == outcome.code
+    assert "a.md:1:1: error[file/encoding]: byte 0xff is not UTF-8" in outcome.out
+
+
+def test_nothing_to_check_is_a_wrong_command_line(sluiceway, tmp_path):
+    """A build that names the wrong folder must not pass."""
+    outcome = sluiceway("check", tmp_path)
+
+    assert Exit.USAGE == outcome.code
+    assert "holds no configuration" in outcome.err

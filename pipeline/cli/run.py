@@ -14,7 +14,7 @@ from ..model.document import Document, SourceSpec
 from ..model.registry import Registry
 from ..protocol.errors import SluicewayError
 from .documents import Environment, Overlays, overlays_of
-from .exits import Exit, Failure
+from .exits import Exit, Failure, usage
 from .output import say
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def run(
         env: Use the overlay of this environment, `<file>.<env>.yaml`.
         overlay: A file laid over the configuration; may be given several times.
     """
+    if pipeline is not None and not stdio:
+        raise usage("--pipeline goes with --stdio; a configured source names its own pipeline")
     main = QUICKSTART if file is None else file
     overlays = overlays_of(main, env, overlay)
 

@@ -193,6 +193,13 @@ def test_a_reload_with_errors_changes_nothing(program, tmp_path, good):
 
 
 @pytest.mark.usefixtures("_quiet")
+def test_a_pipeline_without_stdio_is_a_wrong_command_line(sluiceway, write):
+    """It would be ignored: the sources say which pipeline they feed."""
+    outcome = sluiceway("run", write("a.yaml", TWO), "--pipeline", "a")
+
+    assert (Exit.USAGE, "sluiceway: --pipeline goes with --stdio") == (outcome.code, outcome.err.partition(";")[0])
+
+
 def test_stdio_and_pipeline_are_passed_on(sluiceway, write, monkeypatch):
     """What is served is the configuration with another source."""
     served = []

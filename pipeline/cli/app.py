@@ -21,6 +21,7 @@ _HERE: Final = "sluiceway.pipeline.cli"
 _VERBS: Final = (
     ("run", "run:run", "Serve a gateway until it is told to stop."),
     ("check", "check:check", "Find everything that is wrong with configurations, without running them."),
+    ("doctor", "doctor:doctor", "Talk to each upstream and name what is wrong, with the remedy."),
     ("import", "import_:import_", "Turn another program's configuration into one for Sluiceway."),
     ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
     ("list", "catalogue:list_components", "List the components that are installed."),
@@ -63,5 +64,9 @@ def run_command(arguments: Sequence[str] | None) -> int:
         return failure.code
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FOUND
+    except OSError as error:  # a file that cannot be written, a full disk under stdout
+        where = f"{error.filename}: " if error.filename is not None else ""
+        say(f"sluiceway: {where}{error.strerror or error}")
         return Exit.FOUND
     return result if isinstance(result, int) else Exit.OK

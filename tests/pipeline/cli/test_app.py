@@ -1,5 +1,6 @@
 """What is common to all verbs."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,7 +10,22 @@ import pytest
 from sluiceway.pipeline.cli import main
 from sluiceway.pipeline.cli.exits import Exit
 
-VERBS = ("run", "check", "import", "explain", "list", "graph", "schema", "new", "status", "tools", "completion")
+VERBS = (
+    "run",
+    "check",
+    "doctor",
+    "import",
+    "explain",
+    "list",
+    "graph",
+    "schema",
+    "new",
+    "status",
+    "tools",
+    "completion",
+)
+
+COMMAND = (sys.executable, "-c", "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())")
 
 IMPORTED = """
 import sys
@@ -107,3 +123,30 @@ def test_no_colour_where_there_is_no_terminal(program):
         outcome = program(*words)
 
         assert "\x1b" not in outcome.out + outcome.err
+
+
+def test_what_the_system_refuses_is_a_message(sluiceway, tmp_path):
+    """A traceback is for bugs."""
+    (tmp_path / "file").touch()
+    outcome = sluiceway("new", "middleware", "mask", "--into", tmp_path / "file")
+
+    assert (Exit.FOUND, f"sluiceway: {tmp_path}/file/mask: Not a directory\n") == (outcome.code, outcome.err)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_under_stdout_is_a_message():
+    """Also when only the last write finds out."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert (Exit.FOUND, "sluiceway: No space left on device\n") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_closed_standard_streams_are_the_null_device(closed):
+    """As some supervisors start their programs; no socket may get the descriptor of stdout."""
+    command = 'exec "$@" ' + f"{closed}>&-"
+    done = subprocess.run(["sh", "-c", command, "sh", *COMMAND, "list"], capture_output=True, check=False)
+
+    assert (Exit.OK, b"") == (done.returncode, done.stderr)
+    assert (closed == "1") == (done.stdout == b"")

@@ -59,8 +59,10 @@ def new(kind: Kind, name: str, /, *, into: Path = Path()) -> None:
 
 
 def _check_name(kind: Kind, name: str) -> None:
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+    if not _NAME.fullmatch(name):
         raise usage(f"a name is snake_case, such as mask_iban; {name!r} is not")
+    if keyword.iskeyword(name):
+        raise usage(f"{name!r} is a keyword of Python; choose another name")
     if kind != "pipeline" and name in Registry().names(ComponentKind(kind)):
         raise usage(f"there is a {kind} {name!r} already; see: sluiceway explain {kind}.{name}")
 

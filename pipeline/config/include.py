@@ -78,13 +78,14 @@ class Reader:
         path = path.resolve()
         source = SourceText(shown_name(path), path.parent, path=path)
         try:
-            content = path.read_bytes()
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)  # a device has no end
         except OSError as error:
             self.report("file/unreadable", f"{source.name} cannot be read: {error.strerror}", asked or Span(source))
             return None
         self.contents[path] = content
         if len(content) > MAX_BYTES:
-            message = f"{len(content):,} bytes; a configuration file has at most {MAX_BYTES:,}"
+            message = f"the file has more than {MAX_BYTES:,} bytes, which is the limit"
             self.report("file/size", message, Span(source), fix="split it into files and name them under include")
             return None
         try:

@@ -88,6 +88,48 @@ ROWS: Mapping[str, Two | By] = {
     "limits.timeout_on_progress": _limit("timeout_on_progress", "reset", "keep", timeout="9s"),
     "limits.wait_at_most": _limit("wait_at_most", "1s", "9s", max_in_flight=1, max_waiting=9),
     "pipeline.sink": Two("pipelines.main.sink", "up", "spare"),
+    "sink.http.allow_private": By(
+        "transports/test_http_sink.py::test_a_name_that_leads_to_a_private_address_is_refused_unless_allow_private_is_set"
+    ),
+    "sink.http.connect_timeout": By(
+        "transports/test_http_sink.py::test_connecting_takes_no_longer_than_connect_timeout"
+    ),
+    "sink.http.era": By("transports/http_upstream/test_modern.py::test_a_sink_that_is_said_to_be_legacy_asks_nobody"),
+    "sink.http.headers": By("transports/test_http_sink.py::test_headers_hold_secrets_that_are_resolved_when_it_opens"),
+    "sink.http.idle_timeout": By("transports/http_upstream/test_modern.py::test_a_silent_stream_is_given_up"),
+    "sink.http.keep_idle": By("transports/test_http_sink.py::test_connections_at_rest_are_closed_after_keep_idle"),
+    "sink.http.max_connections": By(
+        "transports/http_upstream/test_modern.py::test_calls_wait_for_a_connection_and_no_more_than_may"
+    ),
+    "sink.http.max_message": By("transports/http_upstream/test_modern.py::test_a_message_over_the_limit_is_cut"),
+    "sink.http.max_streams": By(
+        "transports/http_upstream/test_modern.py::test_streams_do_not_take_the_connections_of_calls"
+    ),
+    "sink.http.max_waiting": By(
+        "transports/http_upstream/test_modern.py::test_calls_wait_for_a_connection_and_no_more_than_may"
+    ),
+    "sink.http.oauth": By("transports/http_upstream/test_oauth.py::test_one_token_serves_everybody_until_it_expires"),
+    "sink.http.oauth.client_id": By(
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "gate"
+    ),
+    "sink.http.oauth.client_secret": By(
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "s%3A"
+    ),
+    "sink.http.oauth.resource": By(
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards"
+    ),
+    "sink.http.oauth.scope": By(
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards"
+    ),
+    "sink.http.oauth.token_url": By(
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "/token"
+    ),
+    "sink.http.proxy": By("transports/test_http_sink.py::test_a_proxy_tunnels_to_the_upstream"),
+    "sink.http.tls": By("transports/test_http_sink.py::test_tls_trusts_what_ca_names"),
+    "sink.http.tls.ca": By("transports/test_http_sink.py::test_tls_trusts_what_ca_names"),
+    "sink.http.tls.cert": By("transports/test_http_sink.py::test_tls_shows_the_client_certificate"),
+    "sink.http.tls.key": By("transports/test_http_sink.py::test_tls_shows_the_client_certificate"),
+    "sink.http.url": By("transports/test_http_sink.py::test_calls_share_a_connection"),
     "sink.max_in_flight": Two("sinks.up.max_in_flight", 1, 2),
     "sink.required": Two("sinks.up.required", True, False),
     "source.pipeline": Two("sources.in.pipeline", "main", "side"),

@@ -42,6 +42,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
     },
     ComponentKind.SINK: {
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",
+        "http": "sluiceway.transports.http_sink:HttpSink",
         "stdio": "sluiceway.transports.stdio_sink:StdioSink",
     },
     ComponentKind.STORE: {

@@ -1,0 +1,205 @@
+"""
+Opening a connection: name resolution, the check of what it found, TCP, a proxy's tunnel, TLS.
+
+The address that was checked is the one that is connected to, so a name that changes its mind between check and use
+(DNS rebinding) reaches nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import Final, final
+
+import trio
+from attrs import frozen
+
+from .connection import Connection, PeerGone, Transport
+from .origin import Origin, is_public
+from .parser import MalformedResponse
+
+_MAX_ADDRESSES: Final = 8
+"""Addresses of one name that are tried."""
+
+
+class DialFailed(Exception):
+    """The origin cannot be reached; the text says why, as the end of a sentence."""
+
+
+@final
+class TcpTransport:
+    """A plain TCP connection."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.socket = sock
+
+    async def send_all(self, data: bytes) -> None:
+        """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
+        try:
+            sent = await self.socket.send(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                while rest:
+                    rest = rest[await self.socket.send(rest) :]
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """What there is; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
+        try:
+            return await self.socket.recv(max_bytes)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    def close(self) -> None:
+        """Close at once."""
+        self.socket.close()
+
+    def is_readable(self) -> bool:
+        """Whether the peer has closed it, or sent what nobody asked for."""
+        return self.socket.is_readable()
+
+
+@final
+class TlsTransport:
+    """A TLS connection. It is closed without a farewell: nobody waits for one (RFC 9112 section 9.8)."""
+
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
+        await self._stream.send_all(data)
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """What there is; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
+        return await self._stream.receive_some(max_bytes)
+
+    def close(self) -> None:
+        """Close at once."""
+        self._stream.transport_stream.socket.close()
+
+    def is_readable(self) -> bool:
+        """Whether the peer has closed it, or sent what nobody asked for."""
+        return self._stream.transport_stream.socket.is_readable()
+
+
+@final
+@frozen(kw_only=True)
+class Dialer:
+    """Opens connections to one origin."""
+
+    origin: Origin
+    timeout_s: float
+    """For everything from the name to the end of the TLS handshake."""
+    tls: ssl.SSLContext | None
+    """Given exactly if the origin speaks TLS."""
+    allow_private: bool
+    """Whether names may lead to private, loopback and link-local addresses."""
+    proxy: Origin | None = None
+    """An HTTP proxy that tunnels (CONNECT); it resolves the name, so `allow_private` has no say."""
+
+    async def __call__(self) -> Transport:
+        """
+        Connect.
+
+        Raises:
+            DialFailed: With the reason.
+        """
+        with trio.move_on_after(self.timeout_s) as scope:
+            return await self._open()
+        assert scope.cancelled_caught
+        raise DialFailed(f"no connection within {self.timeout_s:g} s (connect_timeout)")
+
+    async def _open(self) -> Transport:
+        target = self.proxy or self.origin
+        transport = await _open_tcp(await self._addresses(target))
+        done = False
+        try:
+            if self.proxy is not None:
+                await self._tunnel(transport)
+            secured: Transport = transport if self.tls is None else await self._secure(transport, self.tls)
+            done = True
+            return secured
+        finally:
+            if not done:
+                transport.close()
+
+    async def _addresses(self, target: Origin) -> Sequence[tuple[int, tuple[object, ...]]]:
+        """What the name stands for, as (family, address), without what must not be connected to."""
+        try:
+            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise DialFailed("its name cannot be resolved") from error
+        open_to_all = self.allow_private or target is self.proxy or target.names_private
+        usable = [
+            (int(family), address) for family, _, _, _, address in found if open_to_all or is_public(str(address[0]))
+        ]
+        if not usable:
+            raise DialFailed("its name leads to a private address; set allow_private if that is meant")
+        return usable[:_MAX_ADDRESSES]
+
+    async def _tunnel(self, transport: TcpTransport) -> None:
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        target = f"{host}:{self.origin.port}"
+        request = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n".encode()
+        try:
+            parser = await Connection(transport, trio.current_time()).send(request)
+        except (PeerGone, MalformedResponse) as error:
+            raise DialFailed(f"the proxy broke off: {error}") from error
+        assert parser.head is not None
+        if not 200 <= parser.head.status < 300 or parser.take():
+            raise DialFailed(f"the proxy refuses the tunnel with HTTP {parser.head.status}")
+
+    async def _secure(self, transport: TcpTransport, context: ssl.SSLContext) -> TlsTransport:
+        stream = trio.SSLStream(
+            trio.SocketStream(transport.socket), context, server_hostname=self.origin.host, https_compatible=True
+        )
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            reason = getattr(error.__cause__, "verify_message", "") or "the TLS handshake failed"
+            raise DialFailed(f"{reason} (tls.ca names what to trust)") from error
+        return TlsTransport(stream)
+
+
+async def _open_tcp(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> TcpTransport:
+    """Try one after the other; each gets its share of the time that is left, so that a dead first one costs not all."""
+    failure: OSError | None = None
+    for left, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        share_s = max(0.0, trio.current_effective_deadline() - trio.current_time()) / left
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        connected = False
+        try:
+            with trio.move_on_after(share_s):
+                await sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connected = True
+        except OSError as error:
+            failure = error
+        finally:
+            if not connected:
+                sock.close()
+        if connected:
+            return TcpTransport(sock)
+    raise DialFailed(f"it cannot be connected to: {failure.strerror if failure else 'no answer'}") from failure
+
+
+def make_tls(ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """
+    What a client trusts and shows. Reads files, so call it while opening.
+
+    Args:
+        ca: File of certificates to trust instead of the system's.
+        cert: File of the client's own certificate chain, if the upstream wants one.
+        key: File of its private key, if that is not in `cert`.
+
+    Raises:
+        OSError: A file cannot be read, or is not what it should be (`ssl.SSLError`).
+    """
+    context = ssl.create_default_context(cafile=ca)
+    context.set_alpn_protocols(["http/1.1"])
+    if cert is not None:
+        context.load_cert_chain(cert, key)
+    return context

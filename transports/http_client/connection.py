@@ -1,0 +1,227 @@
+"""
+One connection to an origin: a byte stream that carries one request after the other.
+
+No task, no lock, no timer: the task of the exchange reads and writes itself. Whoever is cancelled in the middle leaves
+a connection that nobody can use any more, so it is closed, and for HTTP/1.1 that is how a peer is told to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol, Self, final
+
+import trio
+from attrs import define
+
+from .parser import Head, MalformedResponse, ResponseParser
+
+_PIECE: Final = 64 * 1024
+"""Bytes read at a time; also what a response that nobody reads holds at most."""
+_SETTLE_S: Final = 0.05
+"""How long the end of an earlier response may hold up a request."""
+
+
+class Transport(Protocol):
+    """The byte stream under a connection, as `connect` makes it."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """What there is, at least one byte; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
+
+    def close(self) -> None:
+        """Close at once, without a checkpoint. Idempotent."""
+
+    def is_readable(self) -> bool:
+        """Whether a read would return at once: on a connection at rest that means the peer has closed it."""
+
+
+class PeerGone(Exception):
+    """
+    The connection ended before the response was complete.
+
+    Args:
+        untouched: Not a byte of the response came.
+        unsent: The request did not leave as a whole, so that no peer can have acted on it.
+    """
+
+    def __init__(self, *, untouched: bool, unsent: bool = False) -> None:
+        super().__init__("the connection ended before the response was complete")
+        self.untouched = untouched
+        self.unsent = unsent
+
+
+class BodyTooLarge(Exception):
+    """A body has more bytes than the caller takes."""
+
+
+@final
+@define(eq=False)
+class Connection:
+    """A transport and what the pool knows about it."""
+
+    transport: Transport
+    born: float
+    """Trio clock seconds."""
+    uses: int = 0
+    """Requests sent on it."""
+    rested: float = 0.0
+    """Since when it is at rest, in Trio clock seconds."""
+    ending: ResponseParser | None = None
+    """A response of which nothing is missing but the mark of its end; None if it is complete."""
+
+    async def settle(self) -> bool:
+        """
+        Read the mark of the end that a response was still missing, if it has arrived by now.
+
+        Returns:
+            Whether the connection can carry another request. A checkpoint only if there is something to read.
+        """
+        parser = self.ending
+        if parser is None:
+            return not self.transport.is_readable()
+        if not self.transport.is_readable():
+            return False
+        settled = False
+        try:
+            with trio.move_on_after(_SETTLE_S):  # part of a TLS record can be there without its rest
+                await self.read(parser)
+                settled = True
+        except (PeerGone, MalformedResponse):
+            return False
+        self.ending = None
+        return settled and parser.reusable and not parser.take()
+
+    async def send(self, request: bytes) -> ResponseParser:
+        """
+        Send a request and read the head of its response.
+
+        Raises:
+            PeerGone: The peer closed the connection.
+            MalformedResponse: What came back is not HTTP/1.1.
+        """
+        self.uses += 1
+        try:
+            await self.transport.send_all(request)
+        except trio.BrokenResourceError as error:
+            raise PeerGone(untouched=True, unsent=True) from error
+        parser = ResponseParser()
+        while parser.head is None:
+            await self.read(parser)
+        return parser
+
+    async def read(self, parser: ResponseParser) -> None:
+        """
+        Read one piece.
+
+        Raises:
+            PeerGone: There is no more, and the response is not complete.
+            MalformedResponse: It is not HTTP/1.1.
+        """
+        try:
+            data = await self.transport.receive_some(_PIECE)
+        except trio.BrokenResourceError as error:
+            raise PeerGone(untouched=not parser.started) from error
+        if data:
+            parser.feed(bytes(data))
+        elif not parser.end():
+            raise PeerGone(untouched=not parser.started)
+
+
+@final
+class Response:
+    """
+    A response whose body is still to be read. Use it in a `with` block: leaving it gives the connection back.
+
+    A connection whose response was read to its end is used again; any other is closed.
+
+    Args:
+        head: Status and headers.
+        parser: Holds what was read already.
+        connection: Where the rest comes from.
+        give_back: Takes the connection, and whether it can carry another request.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        parser: ResponseParser,
+        connection: Connection,
+        give_back: Callable[[Connection, bool], None],
+    ) -> None:
+        self.head = head
+        self._parser = parser
+        self._connection: Connection | None = connection
+        self._give_back = give_back
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back. Idempotent, and never blocks."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._give_back(connection, self._parser.reusable)
+
+    def finish(self) -> None:
+        """
+        Give the connection back when all that is still to come is the end of the body. Never blocks.
+
+        A server that answers with an event stream ends it a moment after the reply; nobody waits for that, and the
+        connection can still be used again.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            ending = not self._parser.complete and self._parser.keeps_alive
+            connection.ending = self._parser if ending else None
+            self._give_back(connection, ending or self._parser.reusable)
+
+    async def chunk(self) -> bytes:
+        """
+        The next part of the body; empty at its end. Who stops asking holds the peer back.
+
+        Raises:
+            PeerGone: The connection ended too early.
+            MalformedResponse: The framing is broken.
+        """
+        data = self._parser.take()
+        if not data and not self._parser.complete:
+            connection = self._connection
+            assert connection is not None, "the response was closed"
+            while not data and not self._parser.complete:
+                await connection.read(self._parser)
+                data = self._parser.take()
+        return data
+
+    async def body(self, max_bytes: int) -> bytes:
+        """
+        The whole body.
+
+        Raises:
+            BodyTooLarge: It has more than `max_bytes`; noticed before it is read if the peer says its length.
+            PeerGone: The connection ended too early.
+            MalformedResponse: The framing is broken.
+        """
+        length = self.head.headers.get("content-length", "")
+        if length.isdecimal() and int(length[:20]) > max_bytes:
+            raise BodyTooLarge
+        data = await self.chunk()
+        if self._parser.complete and len(data) <= max_bytes:
+            return data
+        whole = bytearray(data)
+        while data and len(whole) <= max_bytes:
+            data = await self.chunk()
+            whole += data
+        if len(whole) > max_bytes:
+            raise BodyTooLarge
+        return bytes(whole)
+
+
+__all__ = ["BodyTooLarge", "Connection", "Head", "MalformedResponse", "PeerGone", "Response", "Transport"]

@@ -1,0 +1,172 @@
+"""
+HTTP/1.1 responses out of bytes, without I/O (RFC 9112; llhttp through httptools).
+
+Strict where a difference of opinion could shift the boundary between two responses: one that is followed by bytes
+nobody asked for is complete, but its connection must not be used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+import httptools
+from attrs import define, field, frozen
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of names and values that the head of a response may have."""
+
+_SWITCHES: Final = "it switches protocols, which nobody asked for"
+_NO_BODY: Final = frozenset({204, 304})
+
+
+class MalformedResponse(Exception):
+    """The bytes are no HTTP/1.1 response; the text says why, as the end of a sentence."""
+
+
+@final
+@frozen
+class Head:
+    """Status and headers of a response."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case; of a name that stood twice, the values joined by a comma (RFC 9110 section 5.3)."""
+
+    @property
+    def media_type(self) -> str:
+        """The content type without its parameters, in lower case; empty if there is none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+@final
+@define(eq=False)
+class _Collector:
+    """What httptools calls while it parses; keeps what a `ResponseParser` hands out."""
+
+    parser: httptools.HttpResponseParser | None = None
+    head: Head | None = None
+    keep_alive: bool = False
+    complete: bool = False
+    surplus: bool = False
+    body: list[bytes] = field(factory=list)
+    _headers: dict[str, str] = field(factory=dict)
+    _head_size: int = 0
+
+    def on_message_begin(self) -> None:
+        self.surplus = self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEAD:
+            raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
+        if self.head is None:  # what comes after the head are trailers, which mean nothing in MCP
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+            self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        if self.parser is None:  # a second response, on which nobody waits
+            return
+        status = self.parser.get_status_code()
+        if status == 101:
+            raise MalformedResponse(_SWITCHES)
+        if status >= 200 and self.head is None:
+            self.head = Head(status, self._headers)
+            self.keep_alive = bool(self.parser.should_keep_alive())
+            self.parser = None  # it holds us; without the way back there is nothing for the garbage collector
+        self._headers = {}
+
+    def on_body(self, data: bytes) -> None:
+        if data:
+            self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.head is not None:
+            self.complete = True
+
+
+@final
+class ResponseParser:
+    """
+    Parses one response. Feed it what was read until it is `complete`, then use another one.
+
+    Interim responses (1xx) are skipped. The body is whatever arrived since the last `take`: the parser holds no more
+    than one piece that was fed, so who stops feeding holds the peer back.
+    """
+
+    def __init__(self) -> None:
+        self._collector = _Collector()
+        self._unread_head = 0
+        self._parser = self._collector.parser = httptools.HttpResponseParser(self._collector)
+
+    @property
+    def head(self) -> Head | None:
+        """Status and headers, once they are there."""
+        return self._collector.head
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was fed."""
+        return self._unread_head > 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last byte of the body was fed."""
+        return self._collector.complete
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection can carry another request: complete, kept alive, and nothing came after the end."""
+        collector = self._collector
+        return collector.complete and collector.keep_alive and not collector.surplus
+
+    @property
+    def keeps_alive(self) -> bool:
+        """Whether the peer says that it keeps the connection open after this response."""
+        return self._collector.keep_alive and not self._collector.surplus
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take what was read.
+
+        Raises:
+            MalformedResponse: It is no response, or its head is too large.
+        """
+        if self._collector.head is None:  # a single endless value is never reported to the collector
+            self._unread_head += len(data)
+            if self._unread_head > 2 * MAX_HEAD:
+                raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            raise MalformedResponse(_SWITCHES) from error
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, MalformedResponse):
+                raise error.__context__ from None
+            if self._collector.complete:  # what follows a complete response is not ours to judge, only not to trust
+                self._collector.surplus = True
+                return
+            raise MalformedResponse(f"it cannot be parsed: {error}") from error
+
+    def end(self) -> bool:
+        """
+        The peer closed the connection.
+
+        Returns:
+            Whether the response is complete now: a body without any length ends like this (RFC 9112 section 6.3).
+        """
+        head = self._collector.head
+        if head is not None and not self._collector.complete:
+            framed = "content-length" in head.headers or "transfer-encoding" in head.headers
+            self._collector.complete = not framed and head.status not in _NO_BODY
+            self._collector.keep_alive = False
+        return self._collector.complete
+
+    def take(self) -> bytes:
+        """The part of the body that arrived since the last call; empty if none did."""
+        body = self._collector.body
+        if not body:
+            return b""
+        data = body[0] if len(body) == 1 else b"".join(body)
+        body.clear()
+        return data

@@ -1,0 +1,182 @@
+"""
+The connections to one origin, and who may use one next.
+
+Last in, first out: the connection that was used last is the least likely to have been closed by the peer, and those at
+the bottom grow old and are let go. Waiting is first come, first served. There is no task per connection and no timer:
+`sweep` is called now and then by whoever owns the pool.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+from attrs import define, frozen
+
+from sluiceway.pipeline.model.options import MINUTE, SECOND
+
+from .connection import Connection, Transport
+
+
+class PoolFull(Exception):
+    """As many requests wait for a connection as may."""
+
+
+@final
+@frozen
+class PoolLimits:
+    """How many connections, and how long each is kept."""
+
+    max_connections: int = 64
+    max_waiting: int = 1024
+    """Requests that may wait for one of them."""
+    idle_s: float = 30 * SECOND
+    """A connection at rest for longer is closed. Below what servers commonly use, so that we close first."""
+    soft_age_s: float = 5 * MINUTE
+    soft_uses: int = 1000
+    """From here on a connection is let go when nobody waits for one; addresses and certificates change."""
+    hard_age_s: float = 10 * MINUTE
+    hard_uses: int = 10_000
+    """From here on it is let go in any case."""
+
+
+DEFAULT_LIMITS: Final = PoolLimits()
+
+
+@final
+@define(eq=False)
+class _Waiter:
+    """A task that waits for a connection, or for leave to open one."""
+
+    task: trio.lowlevel.Task
+    connection: Connection | None = None
+
+
+@final
+class Pool:
+    """
+    Args:
+        open_transport: Connects; what it raises comes out of `acquire`.
+        limits: See `PoolLimits`.
+    """
+
+    def __init__(self, open_transport: Callable[[], Awaitable[Transport]], limits: PoolLimits = DEFAULT_LIMITS) -> None:
+        self._open_transport = open_transport
+        self._limits = limits
+        self._idle: list[Connection] = []
+        self._waiting: deque[_Waiter] = deque()
+        self._taken = 0
+        self._closed = False
+
+    @property
+    def taken(self) -> int:
+        """Connections in use, those that are being opened included."""
+        return self._taken
+
+    @property
+    def idle(self) -> int:
+        """Connections at rest."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a connection."""
+        return len(self._waiting)
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """
+        A connection at rest, or a new one; waits in line while all are in use. Not always a checkpoint.
+
+        Args:
+            fresh: Take none that was at rest, and keep none: one of them just turned out to be dead.
+
+        Raises:
+            PoolFull: `max_waiting` tasks wait already.
+        """
+        if self._taken >= self._limits.max_connections:
+            candidate = await self._wait()
+        else:
+            self._taken += 1
+            candidate = self._idle.pop() if self._idle else None
+        found = None
+        try:
+            while candidate is not None:
+                if not fresh and self._is_young(candidate) and await candidate.settle():
+                    found = candidate
+                    return found
+                candidate.transport.close()
+                candidate = self._idle.pop() if self._idle else None
+            found = Connection(await self._open_transport(), trio.current_time())
+            return found
+        finally:
+            if found is None:
+                if candidate is not None:
+                    candidate.transport.close()
+                self._free(None)
+
+    def release(self, connection: Connection, *, reusable: bool) -> None:
+        """Give a connection back; it is closed unless it can and should carry another request."""
+        if self._closed or not reusable or not self._is_worth_keeping(connection):
+            connection.transport.close()
+            self._free(None)
+        else:
+            connection.rested = trio.current_time()
+            self._free(connection)
+
+    def sweep(self) -> None:
+        """Close what has rested for too long."""
+        now, keep = trio.current_time(), []
+        for connection in self._idle:
+            if now - connection.rested >= self._limits.idle_s:
+                connection.transport.close()
+            else:
+                keep.append(connection)
+        self._idle = keep
+
+    def close(self) -> None:
+        """Close what is at rest now, and what is in use as soon as it comes back."""
+        self._closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        for connection in self._idle:
+            connection.transport.close()
+        self._idle.clear()
+
+    async def _wait(self) -> Connection | None:
+        """Wait in line for a place, and for the connection that comes with it, if one does."""
+        if len(self._waiting) >= self._limits.max_waiting:
+            raise PoolFull
+        waiter = _Waiter(trio.lowlevel.current_task())
+        self._waiting.append(waiter)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        return waiter.connection
+
+    def _free(self, connection: Connection | None) -> None:
+        """Hand a place, and the connection in it, to who is first in line, or keep it."""
+        if self._waiting:
+            waiter = self._waiting.popleft()
+            waiter.connection = connection
+            trio.lowlevel.reschedule(waiter.task)
+            return
+        self._taken -= 1
+        if connection is not None:
+            self._idle.append(connection)
+
+    def _is_young(self, connection: Connection) -> bool:
+        """Whether a connection at rest may be used again, as far as its age tells."""
+        limits, now = self._limits, trio.current_time()
+        return now - connection.rested < limits.idle_s and now - connection.born < limits.hard_age_s
+
+    def _is_worth_keeping(self, connection: Connection) -> bool:
+        limits, age_s = self._limits, trio.current_time() - connection.born
+        if age_s >= limits.hard_age_s or connection.uses >= limits.hard_uses:
+            return False
+        return bool(self._waiting) or (age_s < limits.soft_age_s and connection.uses < limits.soft_uses)

@@ -1,0 +1,244 @@
+"""
+An upstream over Streamable HTTP, in both eras (MCP 2025-03-26 to 2026-07-28, basic/transports).
+
+A modern client's request is one POST. A legacy client's session is one session of the upstream, opened by the
+client's own handshake. Each kind of client needs an upstream of its kind; which kinds an upstream is of is found out
+and remembered.
+
+Nothing of what a client sent in HTTP goes upstream, its credentials least of all: headers are made anew from the body,
+and the sink adds credentials of its own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import final
+
+import trio
+
+from sluiceway.pipeline.model.component import Context, Sink, sink
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.protocol.errors import (
+    ConnectFailed,
+    InvalidMessage,
+    SessionNotFound,
+    UnsupportedVersion,
+    UpstreamUnavailable,
+)
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
+
+from .http_client.client import HttpClient
+from .http_client.connect import Dialer, make_tls
+from .http_client.connection import Transport
+from .http_client.origin import Origin, parse_origin
+from .http_client.pool import PoolLimits
+from .http_upstream.config import HttpSinkConfig, OAuthConfig
+from .http_upstream.legacy import LegacySession
+from .http_upstream.modern import ModernUpstream
+from .http_upstream.oauth import MAX_ANSWER, TokenSource
+from .http_upstream.upstream import Upstream
+
+
+@final
+@sink("http")
+class HttpSink(Sink):
+    """Speak to a server over Streamable HTTP."""
+
+    Config = HttpSinkConfig
+
+    def __init__(self, config: HttpSinkConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._config = config
+        self._nursery: trio.Nursery | None = None
+        self._upstream: Upstream | None = None
+        self._modern: ModernUpstream | None = None
+        self._sessions: dict[Session, LegacySession] = {}
+
+    @property
+    def sessions(self) -> int:
+        """Legacy sessions that are open, those that are being ended included."""
+        return len(self._sessions)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """
+        Resolve secrets and read certificates; connections are opened by those who need them.
+
+        Raises:
+            ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
+            LookupError: A secret cannot be resolved.
+        """
+        client, tokens_client = self._client(), self._tokens_client()
+        upstream = self._make_upstream(client, tokens_client)
+        async with open_background_nursery() as nursery:
+            self._upstream = upstream
+            self._modern = ModernUpstream(upstream, detect=self._config.era == "auto")
+            self._nursery = nursery
+            await nursery.start(client.run)
+            if tokens_client is not None:
+                await nursery.start(tokens_client.run)
+            try:
+                yield
+                self._nursery = None
+                for session in self._sessions.values():
+                    session.end()
+                for session in list(self._sessions.values()):
+                    await session.ended.wait()
+            finally:
+                self._nursery = self._upstream = self._modern = None
+                client.close()
+                if tokens_client is not None:
+                    tokens_client.close()
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """
+        Ask the upstream.
+
+        Raises:
+            UnsupportedVersion: The upstream does not speak the client's kind of revision.
+            InvalidMessage: A legacy client asks without a session.
+            SessionNotFound: The session is not known here, or not any more.
+            ConnectFailed: The upstream cannot be reached.
+            CapacityExceeded: Too many requests wait for a connection, or too many streams are open.
+            UpstreamFault: The upstream failed, or answered with something that is not MCP.
+        """
+        if exchange.client.era is Era.MODERN:
+            return await self._serve_modern(exchange)
+        session = exchange.client.session
+        if session is None:
+            return await self._answer_stranger(exchange)
+        if exchange.kind is Kind.NOTIFY:
+            known = self._sessions.get(session)
+            if known is not None and not known.is_ending:
+                assert isinstance(exchange.request, Notification)
+                await known.notify(exchange.request)
+            return Result()
+        if exchange.method == "initialize":
+            return await self._initialize(exchange, session)
+        return await self._known(session).call(exchange)
+
+    async def _serve_modern(self, exchange: Exchange) -> Reply:
+        if self._config.era == "legacy":
+            raise UnsupportedVersion(
+                f"{self.context.id}: serves revisions with a handshake only; initialize a session",
+                data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
+            )
+        if self._modern is None:
+            raise self._is_closed()
+        if exchange.kind is Kind.NOTIFY:
+            await self._modern.notify(exchange)
+            return Result()
+        return await self._modern.call(exchange)
+
+    async def _initialize(self, exchange: Exchange, session: Session) -> Reply:
+        if self._config.era == "modern":
+            raise UnsupportedVersion(
+                f"{self.context.id}: serves revisions without a handshake only",
+                data={
+                    "supported": list(MODERN_VERSIONS),
+                    "requested": exchange.request.params.get("protocolVersion"),
+                },
+            )
+        if session in self._sessions:
+            return await self._known(session).call(exchange)  # for the upstream to refuse
+        if self._nursery is None or self._upstream is None:
+            raise self._is_closed()
+        opening = LegacySession(self._upstream, session, self.context.random, self.context.log)
+        self._sessions[session] = opening
+        opened = False
+        # in a context of its own: what happens later must not be logged as caused by whoever came first
+        contextvars.Context().run(self._nursery.start_soon, self._host, opening, session)
+        try:
+            reply = await opening.initialize(exchange)
+            opened = isinstance(reply, Result)
+            return reply
+        finally:
+            if not opened:
+                opening.end()
+
+    async def _host(self, hosted: LegacySession, session: Session) -> None:
+        try:
+            await hosted.run()
+        finally:
+            del self._sessions[session]
+
+    def _known(self, session: Session) -> LegacySession:
+        known = self._sessions.get(session)
+        if known is None or known.is_ending:
+            raise SessionNotFound(f"{self.context.id}: the upstream has no such session; initialize again")
+        return known
+
+    async def _answer_stranger(self, exchange: Exchange) -> Reply:
+        """A legacy client without a session has none upstream either; all it may do is ping."""
+        await trio.lowlevel.checkpoint()
+        if exchange.method == "ping" or exchange.kind is Kind.NOTIFY:
+            return Result()
+        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+
+    def _is_closed(self) -> UpstreamUnavailable:
+        return UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
+
+    def _make_upstream(self, client: HttpClient, tokens_client: HttpClient | None) -> Upstream:
+        config, oauth = self._config, self._config.oauth
+        headers = {
+            name: value.resolve() if isinstance(value, Secret) else value for name, value in config.headers.items()
+        }
+        tokens = None
+        if oauth is not None:
+            assert tokens_client is not None
+            secret = oauth.client_secret.resolve()
+            tokens = TokenSource(
+                self.context.id, tokens_client, oauth.client_id, secret, scope=oauth.scope, resource=oauth.resource
+            )
+        try:
+            return Upstream(
+                self.context.id,
+                client,
+                headers,
+                tokens,
+                max_message=config.max_message,
+                idle_s=config.idle_timeout,
+            )
+        except ValueError as error:  # a secret with a line end in it, for example
+            raise ConnectFailed(f"{self.context.id}: {error}") from error
+
+    def _client(self) -> HttpClient:
+        config, origin = self._config, parse_origin(self._config.url)
+        limits = PoolLimits(config.max_connections, config.max_waiting, config.keep_idle)
+        return HttpClient(
+            self.context.id,
+            origin,
+            self._dialer(origin),
+            max_message=config.max_message,
+            limits=limits,
+            max_streams=config.max_streams,
+        )
+
+    def _tokens_client(self) -> HttpClient | None:
+        oauth: OAuthConfig | None = self._config.oauth
+        if oauth is None:
+            return None
+        origin = parse_origin(oauth.token_url)
+        limits = PoolLimits(max_connections=1, idle_s=self._config.keep_idle)
+        return HttpClient(self.context.id, origin, self._dialer(origin), max_message=MAX_ANSWER, limits=limits)
+
+    def _dialer(self, origin: Origin) -> Callable[[], Awaitable[Transport]]:
+        config, tls = self._config, self._config.tls
+        files = [None if path is None else str(path) for path in (tls.ca, tls.cert, tls.key)]
+        try:
+            context = make_tls(*files) if origin.tls else None
+        except OSError as error:
+            raise ConnectFailed(f"{self.context.id}: tls: a file cannot be used: {error.strerror or error}") from error
+        return Dialer(
+            origin=origin,
+            timeout_s=config.connect_timeout,
+            tls=context,
+            allow_private=config.allow_private,
+            proxy=None if config.proxy is None else parse_origin(config.proxy),
+        )

@@ -1,0 +1,1 @@
+"""What the `http` sink is made of: one upstream over Streamable HTTP, in both eras."""

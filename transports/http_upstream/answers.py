@@ -1,0 +1,139 @@
+"""
+What an upstream's HTTP response means for an exchange, without I/O.
+
+What the upstream says in JSON-RPC is its word and goes to the client. What it says in HTTP alone is about us, not about
+the client: a 401 is about *our* credential, and must never look like one about the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from sluiceway.pipeline.protocol.codec import decode_upstream
+from sluiceway.pipeline.protocol.errors import (
+    GatewayError,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+)
+from sluiceway.pipeline.protocol.gate import Limits
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode
+from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, RequestId, Response, Result
+
+from ..http_client.parser import Head
+
+JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
+
+MODERN_CODES: Final = frozenset(
+    {ErrorCode.HEADER_MISMATCH, ErrorCode.MISSING_CLIENT_CAPABILITY, ErrorCode.UNSUPPORTED_PROTOCOL_VERSION}
+)
+"""Errors that only a server of 2026-07-28 sends (basic/versioning)."""
+
+_NOT_SPOKEN: Final = frozenset({400, 404, 405, 406, 415, 501})
+"""What a server answers that does not understand a request of another era."""
+
+
+def error_in(body: bytes, limits: Limits) -> ErrorReply | None:
+    """The JSON-RPC error that the body of an error response is; None if it is none."""
+    try:
+        message = decode_upstream(body, limits)
+    except UpstreamProtocolError:
+        return None
+    reply = message.reply if isinstance(message, Response) else None
+    return reply if isinstance(reply, ErrorReply) else None
+
+
+def refusal(name: str, head: Head) -> GatewayError:
+    """
+    The failure that an error response without JSON-RPC in it is.
+
+    Args:
+        name: What the upstream is called.
+        head: Its response.
+    """
+    status, retry_after_s = head.status, _retry_after(head.headers)
+    if status in (401, 403):
+        error: GatewayError = UpstreamUnavailable(
+            f"{name}: the upstream refuses the gateway's own credential (HTTP {status}); check headers or oauth"
+        )
+        error.retryable = False
+        return error
+    if status in (429, 503):
+        return UpstreamUnavailable(f"{name}: the upstream is busy (HTTP {status})", retry_after_s=retry_after_s)
+    if status >= 500:
+        return UpstreamClosed(
+            f"{name}: the upstream failed (HTTP {status}); the request may have run", retry_after_s=retry_after_s
+        )
+    if 300 <= status < 400:
+        location = head.headers.get("location", "").partition("?")[0][:200]
+        return UpstreamProtocolError(
+            f"{name}: the upstream redirects (HTTP {status}) to {location!r}; redirects are not followed, put the "
+            "address into url"
+        )
+    return UpstreamProtocolError(f"{name}: the upstream answers HTTP {status} without a JSON-RPC message")
+
+
+def wrong_type(name: str, head: Head) -> GatewayError:
+    """The failure that a response of some other content type is."""
+    return UpstreamProtocolError(
+        f"{name}: the upstream answers HTTP {head.status} with content type {head.media_type[:60]!r}, neither {JSON} "
+        f"nor {EVENTS}"
+    )
+
+
+def cut_off(name: str) -> GatewayError:
+    """The failure that an answer without a reply in it is."""
+    return UpstreamClosed(f"{name}: the upstream ended its answer without a reply; the request may have run")
+
+
+def with_status(reply: Reply, status: int) -> Reply:
+    """An upstream's error with the HTTP status it came with, so that it can leave with the same."""
+    return attrs.evolve(reply, http_status=status) if isinstance(reply, ErrorReply) else reply
+
+
+def check_answers(name: str, response: Response, request_id: RequestId) -> Reply:
+    """
+    The reply in a response to this request.
+
+    Raises:
+        UpstreamProtocolError: It answers another one.
+    """
+    answered = response.id
+    if answered is None and isinstance(response.reply, ErrorReply):
+        return response.reply  # about a message whose id it could not read: there was only one
+    if type(answered) is not type(request_id) or answered != request_id:
+        raise UpstreamProtocolError(f"{name}: the upstream answers a request with another id")
+    return response.reply
+
+
+def speaks_modern(status: int, reply: Reply | None) -> bool | None:
+    """
+    What the answer to `server/discover` tells about an upstream (2026-07-28, basic/versioning).
+
+    Args:
+        status: HTTP status of the answer.
+        reply: The JSON-RPC message in it; None if there is none.
+
+    Returns:
+        Whether it is of the modern era; None if the answer tells nothing about that.
+    """
+    if isinstance(reply, Result):
+        return True
+    if reply is not None and reply.code in MODERN_CODES:
+        return not _offers_legacy_only(reply)
+    return False if status in _NOT_SPOKEN or (reply is not None and status < 300) else None
+
+
+def _offers_legacy_only(error: ErrorReply) -> bool:
+    supported = error.data.get("supported") if isinstance(error.data, dict) else None
+    return isinstance(supported, list) and supported != [] and all(version in LEGACY_VERSIONS for version in supported)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds of a `Retry-After`; its other form, a date, would need a clock that agrees with the upstream's."""
+    value = headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdecimal() and len(value) < 8 else None

@@ -1,0 +1,135 @@
+"""The options of the `http` sink."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal, final
+
+from attrs import frozen
+
+from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
+
+from ..http_client.client import render_headers
+from ..http_client.origin import parse_origin
+
+_OURS: Final = frozenset(
+    {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding",
+     "last-event-id", "user-agent"}
+)  # fmt: skip
+"""Headers that the sink writes itself, besides `mcp-*`."""
+
+
+@final
+@frozen
+class OAuthConfig:
+    """Client credentials (RFC 6749 section 4.4): how the gateway gets a token of its own."""
+
+    token_url: str = option(
+        doc="The token endpoint of the authorization server.", example="https://id.example.com/token"
+    )
+    client_id: str = option(doc="The gateway's name there.", example="sluiceway")
+    client_secret: Secret = option(doc="Its password there.", example={"from_env": "CLIENT_SECRET"})
+    scope: str | None = option(None, doc="Scopes to ask for, with spaces between.", example="tools.read tools.call")
+    resource: str | None = option(
+        None,
+        doc="The upstream that the token is for (RFC 8707). MCP requires it; leave it out only for an authorization "
+        "server that refuses it.",
+        example="https://search.example.com/mcp",
+    )
+
+    def __attrs_post_init__(self) -> None:
+        parse_origin(self.token_url)
+
+
+@final
+@frozen
+class TlsConfig:
+    """What the sink trusts, and what it shows of itself."""
+
+    ca: ConfigPath | None = option(
+        None, doc="File of certificates to trust instead of the system's.", example="./tls/ca.pem"
+    )
+    cert: ConfigPath | None = option(
+        None, doc="File of the client certificate, if the upstream wants one.", example="./tls/client.pem"
+    )
+    key: ConfigPath | None = option(
+        None, doc="File of its private key, if that is not in `cert`.", example="./tls/client.key"
+    )
+
+
+@final
+@frozen
+class HttpSinkConfig:
+    """Options of the `http` sink."""
+
+    url: str = option(doc="The MCP endpoint of the upstream.", example="https://search.example.com/mcp")
+    era: Literal["auto", "legacy", "modern"] = option(
+        "auto",
+        doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
+        "finds out. Clients of the other kind are refused.",
+    )
+    headers: Mapping[str, str | Secret] = option(
+        factory=dict,
+        doc="Headers for the upstream, such as a credential. Nothing of the client's own headers is passed on.",
+        example={"authorization": {"from_env": "SEARCH_AUTHORIZATION"}},
+    )
+    oauth: OAuthConfig | None = option(
+        None,
+        doc="Get a bearer token with client credentials, and renew it.",
+        example={
+            "token_url": "https://id.example.com/token",
+            "client_id": "sluiceway",
+            "client_secret": {"from_env": "CLIENT_SECRET"},
+        },
+    )
+    tls: TlsConfig = option(
+        TlsConfig(),
+        doc="Trust and client certificate for an https upstream, and for the token endpoint of `oauth`.",
+        example={"ca": "./tls/ca.pem"},
+    )
+    proxy: str | None = option(
+        None,
+        doc="An HTTP proxy that tunnels to the upstream (CONNECT), without a password. It resolves the upstream's "
+        "name, so `allow_private` does not bind it.",
+        example="http://proxy.internal:3128",
+    )
+    allow_private: bool = option(
+        False,
+        doc="Whether the upstream's name may lead to a private, loopback or link-local address. One that the url "
+        "itself names is allowed anyway.",
+    )
+    connect_timeout: Duration = option(
+        Duration(10 * SECOND), gt=0, doc="Time for name resolution, TCP, proxy and TLS together."
+    )
+    idle_timeout: Duration = option(
+        Duration(5 * MINUTE), gt=0, doc="Silence after which an event stream of the upstream is given up."
+    )
+    max_message: Size = option(
+        Size(16 * MIB), ge=1 * KIB, doc="Longest message the upstream may send; a longer one fails its request."
+    )
+    max_connections: int = option(
+        64, ge=1, doc="Connections for requests at the same time; more requests wait their turn."
+    )
+    max_waiting: int = option(1024, ge=0, doc="Requests that may wait for a connection; more are refused.")
+    max_streams: int = option(
+        1000, ge=1,
+        doc="Event streams at the same time that only listen: one for each session and each subscription. Each is a "
+        "connection of its own.",
+    )  # fmt: skip
+    keep_idle: Duration = option(
+        Duration(30 * SECOND), gt=0,
+        doc="Time for which a connection without a request is kept. Choose less than the upstream does.",
+    )  # fmt: skip
+
+    def __attrs_post_init__(self) -> None:
+        parse_origin(self.url)
+        if self.proxy is not None and parse_origin(self.proxy).tls:
+            raise ValueError("proxy: write http://; the tunnel inside is encrypted if the url is https")
+        for name, value in self.headers.items():
+            if name.lower() in _OURS or name.lower().startswith("mcp-"):
+                raise ValueError(f"headers: {name} is written by the sink itself")
+            render_headers({name: value if isinstance(value, str) else ""})
+        if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers: authorization is what oauth provides; keep one of them")
+        if self.tls.key is not None and self.tls.cert is None:
+            raise ValueError("tls: key is of no use without cert")

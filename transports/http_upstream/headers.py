@@ -1,0 +1,67 @@
+"""
+The headers of a request to an upstream: made from the body that goes out, never copied from the client's.
+
+2026-07-28, basic/transports/streamable-http, and SEP-2243. A stage may have rewritten the request, so what mirrors it
+is computed anew. `Mcp-Param-*` alone is passed on as it came: what it mirrors is written in a tool's schema, which
+intermediaries need not know, and must forward.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final
+
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.protocol.errors import HeaderMismatch
+from sluiceway.pipeline.protocol.mcp import LATEST, target_of
+from sluiceway.pipeline.protocol.messages import Notification, Request
+
+from ..eras.legacy import SESSION_HEADER
+from ..eras.modern import METHOD_HEADER, NAME_HEADER, PARAM_PREFIX, VERSION_HEADER
+from ..http_client.client import render_headers
+
+_PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+def encode_value(value: str) -> str:
+    """A header value as it is where HTTP can carry it, else wrapped in the base64 sentinel."""
+    if value == "" or (_PLAIN.fullmatch(value) and not value.lower().startswith("=?base64?")):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
+
+
+def modern_headers(message: Request | Notification, client: Client) -> bytes:
+    """
+    Header lines of a modern message.
+
+    Args:
+        message: As it goes out.
+        client: Who sent it; of its headers only `Mcp-Param-*` is used.
+
+    Raises:
+        HeaderMismatch: One of those cannot be sent.
+    """
+    headers = {VERSION_HEADER: client.version or LATEST, METHOD_HEADER: encode_value(message.method)}
+    target = target_of(message.method, message.params)
+    if target is not None:
+        headers[NAME_HEADER] = encode_value(target)
+    headers.update((name, value) for name, value in client.headers.items() if name.startswith(PARAM_PREFIX))
+    try:
+        return render_headers(headers)
+    except ValueError as error:
+        raise HeaderMismatch(f"a header {PARAM_PREFIX}* cannot be passed on; encode its value in base64") from error
+
+
+def legacy_headers(session_id: str | None, version: str | None) -> bytes:
+    """
+    Header lines of a message within a legacy session; none before the handshake is done.
+
+    Args:
+        session_id: The upstream's, if it gave one.
+        version: What was negotiated.
+    """
+    headers = {} if session_id is None else {SESSION_HEADER: session_id}
+    if version is not None:
+        headers[VERSION_HEADER] = version
+    return render_headers(headers)

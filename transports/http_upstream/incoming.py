@@ -1,0 +1,102 @@
+"""The messages in a response of the upstream: one as JSON, or several as server-sent events."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+import trio
+
+from sluiceway.pipeline.protocol.codec import decode_upstream
+from sluiceway.pipeline.protocol.errors import MessageTooLarge, UpstreamClosed, UpstreamProtocolError
+from sluiceway.pipeline.protocol.gate import Limits
+from sluiceway.pipeline.protocol.messages import Message
+
+from ..http_client.connection import Response
+from ..http_client.faults import Faults
+from ..sse_codec import Event, EventDecoder
+from .answers import EVENTS, JSON, wrong_type
+
+
+@final
+class Incoming:
+    """
+    Reads a response message by message; who stops reading holds the upstream back.
+
+    Args:
+        name: What the upstream is called in errors.
+        response: Whose body is read.
+        faults: What turns its failures into errors.
+        limits: Of one message.
+        idle_s: Silence after which an event stream is given up.
+        event_id: The latest event id that is known already, for a stream that is resumed.
+
+    Raises:
+        UpstreamProtocolError: The response is neither JSON nor an event stream.
+    """
+
+    def __init__(
+        self, name: str, response: Response, faults: Faults, limits: Limits, idle_s: float, event_id: str = ""
+    ) -> None:
+        head = response.head
+        if head.media_type not in (JSON, EVENTS) or head.headers.get("content-encoding", "identity") != "identity":
+            raise wrong_type(name, head)
+        self.event_id = event_id
+        """Id of the latest event that was taken; empty if there was none."""
+        self.retry_s: float | None = None
+        """Time to wait before reconnecting, if the upstream said so."""
+        self.moved = False
+        """Whether an event came."""
+        self._name = name
+        self._response = response
+        self._faults = faults
+        self._limits = limits
+        self._idle_s = idle_s
+        self._events = EventDecoder(limits.max_message_size) if head.media_type == EVENTS else None
+        self._ready: deque[Event] = deque()
+        self._done = False
+
+    async def next(self) -> Message | None:
+        """
+        The next message; None at the end.
+
+        Raises:
+            UpstreamClosed: The connection broke, or nothing came for `idle_s`.
+            UpstreamProtocolError: What came is not MCP, or longer than `max_message`.
+        """
+        if self._events is not None:
+            return await self._next_event(self._events)
+        if self._done:
+            return None
+        self._done = True
+        with self._faults:
+            body = await self._response.body(self._limits.max_message_size)
+        return decode_upstream(body, self._limits)
+
+    async def _next_event(self, decoder: EventDecoder) -> Message | None:
+        while True:
+            while self._ready:
+                event = self._ready.popleft()
+                self.moved = True
+                self.event_id = event.id or self.event_id
+                if event.retry_ms is not None:
+                    self.retry_s = event.retry_ms / 1000
+                if event.data and event.type == "message":  # no data: it only says where to resume
+                    return decode_upstream(event.data.encode(), self._limits)
+            data = await self._chunk()
+            if not data:
+                return None
+            try:
+                self._ready.extend(decoder.feed(data))
+            except MessageTooLarge as error:
+                raise UpstreamProtocolError(
+                    f"{self._name}: the upstream's message has more than {self._limits.max_message_size} bytes "
+                    "(max_message)"
+                ) from error
+
+    async def _chunk(self) -> bytes:
+        with self._faults, trio.move_on_after(self._idle_s):
+            return await self._response.chunk()
+        raise UpstreamClosed(
+            f"{self._name}: nothing came on the upstream's event stream for {self._idle_s:g} s (idle_timeout)"
+        )

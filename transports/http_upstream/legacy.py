@@ -1,0 +1,343 @@
+"""
+One legacy client's session with a legacy upstream: a session of its own there, opened by its own `initialize`.
+
+2025-03-26 to 2025-11-25, basic/transports, Streamable HTTP. Both sessions live and end together, so what the upstream
+keeps per session (log level, subscriptions, tasks, the client's capabilities) is never another client's. When the
+upstream has forgotten the session it answers 404: then the handshake is repeated once with what the client said, and
+the request with it, since a 404 means that it was not served.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any, Final, final
+
+import trio
+
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UnsupportedVersion, UpstreamProtocolError
+from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, method_of
+from sluiceway.pipeline.protocol.messages import (
+    Message,
+    Notification,
+    Reply,
+    Request,
+    RequestId,
+    Response,
+    Result,
+)
+from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
+
+from ..eras import legacy
+from ..http_client.connection import Response as HttpResponse
+from .answers import check_answers
+from .headers import legacy_headers
+from .questions import Questions, answer_at_once, nobody
+from .resumable import ResumableStream
+from .standalone import StandaloneStream
+from .upstream import Upstream
+
+_CANCELLED: Final = "notifications/cancelled"
+_INITIALIZED: Final = "notifications/initialized"
+_MODERN_ONLY: Final = frozenset(
+    {ErrorCode.METHOD_NOT_FOUND, ErrorCode.HEADER_MISMATCH, ErrorCode.UNSUPPORTED_PROTOCOL_VERSION}
+)
+"""Errors with which an upstream without handshakes answers one (2026-07-28, basic/versioning)."""
+_LAST_ANSWERS_S: Final = 1.0
+"""How long a session stays that the upstream refuses to renew, so that the answers which say so can still leave."""
+_FAREWELL_S: Final = 1.0
+
+
+class _SessionLost(Exception):
+    """The upstream does not know the session any more."""
+
+
+@final
+class LegacySession:
+    """
+    Args:
+        upstream: Where it is.
+        session: The client's, which lives and ends with it.
+        rng: Spreads reconnections.
+        log: A structured logger.
+    """
+
+    def __init__(self, upstream: Upstream, session: Session, rng: random.Random, log: Any) -> None:
+        self._upstream = upstream
+        self._session = session
+        self._random = rng
+        self._log = log
+        self._hello: Request | None = None
+        self._initialized: Notification | None = None
+        self._id: str | None = None
+        self._version: str | None = None
+        self._in_flight: dict[RequestId, Questions] = {}
+        self._renewing = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+        self._listening: trio.CancelScope | None = None
+        self._ending = trio.Event()
+        self.ended = trio.Event()
+        """Set when nothing of it is left."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it takes nothing any more."""
+        return self._ending.is_set()
+
+    async def run(self) -> None:
+        """Host what the session needs besides its exchanges, until `end`; then tell the upstream."""
+        forget = self._session.on_close(self.end)
+        try:
+            with unwrap_single():
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    await self._ending.wait()
+                    nursery.cancel_scope.cancel()
+            if self._id is not None:
+                with trio.move_on_after(_FAREWELL_S):
+                    await self._delete()
+        finally:
+            self._nursery = None
+            forget()
+            self.ended.set()
+
+    def end(self) -> None:
+        """Have it end. Idempotent, never blocks."""
+        self._ending.set()
+
+    async def initialize(self, exchange: Exchange) -> Reply:
+        """
+        Open the session with the client's own handshake.
+
+        Raises:
+            UnsupportedVersion: The upstream knows no handshakes.
+            UpstreamFault: It failed.
+        """
+        request = exchange.request
+        assert isinstance(request, Request)
+        with await self._upstream.post(request, b"") as response:
+            if not 200 <= response.head.status < 300:
+                error = await self._upstream.refusal(response)
+                if error.code in _MODERN_ONLY:
+                    raise self._modern_only(exchange)
+                return error
+            reply = await self._converse(exchange, response)
+            if isinstance(reply, Result):
+                self._open(request, reply, response)
+        return reply
+
+    async def call(self, exchange: Exchange) -> Reply:
+        """
+        Pass a request on, its notifications and questions back; return its reply.
+
+        Raises:
+            SessionNotFound: The upstream has forgotten the session and does not take it up again.
+            UpstreamFault: It failed.
+        """
+        used = self._id
+        try:
+            return await self._call(exchange, lost=used)
+        except _SessionLost:
+            await self._renew(used)
+        try:
+            return await self._call(exchange, lost=self._id)
+        except _SessionLost:
+            raise self._give_up() from None
+
+    async def notify(self, notification: Notification) -> None:
+        """
+        Pass a notification on. Cancel notices are not: whoever owns the exchange cancels it.
+
+        Raises:
+            UpstreamFault: The upstream failed, or does not take it.
+        """
+        if notification.method == _CANCELLED:
+            return
+        if notification.method == _INITIALIZED:
+            self._initialized = notification
+        response = await self._upstream.say(notification, self._headers())
+        if not 200 <= response.head.status < 300:
+            raise UpstreamProtocolError(
+                f"{self._upstream.name}: the upstream answers a notification with HTTP {response.head.status}"
+            )
+        if notification.method == _INITIALIZED:
+            self._listen()
+
+    async def _call(self, exchange: Exchange, *, lost: str | None) -> Reply:
+        request, ended = exchange.request, False
+        assert isinstance(request, Request)
+        try:
+            with await self._upstream.post(
+                request, self._headers(), repeatable=method_of(request.method).repeatable
+            ) as response:
+                status = response.head.status
+                if status == 404 and lost is not None:
+                    ended = True
+                    raise _SessionLost
+                if 200 <= status < 300:
+                    reply = await self._converse(exchange, response)
+                else:
+                    reply = await self._upstream.refusal(response)
+            ended = True
+            return reply
+        except GatewayError:
+            ended = True
+            raise
+        finally:
+            if not ended:
+                with farewell(_FAREWELL_S):
+                    await self._say(Notification(_CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
+
+    async def _converse(self, exchange: Exchange, response: HttpResponse) -> Reply:
+        """Relay what comes before the reply, and return that."""
+        request = exchange.request
+        assert isinstance(request, Request)
+        questions = self._in_flight[request.id] = Questions(exchange, self._say)
+        try:
+            with closing(ResumableStream(self._upstream, response, self._headers)) as stream:
+                while True:
+                    message = await stream.next()
+                    if isinstance(message, Request):
+                        message = await self._converse_asking(exchange, questions, stream, message)
+                    if isinstance(message, Response):
+                        stream.finish()
+                        return check_answers(self._upstream.name, message, request.id)
+                    await self._pass_back(exchange, questions, message)
+        finally:
+            questions.close()
+            if self._in_flight.get(request.id) is questions:
+                del self._in_flight[request.id]
+
+    async def _converse_asking(
+        self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Message
+    ) -> Response:
+        """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+                while not isinstance(message, Response):
+                    if isinstance(message, Notification):
+                        await self._pass_back(exchange, questions, message)
+                    elif (answer := answer_at_once(message)) is not None:
+                        nursery.start_soon(self._say, answer)
+                    else:
+                        nursery.start_soon(questions.ask, message)
+                    message = await stream.next()
+                nursery.cancel_scope.cancel()
+        return message
+
+    async def _pass_back(self, exchange: Exchange, questions: Questions, notification: Notification) -> None:
+        if notification.method == _CANCELLED and questions.take_back(notification.params.get("requestId")):
+            return
+        await exchange.relay(notification)
+
+    async def _receive(self, message: Message) -> None:
+        """Take what came on the standalone stream."""
+        if isinstance(message, Notification):
+            if message.method == _CANCELLED:
+                asked = message.params.get("requestId")
+                if any(questions.take_back(asked) for questions in self._in_flight.values()):
+                    return
+            self._session.notify(message)
+        elif isinstance(message, Request):
+            answer = answer_at_once(message)
+            if answer is None and len(self._in_flight) == 1 and self._nursery is not None:
+                (questions,) = self._in_flight.values()  # nobody else can have caused it
+                self._nursery.start_soon(questions.ask, message)
+            else:
+                await self._say(answer or nobody(message))
+
+    async def _renew(self, lost: str | None) -> None:
+        """
+        Open another session in place of one that the upstream has forgotten; who comes meanwhile waits for the same.
+
+        Raises:
+            SessionNotFound: The upstream refuses; the client has to start again.
+            UpstreamFault: It failed.
+        """
+        async with self._renewing:
+            if self._id != lost:
+                return
+            hello = self._hello
+            assert hello is not None
+            with await self._upstream.post(hello, b"") as response:
+                if not 200 <= response.head.status < 300:
+                    raise self._give_up()
+                incoming = self._upstream.read(response)
+                message: Message | None = hello
+                while message is not None and not isinstance(message, Response):
+                    message = await incoming.next()
+                reply = None if message is None else check_answers(self._upstream.name, message, hello.id)
+                if not isinstance(reply, Result) or legacy.negotiated(reply) != self._version:
+                    raise self._give_up()
+                self._open(hello, reply, response)
+            self._log.info("upstream session renewed")
+            if self._initialized is not None:
+                try:
+                    await self.notify(self._initialized)
+                except UpstreamProtocolError:
+                    raise self._give_up() from None
+
+    def _open(self, hello: Request, reply: Result, response: HttpResponse) -> None:
+        """The handshake is done: remember it, and what identifies the session."""
+        session_id = response.head.headers.get(legacy.SESSION_HEADER)
+        if session_id is not None and not (
+            session_id.isascii() and session_id.isprintable() and len(session_id) < 4096
+        ):
+            raise UpstreamProtocolError(f"{self._upstream.name}: the upstream's session id is not visible ASCII")
+        self._hello, self._id, self._version = hello, session_id or None, legacy.negotiated(reply)
+
+    def _listen(self) -> None:
+        """Open the standalone stream, in place of an earlier one."""
+        if self._nursery is None:
+            return
+        if self._listening is not None:
+            self._listening.cancel()
+        scope = self._listening = trio.CancelScope()
+        stream = StandaloneStream(self._upstream, self._headers, self._receive, self._random)
+
+        async def listen() -> None:
+            with scope:
+                await stream.run()
+
+        # in a context of its own: what the upstream says later must not be logged as said by whoever came first
+        contextvars.Context().run(self._nursery.start_soon, listen)
+
+    def _give_up(self) -> SessionNotFound:
+        """The session cannot go on; its client has to initialize again."""
+        if self._nursery is not None:
+            self._nursery.start_soon(_later, self._session.close)
+        return SessionNotFound(f"{self._upstream.name}: the upstream has ended this session; initialize again")
+
+    def _modern_only(self, exchange: Exchange) -> UnsupportedVersion:
+        return UnsupportedVersion(
+            f"{self._upstream.name}: the upstream speaks revisions without a handshake only",
+            data={
+                "supported": list(MODERN_VERSIONS),
+                "requested": exchange.request.params.get("protocolVersion"),
+            },
+        )
+
+    def _headers(self) -> bytes:
+        return legacy_headers(self._id, self._version)
+
+    async def _say(self, message: Notification | Response) -> None:
+        """Send what nobody waits for; a failure ends nothing but a line in the log."""
+        try:
+            await self._upstream.say(message, self._headers())
+        except GatewayError as error:
+            self._log.debug("a word to the upstream was lost", reason=error.reason)
+
+    async def _delete(self) -> None:
+        try:
+            await self._upstream.delete(self._headers())
+        except GatewayError as error:
+            self._log.debug("the upstream was not told that a session ended", reason=error.reason)
+
+
+async def _later(callback: Callable[[], None]) -> None:
+    await trio.sleep(_LAST_ANSWERS_S)
+    callback()

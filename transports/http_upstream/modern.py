@@ -1,0 +1,162 @@
+"""
+Modern clients on a modern upstream: a POST for each request, and nothing between two of them.
+
+2026-07-28, basic/transports/streamable-http. Each POST is an exchange of its own, so ids, progress tokens and
+subscription ids stay the client's, and a request that no stage changed goes out as the bytes it was. Closing the
+connection is the cancel.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import trio
+from attrs import evolve
+
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.options import MINUTE
+from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamProtocolError
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Kind, MetaKey, meta_of, method_of
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Response, Result
+from sluiceway.pipeline.runtime.nursery import unwrap_single
+
+from ..http_client.client import Use
+from ..http_client.connection import Response as HttpResponse
+from .answers import check_answers, cut_off, error_in, speaks_modern, with_status
+from .headers import modern_headers
+from .upstream import Upstream
+
+_DISCOVER: Final = "server/discover"
+_REMEMBER_S: Final = 5 * MINUTE
+"""How long an upstream counts as legacy only; then it is asked again, for it may have been upgraded."""
+
+
+@final
+class ModernUpstream:
+    """
+    Args:
+        upstream: Where requests go.
+        detect: Whether to find out if it speaks modern revisions at all; else it is taken for granted.
+    """
+
+    def __init__(self, upstream: Upstream, *, detect: bool) -> None:
+        self._upstream = upstream
+        self._known = not detect
+        self._legacy_until = float("-inf")
+
+    async def call(self, exchange: Exchange) -> Reply:
+        """
+        Pass a request on and its notifications back; return its reply.
+
+        Raises:
+            UnsupportedVersion: The upstream speaks legacy revisions only.
+            UpstreamFault: It failed.
+        """
+        if trio.current_time() < self._legacy_until:
+            raise self._legacy_only(exchange)
+        if not self._known and exchange.method != _DISCOVER:
+            await self._find_out(exchange)
+        if exchange.kind is Kind.LISTEN:
+            return await self._listen(exchange)
+        return await self._send(exchange)
+
+    async def notify(self, exchange: Exchange) -> None:
+        """
+        Pass a notification on.
+
+        Raises:
+            UpstreamFault: The upstream failed, or does not take it.
+        """
+        notification = exchange.request
+        assert isinstance(notification, Notification)
+        if trio.current_time() < self._legacy_until:
+            raise self._legacy_only(exchange)
+        response = await self._upstream.say(notification, modern_headers(notification, exchange.client))
+        if not 200 <= response.head.status < 300:
+            raise UpstreamProtocolError(
+                f"{self._upstream.name}: the upstream answers a notification with HTTP {response.head.status}"
+            )
+
+    async def _send(self, exchange: Exchange) -> Reply:
+        request = exchange.request
+        assert isinstance(request, Request)
+        upstream, use = self._upstream, Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
+        headers, repeatable = modern_headers(request, exchange.client), method_of(request.method).repeatable
+        with await upstream.post(request, headers, repeatable=repeatable, use=use) as response:
+            if not self._known:
+                return await self._judged(exchange, request, response)
+            return await self._reply(exchange, request, response)
+
+    async def _reply(self, exchange: Exchange, request: Request, response: HttpResponse) -> Reply:
+        """Relay what comes before the reply, and return that."""
+        upstream, status = self._upstream, response.head.status
+        if not 200 <= status < 300:
+            return with_status(await upstream.refusal(response), status)
+        incoming = upstream.read(response)
+        while (message := await incoming.next()) is not None:
+            if isinstance(message, Response):
+                response.finish()
+                return with_status(check_answers(upstream.name, message, request.id), status)
+            if isinstance(message, Request):
+                raise UpstreamProtocolError(
+                    f"{upstream.name}: the upstream sends the request {message.method[:60]!r}, which servers of this "
+                    "revision must not"
+                )
+            await exchange.relay(message)
+        raise cut_off(upstream.name)
+
+    async def _listen(self, exchange: Exchange) -> Reply:
+        """A subscription, which ends by itself when the gateway drains."""
+        reply: Reply | None = None
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+
+                async def hang_up() -> None:
+                    await exchange.draining.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(hang_up)
+                reply = await self._send(exchange)
+                nursery.cancel_scope.cancel()
+        if reply is not None:
+            return reply
+        assert isinstance(exchange.request, Request)
+        return Result({"resultType": "complete", "_meta": {MetaKey.SUBSCRIPTION_ID.value: exchange.request.id}})
+
+    async def _find_out(self, exchange: Exchange) -> None:
+        """Ask what the upstream speaks, in the client's name: what it may do is for the server to know."""
+        wanted = (MetaKey.VERSION, MetaKey.CLIENT_CAPABILITIES, MetaKey.CLIENT_INFO)
+        meta = meta_of(exchange.request.params)
+        question = Request("discover", _DISCOVER, {"_meta": {key.value: meta[key] for key in wanted if key in meta}})
+        headers = modern_headers(question, evolve(exchange.client, headers={}))
+        with await self._upstream.post(question, headers, repeatable=True) as response:
+            await self._judged(exchange, question, response)
+
+    async def _judged(self, exchange: Exchange, request: Request, response: HttpResponse) -> Reply:
+        """
+        The reply to `server/discover`, and what it tells about the upstream.
+
+        Raises:
+            UnsupportedVersion: That it is a legacy one.
+        """
+        upstream, status = self._upstream, response.head.status
+        reply: Reply | None
+        if 200 <= status < 300:
+            reply = await self._reply(exchange, request, response)
+        else:
+            with upstream.faults:
+                reply = error_in(await response.body(upstream.limits.max_message_size), upstream.limits)
+        modern = speaks_modern(status, reply)
+        if modern is False:
+            self._legacy_until = trio.current_time() + _REMEMBER_S
+            raise self._legacy_only(exchange)
+        if modern is None or reply is None:
+            raise upstream.failure(response.head)
+        self._known = True
+        return with_status(reply, status) if isinstance(reply, ErrorReply) else reply
+
+    def _legacy_only(self, exchange: Exchange) -> UnsupportedVersion:
+        return UnsupportedVersion(
+            f"{self._upstream.name}: the upstream speaks revisions with a handshake only; initialize a session",
+            data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
+        )

@@ -1,0 +1,145 @@
+"""One upstream endpoint: what every request to it carries, and how its responses are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, final
+
+from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import GatewayError
+from sluiceway.pipeline.protocol.gate import Limits
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request
+from sluiceway.pipeline.protocol.messages import Response as Answer
+
+from ..http_client.client import HttpClient, Use
+from ..http_client.connection import Response
+from ..http_client.faults import Faults
+from ..http_client.parser import Head
+from .answers import JSON, error_in, refusal
+from .incoming import Incoming
+from .oauth import TokenSource
+
+_AGENT: Final = {"user-agent": "sluiceway", "accept-encoding": "identity"}
+
+
+@final
+class Upstream:
+    """
+    Args:
+        name: What the upstream is called in errors: the sink's id.
+        client: Leads to its endpoint.
+        headers: The operator's, secrets resolved.
+        tokens: Where the bearer token comes from; None for none.
+        max_message: Bytes of one message.
+        idle_s: Silence after which an event stream is given up.
+
+    Raises:
+        ValueError: One of `headers` cannot be sent; the text does not show its value.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        client: HttpClient,
+        headers: Mapping[str, str],
+        tokens: TokenSource | None,
+        *,
+        max_message: int,
+        idle_s: float,
+    ) -> None:
+        self.name = name
+        self.limits: Final = Limits(max_message_size=max_message)
+        self._client = client
+        self._tokens = tokens
+        self._idle_s = idle_s
+        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+        self._post = client.prepare("POST", {**headers, **_AGENT, **sent})
+        self._get = client.prepare("GET", {**headers, **_AGENT, "accept": "text/event-stream"})
+        self._delete = client.prepare("DELETE", {**headers, **_AGENT})
+
+    async def post(
+        self,
+        message: Request | Notification | Answer,
+        headers: bytes,
+        *,
+        repeatable: bool = False,
+        use: Use = Use.CALL,
+    ) -> Response:
+        """
+        Post a message; use what comes back in a `with` block.
+
+        Args:
+            message: A request that was not changed goes out as the bytes it was.
+            headers: Lines that depend on it.
+            repeatable: Whether it may arrive twice.
+            use: What the connection is needed for.
+
+        Raises:
+            UpstreamFault: The upstream cannot be reached, or broke off, or there is no token for it.
+            CapacityExceeded: Too many requests wait for a connection.
+        """
+        return await self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
+
+    async def get(self, headers: bytes, event_id: str = "") -> Response:
+        """Open an event stream, after the event with this id if there is one. Raises as `post` does."""
+        if event_id:
+            headers += b"last-event-id: %b\r\n" % event_id.encode()  # UTF-8: WHATWG HTML section 9.2.4
+        return await self._send(self._get, headers, b"", repeatable=True, use=Use.STREAM)
+
+    async def delete(self, headers: bytes) -> None:
+        """End a session; whatever the upstream answers. Raises as `post` does."""
+        (await self._send(self._delete, headers, b"", repeatable=True, use=Use.WORD)).close()
+
+    async def say(self, message: Notification | Answer, headers: bytes) -> Response:
+        """Post what is only acknowledged; the response is closed already. Raises as `post` does."""
+        with await self.post(message, headers, use=Use.WORD) as response:
+            if 200 <= response.head.status < 300:
+                with self._client.faults:
+                    await response.body(self.limits.max_message_size)
+            return response
+
+    def read(self, response: Response, event_id: str = "") -> Incoming:
+        """
+        The messages of a response.
+
+        Raises:
+            UpstreamProtocolError: It is neither JSON nor an event stream.
+        """
+        return Incoming(self.name, response, self._client.faults, self.limits, self._idle_s, event_id)
+
+    @property
+    def faults(self) -> Faults:
+        """A `with` block for whoever reads the body of a response."""
+        return self._client.faults
+
+    def failure(self, head: Head) -> GatewayError:
+        """The failure that an error response without JSON-RPC in it is."""
+        return refusal(self.name, head)
+
+    async def refusal(self, response: Response) -> ErrorReply:
+        """
+        What an error response says in JSON-RPC.
+
+        Raises:
+            GatewayError: It says nothing in JSON-RPC, or it is about the gateway's own credential.
+        """
+        head = response.head
+        if head.media_type == JSON and head.status not in (401, 403):
+            with self._client.faults:
+                error = error_in(await response.body(self.limits.max_message_size), self.limits)
+            if error is not None:
+                return error
+        raise refusal(self.name, head)
+
+    async def _send(self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use) -> Response:
+        if self._tokens is None:
+            return await self._client.send(head, headers, body, repeatable=repeatable, use=use)
+        token = await self._tokens.token()
+        authorized = b"%bauthorization: Bearer %b\r\n" % (headers, token.encode())
+        response = await self._client.send(head, authorized, body, repeatable=repeatable, use=use)
+        if response.head.status != 401:
+            return response
+        response.close()  # a 401 comes before anything is done, so the request may go out again
+        self._tokens.refused(token)
+        authorized = b"%bauthorization: Bearer %b\r\n" % (headers, (await self._tokens.token()).encode())
+        return await self._client.send(head, authorized, body, repeatable=repeatable, use=use)

@@ -122,7 +122,7 @@ ROWS: Mapping[str, Two | By] = {
         "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards"
     ),
     "sink.http.oauth.token_url": By(
-        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "/token"
+        "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "token"
     ),
     "sink.http.proxy": By("transports/test_http_sink.py::test_a_proxy_tunnels_to_the_upstream"),
     "sink.http.tls": By("transports/test_http_sink.py::test_tls_trusts_what_ca_names"),
@@ -181,6 +181,23 @@ ROWS: Mapping[str, Two | By] = {
     "sink.stdio.max_unsent": By(
         "transports/test_stdio_sink_lifecycle.py::test_a_child_that_never_reads_is_noticed_and_can_be_left"
     ),
+    "sink.stdio.confine": By("transports/test_confinement.py::test_without_bubblewrap_a_confined_server_does_not_run"),
+    "sink.stdio.confine.no_network": By("transports/test_confinement.py::test_no_network_leaves_a_loopback_alone"),
+    "sink.stdio.confine.read_only_paths": By(
+        "transports/test_confinement.py::test_only_read_only_paths_can_be_read_if_they_are_given"
+    ),
+    "sink.stdio.confine.user": By("transports/test_confinement.py::test_a_server_runs_as_the_user_it_was_given"),
+    "sink.stdio.confine.writable_paths": By("transports/test_confinement.py::test_only_writable_paths_can_be_written"),
+    "sink.stdio.lifetime": By("transports/test_shim.py::test_without_a_shim_nobody_stands_between"),
+    "sink.stdio.limits": By("transports/test_server_limits.py::test_a_file_may_not_grow_beyond_file_size"),
+    "sink.stdio.limits.cpu_time": By(
+        "transports/test_server_limits.py::test_a_server_that_used_up_its_cpu_time_is_killed"
+    ),
+    "sink.stdio.limits.file_size": By("transports/test_server_limits.py::test_a_file_may_not_grow_beyond_file_size"),
+    "sink.stdio.limits.memory": By(
+        "transports/test_server_limits.py::test_memory_that_a_server_may_not_have_is_refused_to_it"
+    ),
+    "sink.stdio.limits.open_files": By("transports/test_server_limits.py::test_limits_are_what_the_options_say"),
     "sink.stdio.restart": By("transports/test_stdio_restarts.py::test_the_state_is_reported_on_the_way_down_and_up"),
     "sink.stdio.restart.max": By("transports/test_restarts.py::test_too_many_deaths_in_the_period_are_a_quarantine"),
     "sink.stdio.restart.quarantine": By("transports/test_restarts.py::test_one_death_after_a_quarantine_is_another"),

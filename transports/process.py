@@ -5,8 +5,9 @@ Spawning is a plain `subprocess.Popen` in the caller's thread, the main one. Tri
 worker thread, and a parent-death signal set there kills the child ten seconds later, when that thread retires; fork
 and exec take under a millisecond, so there is nothing to move away.
 
-Everything the child starts stays in its process group, which is what signals go to. The leader is reaped only after
-the last signal: as long as it is a zombie its process id, which is also the group's, cannot belong to anybody else.
+What the child starts stays in its process group, which is what signals go to. The leader is reaped only after the last
+signal: as long as it is a zombie its process id, which is also the group's, cannot belong to anybody else. With a
+watching shim (shim.py) the leader is the shim: it finds those too who left the group, and ends them all when we die.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Final, final
 
 import trio
+from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.runtime.nursery import farewell
@@ -36,6 +40,9 @@ _MAX_LINE: Final = 1 * KIB
 
 _REAP_WITHIN_S: Final = 5.0
 """How long a killed process may take to vanish; longer only if it hangs in the kernel."""
+_SHIM_WITHIN_S: Final = 1.0
+"""How long the shim may take to end the family before its group is killed over its head."""
+_SHIM: Final = str(Path(__file__).with_name("shim.py"))
 
 
 def child_environment(parent: Mapping[str, str], declared: Mapping[str, str]) -> dict[str, str]:
@@ -56,6 +63,26 @@ def find_executable(command: str, *, cwd: Path | None, path: str | None) -> str 
     if os.path.dirname(command):
         return shutil.which(str((cwd or Path()) / command))
     return shutil.which(command, path=path)
+
+
+@final
+@frozen
+class Shim:
+    """What is to be done on a server's side of the fork (shim.py)."""
+
+    watch: bool = True
+    """Somebody stays between us and the server, and ends it when we are gone."""
+    limits: Mapping[str, int] = {}
+    """Resource limits by the end of their names in `resource` (`NOFILE`, `CORE`), soft and hard."""
+    user: tuple[int, int] | None = None
+    """User and group id that the server changes to; only root can."""
+
+    def command_line(self, fd: int, command: Sequence[str]) -> list[str]:
+        """The command that starts `command`; `fd` is the shim's end of the lifeline."""
+        limits = ",".join(f"{name}={value}" for name, value in self.limits.items())
+        user = "" if self.user is None else "{}:{}".format(*self.user)
+        mode = "watch" if self.watch else "exec"
+        return [sys.executable, "-I", "-S", _SHIM, str(fd), mode, limits, user, "--", *command]
 
 
 @final
@@ -115,8 +142,11 @@ class Process:
         stdin: trio.lowlevel.FdStream,
         stdout: trio.lowlevel.FdStream,
         stderr: trio.lowlevel.FdStream,
+        lifeline: socket.socket | None = None,
     ) -> None:
         self._popen = popen
+        self._lifeline = lifeline
+        self._start_error = ""
         self.stdin = stdin
         """Writes to the child's standard input."""
         self.stdout = stdout
@@ -125,9 +155,13 @@ class Process:
         """Reads the child's standard error; somebody must, or the child blocks when the pipe is full."""
 
     @classmethod
-    def spawn(cls, command: Sequence[str], *, cwd: Path | None, env: Mapping[str, str]) -> Process:
+    def spawn(
+        cls, command: Sequence[str], *, cwd: Path | None, env: Mapping[str, str], shim: Shim | None = None
+    ) -> Process:
         """
         Start a program. Blocks until `exec` succeeded or failed: about a millisecond.
+
+        With a shim it is the shim that was started by then; see `start_error`.
 
         Raises:
             OSError: It could not be started, or there are no descriptors left.
@@ -142,6 +176,14 @@ class Process:
                 return ends[1 - our_end], stream
 
             (child_in, stdin), (child_out, stdout), (child_err, stderr) = pipe(1), pipe(0), pipe(0)
+            lifeline: socket.socket | None = None
+            kept: tuple[int, ...] = ()
+            if shim is not None:
+                lifeline, theirs_of_it = socket.socketpair()
+                ours.callback(lifeline.close)
+                theirs.callback(theirs_of_it.close)
+                kept = (theirs_of_it.fileno(),)
+                command = shim.command_line(kept[0], command)
             popen = subprocess.Popen(  # noqa: S603  # a list from the operator's configuration; no shell
                 list(command),
                 stdin=child_in,
@@ -150,9 +192,10 @@ class Process:
                 cwd=cwd,
                 env=dict(env),
                 start_new_session=True,
+                pass_fds=kept,
             )
             ours.pop_all()
-        return cls(popen, stdin, stdout, stderr)
+        return cls(popen, stdin, stdout, stderr, lifeline)
 
     @property
     def pid(self) -> int:
@@ -163,6 +206,13 @@ class Process:
     def reaped(self) -> bool:
         """Whether the leader is gone for good."""
         return self._popen.returncode is not None
+
+    def start_error(self) -> str | None:
+        """Why the shim could not start the server; known once it has exited. None if it could, or there is no shim."""
+        if self._lifeline is not None and self._lifeline.fileno() >= 0 and not self._start_error:
+            with suppress(OSError):  # nothing was said
+                self._start_error = self._lifeline.recv(_MAX_LINE, socket.MSG_DONTWAIT).decode("utf-8", "replace")
+        return self._start_error or None
 
     def status_text(self) -> str:
         """How the leader ended: `exited with status 3`, `was killed by SIGSEGV`, or `is still running`."""
@@ -209,10 +259,17 @@ class Process:
 
     async def kill_and_reap(self) -> None:
         """
-        End what is left of the group at once, reap the leader and close our pipes. Idempotent.
+        End what is left of the family at once, reap the leader and close our pipes. Idempotent.
 
         Shielded, for a few seconds at most: a process stuck in the kernel is left to be reaped later.
         """
+        if self._lifeline is not None and self._lifeline.fileno() >= 0:
+            self.start_error()
+            with suppress(OSError):  # nobody listens: there is no shim any more, or it does not watch
+                self._lifeline.send(b"k")
+                with farewell(_SHIM_WITHIN_S):
+                    await self.wait_exited()
+            self._lifeline.close()
         self.signal_group(signal.SIGKILL)
         for stream in (self.stdin, self.stdout, self.stderr):
             stream.close()

@@ -17,7 +17,7 @@ from typing import Any, Final, final
 import trio
 
 from sluiceway.pipeline.protocol.codec import StreamDecoder, decode_upstream
-from sluiceway.pipeline.protocol.errors import UpstreamClosed
+from sluiceway.pipeline.protocol.errors import ConnectFailed, UpstreamClosed, UpstreamFault
 from sluiceway.pipeline.protocol.gate import Limits
 
 from .multiplex import Multiplexer
@@ -97,6 +97,8 @@ class Child:
     @property
     def end_text(self) -> str:
         """How it ended, as far as is known; follows the words `the server`."""
+        if error := self._process.start_error():
+            return f"cannot be started: {error}"
         return self._process.status_text() if self._exited.is_set() else self._why or "was stopped by the gateway"
 
     def stop(self) -> None:
@@ -148,7 +150,9 @@ class Child:
         self._ending.set()
         self.connection.close(self._last_words)
 
-    def _last_words(self) -> UpstreamClosed:
+    def _last_words(self) -> UpstreamFault:
+        if error := self._process.start_error():
+            return ConnectFailed(f"{self._name}: the server cannot be started: {error}")
         lines = self._tail.lines()
         said = f"; its last words: {lines[-1]}" if lines else ""
         data = {"stderr": lines} if lines else {}

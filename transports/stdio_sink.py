@@ -43,10 +43,12 @@ from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
+from .confinement import ConfineConfig, Lifetime, Walls
 from .multiplex import Multiplexer
 from .outbox import Outbox
-from .process import Process, Tail, child_environment, find_executable
+from .process import Process, Shim, Tail, child_environment, find_executable
 from .restarts import RestartConfig
+from .server_limits import LimitsConfig
 from .stdio_child import Child
 from .stdio_health import Health
 
@@ -107,6 +109,21 @@ class StdioSinkConfig:
         None, gt=0, doc="Stop the child that all modern clients share when nobody has used it for so long; "
         "the next call starts it again. A session's child stays until its session ends.", example="10m",
     )  # fmt: skip
+    lifetime: Lifetime = option(
+        "auto",
+        doc="What ends a server when the gateway is killed: a `shim` that watches it, `bubblewrap` with process ids of "
+        "its own, or nothing (`plain`). `auto` is bubblewrap for what is confined, and the shim otherwise.",
+        example="shim",
+    )
+    limits: LimitsConfig = option(
+        factory=LimitsConfig, doc="What one process of a server may use.", example={"memory": "2GiB"}
+    )
+    confine: ConfineConfig | None = option(
+        None,
+        doc="Keep the server from most of the machine: but for `user` alone, only `writable_paths` and a `/tmp` of its "
+        "own can be written. Needs bubblewrap; if it cannot be had, the sink does not open.",
+        example={"no_network": True, "writable_paths": ["./data"]},
+    )
     stderr_lines: int = option(
         20, ge=1, doc="Last lines of a child's standard error that are quoted when it dies.", example=20
     )
@@ -126,6 +143,7 @@ class StdioSink(Sink):
         self._spawn = spawn
         self._health: Health | None = None
         self._env: dict[str, str] = {}
+        self._walls = Walls((), Shim())
         self._secrets: list[str] = []
         self._nursery: trio.Nursery | None = None
         self._children: dict[Session | None, Child] = {}
@@ -142,11 +160,14 @@ class StdioSink(Sink):
         Check that the command exists; children are started by those who need them.
 
         Raises:
-            ConnectFailed: There is no such command or directory.
+            ConnectFailed: There is no such command or directory, or limits or confinement cannot be had.
             LookupError: A secret of `env` cannot be resolved.
         """
         self._resolve_env()
         self._check_command()
+        config = self._config
+        self._walls = Walls.build(config.lifetime, config.confine, config.limits.rlimits())
+        await self._walls.check(config.cwd, self._env)
         async with open_background_nursery() as nursery:
             self._nursery, self._health = nursery, Health(self.context, self._config.restart, nursery)
             try:
@@ -231,7 +252,8 @@ class StdioSink(Sink):
                 f"{name}: {config.max_children} server processes run already; raise max_children or end sessions"
             )
         try:
-            process = self._spawn(config.command, cwd=config.cwd, env=self._env)
+            command = (*self._walls.prefix, *config.command)
+            process = self._spawn(command, cwd=config.cwd, env=self._env, shim=self._walls.shim)
         except OSError as error:
             self._health.died(f"cannot be started: {error.strerror}", 0.0)
             raise ConnectFailed(f"{name}: cannot start {config.command[0]!r}: {error.strerror}") from error

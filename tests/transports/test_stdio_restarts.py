@@ -59,6 +59,9 @@ class FakeServer:
             self.stdout.put_eof()
             self.stderr.put_eof()
 
+    def start_error(self) -> None:
+        """It always starts."""
+
     def status_text(self) -> str:
         """As a real process says it."""
         return "exited with status 7" if self._exited.is_set() else "is still running"

@@ -81,7 +81,11 @@ def test_a_chain_has_a_bound(check_it: CheckIt) -> None:
         chain = ", ".join(["retry_toy"] * (MAX_STAGES + more))
         text = "".join(f"{k}: {v}\n" for k, v in (GOOD | {"pipelines": f"{{main: {{chain: [{chain}]}}}}"}).items())
 
-        assert expected == rules(check_it(text))
+        checked = check_it(text)
+
+        assert expected == rules(checked)
+        sentences = [problem.message for problem in checked.problems if problem.rule == "config/size"]
+        assert [f"{MAX_STAGES + 1} stages; a chain has at most {MAX_STAGES}"] * more == sentences
 
 
 def test_ids_are_given_around_those_that_are_taken(toy_chain: CheckIt) -> None:

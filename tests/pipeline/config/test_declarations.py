@@ -25,6 +25,12 @@ def test_a_type_no_file_can_hold_is_a_mistake_of_its_author(declared: Any) -> No
         shape_of(declared)
 
 
+def test_text_is_plain_up_to_a_length() -> None:
+    """Longer text is quoted, so that a long number is text again."""
+    assert flow("x" * 60) == "x" * 60
+    assert flow("x" * 61) == f'"{"x" * 61}"'
+
+
 def test_an_unresolvable_annotation_is_a_mistake_of_its_author() -> None:
     """The error names the class and the name."""
 

@@ -135,6 +135,11 @@ def test_a_broken_value_is_not_reported_again(toy_chain: ToyChain, field: str) -
             assert found == ["env/missing"]
 
 
+def test_a_number_nobody_can_read_is_not_reported_again(toy_chain: ToyChain) -> None:
+    """The loader said so; that it is no whole number either is no news."""
+    assert ["yaml/number"] == [found.split(":")[0] for found in rules(toy_chain, f"{{size: {'9' * 5000}}}")]
+
+
 def test_a_pattern_of_a_guard_may_stand_alone(toy_chain: ToyChain) -> None:
     """`when: {name: x}` and `when: {name: [x]}` are the same."""
     chain = toy_chain("[auth_toy: {when: {name: x}}, auth_toy: {when: {name: [x]}}]").require().pipelines["main"].chain

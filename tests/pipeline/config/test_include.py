@@ -96,6 +96,14 @@ def test_an_include_that_cannot_be_read_is_a_problem(
     ]
 
 
+def test_an_include_that_is_no_list_is_shown_as_one(tmp_path: Path, registry: Registry) -> None:
+    """The problem says how it is written."""
+    main = write(tmp_path, main=MAIN + "include: s.yaml\nsinks: {a: {echo_toy: {}}}\n")
+    problem = check(main, env={}, registry=registry).problems[0]
+
+    assert ("include: is a list of globs", "write [sinks/*.yaml]") == (problem.message, problem.fix)
+
+
 def test_an_unreadable_included_file_is_reported_where_it_is_named(tmp_path: Path, registry: Registry) -> None:
     """A dangling link matches no file; a file that vanishes is told with its place."""
     main = write(tmp_path, main=MAIN + "include: [gone.yaml]\nsinks: {a: {echo_toy: {}}}\n")

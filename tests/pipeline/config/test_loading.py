@@ -253,3 +253,8 @@ def test_no_data_makes_the_loader_raise_anything_but_problems(registry: Registry
         problems = list(error.problems)
 
     assert has_errors(problems) or data["version"] == 1
+
+
+def test_a_wrong_file_has_no_document(check_it: Callable[..., Checked]) -> None:
+    """Nothing is half applied."""
+    assert check_it("version: 1").document is None

@@ -71,6 +71,14 @@ def test_json_is_a_list_of_objects() -> None:
     ]  # fmt: skip
 
 
+def test_json_can_be_read_by_people_too() -> None:
+    """Indented, and a name in another alphabet stays one."""
+    rendered = render_json([problem(1, message="\u0448\u043b\u044e\u0437")])
+
+    assert rendered.startswith('[\n  {\n    "file": "dir,a/t.yaml",\n')
+    assert '"message": "\u0448\u043b\u044e\u0437"' in rendered
+
+
 def test_github_gets_workflow_commands() -> None:
     """Newlines, percent signs and separators are escaped as GitHub's runner expects."""
     one = problem(1, message="100%\nwrong", level="info", fix="remove it", others=(("first", Span(SOURCE, 2, 1)),))

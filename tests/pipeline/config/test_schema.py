@@ -45,6 +45,40 @@ def test_the_schema_is_a_schema(exported: Any) -> None:
     jsonschema_rs.meta.validate(exported)
 
     assert exported["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert exported["title"] == "Sluiceway configuration"
+
+
+def keywords(schema: Any) -> set[str]:
+    """Every keyword of a schema, at every depth; names of properties and definitions are none."""
+    found = set(schema)
+    for keyword, value in schema.items():
+        if keyword in ("properties", "patternProperties", "$defs"):
+            inside = list(value.values())
+        elif keyword in ("items", "additionalProperties", "propertyNames", "not", "anyOf", "oneOf"):
+            inside = value if isinstance(value, list) else [value]
+        else:
+            continue
+        found = found.union(*(keywords(each) for each in inside if isinstance(each, dict)))
+    return found
+
+
+def test_every_keyword_means_something(exported: Any) -> None:
+    """A validator takes a keyword it does not know for a comment, and would accept everything."""
+    known = {
+        "$defs", "$ref", "$schema", "additionalProperties", "anyOf", "const", "default", "deprecated", "description",
+        "enum", "examples", "exclusiveMinimum", "items", "maxLength", "maxProperties", "maximum", "minLength",
+        "minProperties", "minimum", "not", "oneOf", "pattern", "patternProperties", "properties", "propertyNames",
+        "required", "title", "type",
+    }  # fmt: skip
+
+    assert keywords(exported) - known == set()
+
+
+def test_a_deprecated_option_says_what_to_use(exported: Any) -> None:
+    """Beside what it meant."""
+    old = exported["$defs"]["middleware.retry_toy"]["properties"]["budget"]["anyOf"][0]["properties"]["old"]
+
+    assert (True, "What was. Deprecated: use share.") == (old["deprecated"], old["description"])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,11 @@ def test_quoted_scalars_and_text_tags_stay_text() -> None:
     assert {"a": "5", "b": "true", "c": "7\n", "d": "8", "e": "9", "f": 16, "g": {}, "h": []} == actual
 
 
+def test_the_tag_that_says_nothing_changes_no_structure() -> None:
+    """`!` alone asks for what a node is anyway (YAML 1.2.2, 6.9.1)."""
+    assert {"a": [1], "b": {"k": 1}} == tree("a: ! [1]\nb: ! {k: 1}\n")
+
+
 def test_keys_are_text_whatever_they_look_like() -> None:
     """A key is a name: `404`, `on` and `null` are names like any other."""
     assert {"404": 1, "on": 2, "null": 3, "a b": 4} == tree("404: 1\non: 2\nnull: 3\n'a b': 4\n")

@@ -12,6 +12,10 @@ from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.errors import InvalidMessage
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request, Response, Result
 
+BOTH = "a message needs a method, or else either a result or an error"
+NO_ID = "id must be a string or an integer within +-(2**53 - 1)"
+NO_ERROR = "error must be an object with an integer code and a string message"
+
 
 def decode(**members: Any) -> object:
     """Decode a message with these members and the version."""
@@ -70,26 +74,27 @@ def test_a_malformed_envelope_is_refused_with_the_id_it_asks_with(members: dict[
 
 
 @pytest.mark.parametrize(
-    "members",
+    ("members", "reason"),
     [
-        {"id": 7, "result": {}, "error": {"code": 1, "message": ""}},
-        {"id": 7, "result": None},
-        {"id": 7, "result": []},
-        {"id": None, "result": {}},
-        {"result": {}},
-        {"id": 7, "error": None},
-        {"id": 7, "error": {"code": "1", "message": ""}},
-        {"id": 7, "error": {"code": 1.0, "message": ""}},
-        {"id": 7, "error": {"code": True, "message": ""}},
-        {"id": 7, "error": {"code": 1}},
-        {"id": 1.5, "error": {"code": 1, "message": ""}},
+        ({"id": 7, "result": {}, "error": {"code": 1, "message": ""}}, BOTH),
+        ({"id": 7, "result": None}, "result must be an object"),
+        ({"id": 7, "result": []}, "result must be an object"),
+        ({"id": None, "result": {}}, NO_ID),
+        ({"result": {}}, NO_ID),
+        ({"id": 7, "error": None}, NO_ERROR),
+        ({"id": 7, "error": {"code": "1", "message": ""}}, NO_ERROR),
+        ({"id": 7, "error": {"code": 1.0, "message": ""}}, NO_ERROR),
+        ({"id": 7, "error": {"code": True, "message": ""}}, NO_ERROR),
+        ({"id": 7, "error": {"code": 1}}, NO_ERROR),
+        ({"id": 1.5, "error": {"code": 1, "message": ""}}, NO_ID),
     ],
 )
-def test_a_malformed_answer_is_refused_and_not_answered(members: dict[str, Any]) -> None:
+def test_a_malformed_answer_is_refused_and_not_answered(members: dict[str, Any], reason: str) -> None:
     """Its id names a request of ours; an error with that id would look like an answer to the client."""
     with pytest.raises(InvalidMessage) as caught:
         decode(**members)
 
+    assert reason == str(caught.value)
     assert caught.value.request_id is None
 
 

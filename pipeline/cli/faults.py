@@ -28,6 +28,8 @@ class Finding:
 
 
 _SIGNS: Final = (
+    ("config/secret", r"environment variable \S+ is not set|secret file",
+     "set it where doctor runs, and where the gateway will"),
     ("command/not-found", r"was not found|No such file", "install it, or write its full path"),
     ("command/not-started", r"cannot be started", "start the command by hand with the same user and folder"),
     ("command/exits", r"the server .*before it answered|restart|quarantine",

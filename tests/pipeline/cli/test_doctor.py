@@ -161,6 +161,7 @@ def test_what_is_wrong_before_http_is_named(examine, answering):
         ("its name leads to a private address; set allow_private", "net/private"),
         ("the server cannot be started: Permission denied", "command/not-started"),
         ("the authorization server gives the gateway no token: it answers HTTP 400", "http/credential"),
+        ("environment variable TOKEN is not set", "config/secret"),
         ("Method not found", "mcp/failed"),
     ],
 )

@@ -29,7 +29,7 @@ from ..protocol.errors import (
     render_error,
 )
 from ..protocol.mcp import Kind, MetaKey, meta_of, method_of
-from ..protocol.messages import ErrorReply, Notification, Reply, Request
+from ..protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from .admission import Admission
 from .chain import Chain
 from .deadlines import Deadlines
@@ -37,6 +37,7 @@ from .deadlines import Deadlines
 Cause = Literal["client", "deadline", "shutdown"]
 """Why an exchange was cancelled."""
 
+_REPLIES: Final = (Result, ErrorReply)
 _PROGRESS: Final = "notifications/progress"
 
 
@@ -205,7 +206,7 @@ class PipelineTicket:
                 reply = await self._admitted()
         except GatewayError as caught:
             error = caught
-        except Exception as caught:  # the boundary: nothing a stage raises ends more than its exchange
+        except (Exception, SystemExit) as caught:  # the boundary: nothing a stage raises ends more than its exchange
             error = self._failure(caught)
         finally:
             pipeline.deadlines.cancel(self._entry)
@@ -248,9 +249,12 @@ class PipelineTicket:
         if not admission.enter_nowait(kind):
             await admission.enter()
         try:
-            return await self._lane.chain.service(exchange)
+            reply = await self._lane.chain.service(exchange)
         finally:
             admission.leave(kind)
+        if not isinstance(reply, _REPLIES) and kind is not Kind.NOTIFY:
+            raise TypeError(f"the chain returned {reply!r:.80}, not a reply; does a stage lack its return?")
+        return reply
 
     def _arm(self) -> None:
         """Set the exchange's deadline: the pipeline's, or the client's if that is nearer; none for LISTEN."""
@@ -287,7 +291,7 @@ class PipelineTicket:
             headers["www-authenticate"] = error.challenge
         return render_error(error, self._pipeline.codes)
 
-    def _failure(self, error: Exception) -> GatewayError:
+    def _failure(self, error: BaseException) -> GatewayError:
         """An exception that is not ours: a bug, unless it merely wraps one of ours."""
         inner: BaseException = error
         while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:

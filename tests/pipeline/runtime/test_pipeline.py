@@ -312,3 +312,31 @@ async def test_the_code_table_is_data(bench: Any, autojump_clock: Any) -> None:
     reply = await bench.ticket().run()
 
     assert -32001 == reply.code
+
+
+async def test_a_tool_that_exits_ends_its_exchange_and_not_the_gateway(bench: Any, autojump_clock: Any) -> None:
+    """Command line functions call sys.exit, and tools call command line functions."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        raise SystemExit(7)
+
+    reply = await bench(sink).ticket().run()
+
+    assert isinstance(reply, ErrorReply)
+    assert reply.code == -32603
+
+
+async def test_a_stage_without_its_return_is_an_incident_that_says_so(
+    bench: Any, autojump_clock: Any, capsys: Any
+) -> None:
+    """The mistake everybody makes once."""
+
+    async def sink(exchange: Exchange) -> Any:
+        return None
+
+    reply = await bench(sink).ticket().run()
+
+    assert isinstance(reply, ErrorReply)
+    assert isinstance(reply.data, dict)
+    assert str(reply.data["incident"]) in reply.message
+    assert "the chain returned None, not a reply; does a stage lack its return?" in capsys.readouterr().out

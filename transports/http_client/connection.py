@@ -222,6 +222,3 @@ class Response:
         if len(whole) > max_bytes:
             raise BodyTooLarge
         return bytes(whole)
-
-
-__all__ = ["BodyTooLarge", "Connection", "Head", "MalformedResponse", "PeerGone", "Response", "Transport"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any, Final, final
 
 import trio
@@ -26,7 +26,6 @@ from sluiceway.pipeline.protocol.messages import (
     Notification,
     Reply,
     Request,
-    RequestId,
     Response,
     Result,
 )
@@ -75,7 +74,7 @@ class LegacySession:
         self._initialized: Notification | None = None
         self._id: str | None = None
         self._version: str | None = None
-        self._in_flight: dict[RequestId, Questions] = {}
+        self._in_flight: set[Questions] = set()
         self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
@@ -119,13 +118,13 @@ class LegacySession:
         """
         request = exchange.request
         assert isinstance(request, Request)
-        with await self._upstream.post(request, b"") as response:
+        with self._askable(exchange) as questions, await self._upstream.post(request, b"") as response:
             if not 200 <= response.head.status < 300:
                 error = await self._upstream.refusal(response)
                 if error.code in _MODERN_ONLY:
                     raise self._modern_only(exchange)
                 return error
-            reply = await self._converse(exchange, response)
+            reply = await self._converse(exchange, questions, response)
             if isinstance(reply, Result):
                 self._open(request, reply, response)
         return reply
@@ -170,16 +169,18 @@ class LegacySession:
     async def _call(self, exchange: Exchange, *, lost: str | None) -> Reply:
         request, ended = exchange.request, False
         assert isinstance(request, Request)
+        headers, repeatable = self._headers(), method_of(request.method).repeatable
         try:
-            with await self._upstream.post(
-                request, self._headers(), repeatable=method_of(request.method).repeatable
-            ) as response:
+            with (
+                self._askable(exchange) as questions,
+                await self._upstream.post(request, headers, repeatable=repeatable) as response,
+            ):
                 status = response.head.status
                 if status == 404 and lost is not None:
                     ended = True
                     raise _SessionLost
                 if 200 <= status < 300:
-                    reply = await self._converse(exchange, response)
+                    reply = await self._converse(exchange, questions, response)
                 else:
                     reply = await self._upstream.refusal(response)
             ended = True
@@ -192,25 +193,30 @@ class LegacySession:
                 with farewell(_FAREWELL_S):
                     await self._say(Notification(_CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
 
-    async def _converse(self, exchange: Exchange, response: HttpResponse) -> Reply:
+    @contextmanager
+    def _askable(self, exchange: Exchange) -> Iterator[Questions]:
+        """While a request is in flight, the upstream may ask its client."""
+        questions = Questions(exchange, self._say)
+        self._in_flight.add(questions)
+        try:
+            yield questions
+        finally:
+            questions.close()
+            self._in_flight.remove(questions)
+
+    async def _converse(self, exchange: Exchange, questions: Questions, response: HttpResponse) -> Reply:
         """Relay what comes before the reply, and return that."""
         request = exchange.request
         assert isinstance(request, Request)
-        questions = self._in_flight[request.id] = Questions(exchange, self._say)
-        try:
-            with closing(ResumableStream(self._upstream, response, self._headers)) as stream:
-                while True:
-                    message = await stream.next()
-                    if isinstance(message, Request):
-                        message = await self._converse_asking(exchange, questions, stream, message)
-                    if isinstance(message, Response):
-                        stream.finish()
-                        return check_answers(self._upstream.name, message, request.id)
-                    await self._pass_back(exchange, questions, message)
-        finally:
-            questions.close()
-            if self._in_flight.get(request.id) is questions:
-                del self._in_flight[request.id]
+        with closing(ResumableStream(self._upstream, response, self._headers)) as stream:
+            while True:
+                message = await stream.next()
+                if isinstance(message, Request):
+                    message = await self._converse_asking(exchange, questions, stream, message)
+                if isinstance(message, Response):
+                    stream.finish()
+                    return check_answers(self._upstream.name, message, request.id)
+                await self._pass_back(exchange, questions, message)
 
     async def _converse_asking(
         self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Message
@@ -239,13 +245,13 @@ class LegacySession:
         if isinstance(message, Notification):
             if message.method == _CANCELLED:
                 asked = message.params.get("requestId")
-                if any(questions.take_back(asked) for questions in self._in_flight.values()):
+                if any(questions.take_back(asked) for questions in self._in_flight):
                     return
             self._session.notify(message)
         elif isinstance(message, Request):
             answer = answer_at_once(message)
             if answer is None and len(self._in_flight) == 1 and self._nursery is not None:
-                (questions,) = self._in_flight.values()  # nobody else can have caused it
+                (questions,) = self._in_flight  # nobody else can have caused it
                 self._nursery.start_soon(questions.ask, message)
             else:
                 await self._say(answer or nobody(message))

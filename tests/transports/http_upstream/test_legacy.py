@@ -315,9 +315,47 @@ async def test_a_question_on_the_standalone_stream_needs_exactly_one_exchange(
 
     answers = {seen.json["id"]: seen.json for seen in upstream.of("answer")}
     assert answers[0]["error"]["code"] == -32601
+    assert answers[1]["result"] == {"roots": []}
     assert answers[2]["error"]["code"] == -32601
     assert answers[9]["result"] == {}
     assert [note.method for note in peer.notices] == ["notifications/tools/list_changed"]
+
+
+async def test_a_question_of_the_standalone_stream_can_be_taken_back_there(
+    autojump_clock, upstream, server, make_sink, peer
+):
+    """What is not about a question is the session's."""
+    asked, cancelled = trio.Event(), trio.Event()
+
+    async def listen(seen, answer):
+        await answer.start()
+        await asked.wait()
+        await answer.event(QUESTION)
+        await trio.sleep(1)
+        for asked_id in ("other", "q"):
+            note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": asked_id}}
+            await answer.event(note)
+        await trio.sleep_forever()
+
+    async def call(seen, answer):
+        asked.set()
+        await cancelled.wait()
+        await answer.result(seen, {})
+
+    async def ask(method: str, params: Any) -> Result:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+        return Result()
+
+    server.listen, server.call = listen, call
+    async with make_sink() as sink:
+        await peer.start(sink)
+        await sink(peer.exchange("tools/call", ask=ask))
+
+    assert [note.params["requestId"] for note in peer.notices] == ["other"]
+    assert upstream.of("answer") == []
 
 
 async def test_an_exchange_that_is_cancelled_is_cancelled_upstream(autojump_clock, upstream, server, make_sink, peer):
@@ -521,6 +559,19 @@ async def test_a_session_id_must_be_visible_ascii(autojump_clock, upstream, make
     async with make_sink() as sink:
         with pytest.raises(UpstreamProtocolError, match="visible ASCII"):
             await sink(peer.exchange("initialize"))
+
+
+async def test_a_session_may_end_while_the_upstream_is_away(autojump_clock, upstream, server, make_sink, peer):
+    """The DELETE is lost, and nothing else."""
+    async with make_sink(keep_idle=0.001) as sink:
+        await peer.start(sink)
+        await trio.sleep(1)
+        upstream.refuse = True
+        peer.session.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sink.sessions == 0
+
+    assert "DELETE" not in [seen.method for seen in upstream.seen]
 
 
 async def test_a_second_handshake_is_for_the_upstream_to_refuse(autojump_clock, upstream, server, make_sink, peer):

@@ -96,11 +96,11 @@ async def test_a_probe_stands_around_every_stage() -> None:
 async def test_a_nested_chain_relays_through_its_own_stages_first() -> None:
     """Then through those of the chain around it."""
     log: list[str] = []
-    inner = nest(compile_chain([stage("i", log, Watcher), stage("j", log, Watcher)], noisy_sink))
+    inner = nest(compile_chain([stage("i", log, Watcher), stage("s", log), stage("j", log, Watcher)], noisy_sink))
     outer = compile_chain([stage("o", log, Watcher)], inner)
     await outer.service(exchange(log, outer.relay))
 
-    assert ["j relay", "i relay", "o relay", "client got n"] == log[3:7]
+    assert ["j relay", "i relay", "o relay", "client got n"] == log[4:8]
 
 
 async def test_a_nested_chain_without_watchers_costs_nothing() -> None:

@@ -56,7 +56,10 @@ def import_(
     if output is None:
         emit(yaml)
     else:
-        output.write_text(yaml, encoding="utf-8")
+        try:
+            output.write_text(yaml, encoding="utf-8")
+        except OSError as error:
+            raise usage(f"{output} cannot be written: {error.strerror}") from error
         say(f"{output} written; next: sluiceway check {output}")
     count = len(imported.upstreams)
     say(f"{count} {'server' if count == 1 else 'servers'}; {len(imported.lost)} not carried over")
@@ -64,10 +67,8 @@ def import_(
 
 
 def _text(file: Path) -> str:
-    if str(file) == "-":
-        return sys.stdin.read(MAX_BYTES)
     try:
-        return _read(file)
+        return sys.stdin.read(MAX_BYTES) if str(file) == "-" else _read(file)
     except (OSError, ValueError) as error:
         raise usage(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 

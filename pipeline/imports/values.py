@@ -22,12 +22,16 @@ _SECRET_WORDS: Final = frozenset(
     {"token", "secret", "secrets", "password", "passwd", "passphrase", "pass", "pwd", "apikey", "key", "credential",
      "credentials", "auth", "authorization", "cookie", "bearer", "pat"}
 )  # fmt: skip
+_SECRET_ENDS: Final = ("password", "passwd", "secret", "token", "apikey")
+"""Ends of words that are written as one, such as PGPASSWORD."""
 _SECRET_VALUE: Final = re.compile(
     r"(?:Bearer |Basic |sk-|sk_|pk_live|rk_live|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA|AIza|ya29\.|"
     r"eyJ[\w-]{10}|ntn_|secret_|lin_api_|hf_|npm_|-----BEGIN )"
 )
 _WORDS: Final = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+")
 _SCHEMES: Final = ("Bearer ", "Basic ")
+_PAIR: Final = re.compile(r"(-*[A-Za-z0-9_.-]+)(=|: ?)(.+)", re.DOTALL)
+"""`--token=x`, `TOKEN=x` (docker run -e) or `Authorization: x` (mcp-remote --header) in a command line."""
 _WRITTEN: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding",
      "last-event-id", "user-agent"}
@@ -75,7 +79,8 @@ def portable(text: str, where: str, notes: Notes) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Whether what has this name is usually secret."""
-    return any(word.lower() in _SECRET_WORDS for word in _WORDS.findall(name))
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -134,11 +139,11 @@ def words_of_command(words: list[str], owner: str, notes: Notes) -> tuple[str, .
     """A command line in our notation, with variables where it had secrets."""
     found: list[str] = []
     for index, word in enumerate(words):
-        flag, equals, text = word.partition("=")
+        pair = _PAIR.fullmatch(word)
         before = words[index - 1] if index else ""
         named = before.lstrip("-") if before.startswith("-") and "=" not in before else ""
-        if flag.startswith("-") and equals and _hides(flag.lstrip("-"), text):
-            found.append(f"{portable(flag, owner, notes)}=${{{_argument(flag.lstrip('-'), text, owner, notes)}}}")
+        if pair is not None and _hides(pair[1].lstrip("-"), pair[3]):
+            found.append(f"{pair[1]}{pair[2]}${{{_argument(pair[1].lstrip('-'), pair[3], owner, notes)}}}")
         elif not word.startswith("-") and _hides(named, word):
             found.append(f"${{{_argument(named or 'secret', word, owner, notes)}}}")
         else:

@@ -30,6 +30,13 @@ def test_a_file_is_never_overwritten(sluiceway, write):
     assert (Exit.USAGE, CLIENT) == (outcome.code, source.read_text())
 
 
+def test_a_folder_that_does_not_exist_is_exit_code_2(sluiceway, write):
+    """It is not made."""
+    outcome = sluiceway("import", write("client.json", CLIENT), "-o", "gone/out.yaml")
+
+    assert (Exit.USAGE, True) == (outcome.code, "cannot be written: No such file" in outcome.err)
+
+
 def test_a_command_line_may_come_from_standard_input(sluiceway, write, monkeypatch):
     """Files that it names are found."""
     write("n.json", '{"mcpServers": {"c": {"url": "https://c.example/mcp"}}}')

@@ -93,7 +93,7 @@ def test_an_address_becomes_an_http_sink(key: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("API_KEY", "abc"), ("githubToken", "abc"), ("DB_PASSWORD", "hunter2"), ("OTHER", "ghp_abcdef"),
+        ("API_KEY", "abc"), ("githubToken", "abc"), ("DB_PASSWORD", "hunter2"), ("PGPASSWORD", "x"), ("OTHER", "ghp_abcdef"),
         ("DATABASE_URL", "postgres://me:pw@db/x"), ("X", "eyJhbGciOiJIUzI1NiJ9.e30.x"),
     ],
 )  # fmt: skip
@@ -165,13 +165,17 @@ def test_a_value_that_is_a_variable_is_a_secret_from_it() -> None:
 def test_secrets_in_arguments_and_addresses_become_variables() -> None:
     """After their option, behind an equals sign, by their looks, in a query."""
     imported = server(command="x", args=["--api-key", "abc", "--token=def", "sk-123", "--token", "${T}", "--key", "-v"])
+    docker = server(command="docker", args=["-e", "API_KEY=abc", "--header", "Authorization: Bearer ghi", "a:b", "L=1"])
     remote = server(url="https://a.example/mcp?x=1&api_key=abc&key=${K}")
 
     assert imported.upstreams[0].command == (
         "x", "--api-key", "${S_API_KEY}", "--token=${S_TOKEN}", "${S_SECRET}", "--token", "${T}", "--key", "-v",
     )  # fmt: skip
     assert remote.upstreams[0].url == "https://a.example/mcp?x=1&api_key=${S_API_KEY}&key=${K}"
-    assert findings(imported) == findings(remote) == []
+    assert docker.upstreams[0].command == (
+        "docker", "-e", "API_KEY=${S_API_KEY}", "--header", "Authorization: ${S_AUTHORIZATION}", "a:b", "L=1",
+    )  # fmt: skip
+    assert findings(imported) == findings(docker) == findings(remote) == []
 
 
 @pytest.mark.parametrize(

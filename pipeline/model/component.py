@@ -13,7 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, final
 
 from attrs import define, field, frozen
 
@@ -102,6 +102,12 @@ class Context:
         return self.stores(name)
 
 
+@final
+@frozen
+class NoOptions:
+    """The options of a component that declares none."""
+
+
 class Component:
     """
     Base of everything a configuration file can name.
@@ -110,7 +116,7 @@ class Component:
     `option()`s, and name the class with the decorator of its kind.
     """
 
-    Config: ClassVar[type]
+    Config: ClassVar[type] = NoOptions
     """Frozen attrs class; the only declaration of the component's options."""
     name: ClassVar[str] = ""
     """The key in YAML; set by the decorator."""

@@ -79,3 +79,18 @@ def test_the_real_server_of_the_readme_is_the_one_of_its_configuration() -> None
     (shown,) = re.findall(r"command: \[(.*)\]", README)
 
     assert shown.replace('"', "") in (ROOT / "configs/tiny.yaml").read_text().replace('"', "")
+
+
+def test_the_stage_in_ten_lines_works_as_it_stands_there(tmp_path: Path) -> None:
+    """In a chain, from a file named under `plugins:`."""
+    (code,) = [block for block in blocks("python") if "@middleware" in block]
+    (tmp_path / "shout.py").write_text(code)
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\nplugins: [shout.py]\n"
+        "pipelines: {main: {chain: [shout], sink: demo}}\nsinks: {demo: {embedded: {}}}\n"
+        "sources: {local: {http: {bind: '127.0.0.1:0'}, pipeline: main}}\n"
+    )
+    command = [*SLUICEWAY, "run", "--dry-run", str(tmp_path / "a.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+
+    assert 0 == done.returncode, done.stderr

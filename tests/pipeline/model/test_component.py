@@ -2,6 +2,7 @@
 
 import random
 
+import attrs
 import pytest
 from attrs import frozen
 
@@ -154,3 +155,12 @@ def test_a_stage_says_nothing_about_its_order_unless_it_does():
     """No role but its name, no rules, no repetition."""
     assert (Middleware.role, Middleware.order, Middleware.replays) == ("", (), False)
     assert Order("first", "", "info", "because").level == "info"
+
+
+def test_a_component_need_not_declare_options():
+    """The stage of the README has none."""
+
+    class Plain(Middleware):
+        """No options."""
+
+    assert () == attrs.fields(Plain.Config)

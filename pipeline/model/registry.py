@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -95,10 +96,12 @@ class Registry:
             RegistryError: It cannot be found or imported, or brings a name that is taken.
         """
         try:
-            module = _import_file(reference, base) if reference.endswith(".py") else importlib.import_module(reference)
+            with redirect_stdout(sys.stderr):  # stdout is the product of a verb, or the wire of a stdio client
+                is_file = reference.endswith(".py")
+                module = _import_file(reference, base) if is_file else importlib.import_module(reference)
         except RegistryError:
             raise
-        except Exception as error:  # a user's module may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
             raise RegistryError(f"plugin {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
         found = [value for value in vars(module).values() if _is_own(value, module)]
         if not found:
@@ -173,10 +176,11 @@ def _provider(point: EntryPoint) -> str:
 def _load(kind: ComponentKind, name: str, target: str) -> type[Component]:
     module_name, _, class_name = target.partition(":")
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
+        with redirect_stdout(sys.stderr):
+            cls = getattr(importlib.import_module(module_name), class_name)
     except AttributeError as error:
         raise RegistryError(f"{kind} {name!r}: {module_name} has no {class_name!r}") from error
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it is imported
         raise RegistryError(f"{kind} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise RegistryError(f"{kind} {name!r}: {target} is not a component class")

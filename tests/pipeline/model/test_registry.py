@@ -159,6 +159,7 @@ def test_a_plugin_package_brings_what_its_modules_declare(project: Path) -> None
     [
         ("raise ValueError('no licence')", "plugin 'bad.py' cannot be imported: ValueError: no licence"),
         ("def broken(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
         ("x = 1", "plugin 'bad.py' has no components"),
         (STAGE.replace("mask", "timeout"), "middleware 'timeout' is provided twice: by built-in and by bad.py"),
     ],
@@ -248,3 +249,13 @@ def test_only_what_is_asked_for_is_imported() -> None:
 
     assert sorted(names) == names
     assert issubclass(Registry().find(MIDDLEWARE, "timeout"), Middleware)
+
+
+def test_what_a_plugin_prints_while_it_is_imported_is_no_product(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`check --format json` stays JSON, and a stdio client reads messages only."""
+    write(project / "mask.py", "print('hello')\n" + STAGE)
+    Registry().load_plugin("mask.py", project)
+
+    assert ("", "hello\n") == capsys.readouterr()

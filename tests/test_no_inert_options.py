@@ -167,6 +167,35 @@ ROWS: Mapping[str, Two | By] = {
         "transports/embedded/test_questions.py::test_a_state_expires_and_belongs_to_its_caller"
     ),
     "sink.embedded.version": _embedded("version", None, "9.9.9"),
+    "sink.route.collisions": By("transports/route/test_lists.py::test_names_without_prefixes_collide_by_policy"),
+    "sink.route.cursor_key": By(
+        "transports/route/test_sink.py::test_ids_of_a_key_that_is_configured_are_read_by_another_process"
+    ),
+    "sink.route.list_timeout": By(
+        "transports/route/test_lists.py::test_a_slow_upstream_is_left_out_and_announced_when_it_arrives"
+    ),
+    "sink.route.prefixes": By("transports/route/test_lists.py::test_names_without_prefixes_collide_by_policy"),
+    "sink.route.rules": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.rules.exact": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.rules.glob": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.rules.of": By("transports/route/test_calls.py::test_names_and_uris_go_by_rule"),
+    "sink.route.rules.prefix": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.rules.regex": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.rules.to": By("transports/route/test_calls.py::test_vendor_methods_go_by_rule"),
+    "sink.route.separator": By("transports/route/test_sink.py::test_another_separator_and_prefix"),
+    "sink.route.to": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
+    "sink.route.to.prefix": By("transports/route/test_sink.py::test_another_separator_and_prefix"),
+    "sink.route.to.prompts": By("transports/route/test_sink.py::test_another_separator_and_prefix"),
+    "sink.route.to.prompts.allow": By("transports/route/test_calls.py::test_a_hidden_tool_cannot_be_called"),
+    "sink.route.to.prompts.deny": By("transports/route/test_sink.py::test_another_separator_and_prefix"),
+    "sink.route.to.prompts.rename": By("transports/route/test_calls.py::test_a_hidden_tool_cannot_be_called"),
+    "sink.route.to.resources": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
+    "sink.route.to.resources.allow": By("transports/route/test_lists.py::test_only_allowed_uris_are_listed"),
+    "sink.route.to.resources.deny": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
+    "sink.route.to.tools": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
+    "sink.route.to.tools.allow": By("transports/route/test_calls.py::test_a_hidden_tool_cannot_be_called"),
+    "sink.route.to.tools.deny": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
+    "sink.route.to.tools.rename": By("transports/route/test_lists.py::test_filters_hide_and_renames_show"),
     "sink.stdio.command": By("transports/test_stdio_sink.py::test_a_child_runs_where_it_was_told_to"),
     "sink.stdio.cwd": By("transports/test_stdio_sink.py::test_a_child_runs_where_it_was_told_to"),
     "sink.stdio.env": By(

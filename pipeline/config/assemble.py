@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..model.component import ComponentKind, Sink, Source, Store
 from ..model.document import Document, Limits, PipelineSpec, Run, SinkSpec, SourceSpec, StoreSpec
@@ -20,6 +20,7 @@ from .include import shown_name
 from .keys import PIPELINE_KEYS, TOP_KEYS, PipelineKeys, SinkKeys, SourceKeys
 from .nodes import Broken, Mapping, Node, Scalar, Sequence
 from .problems import Span, unknown
+from .references import sinks_in
 
 
 @define(eq=False)
@@ -124,10 +125,11 @@ class Assembler:
         if found is None or keys is None:
             return None
         cls, config = cast("tuple[type[Sink], Any]", found)  # the registry checked the kind
-        return SinkSpec(
+        sink = SinkSpec(
             id=id_, cls=cls, config=config, path=path, place=str(self.components.spans[path]),
             chain=chain, max_in_flight=keys.max_in_flight, required=keys.required,
         )  # fmt: skip
+        return evolve(sink, sends_to=sinks_in((sink, *chain)))
 
     def source(self, id_: str, node: Mapping, path: str) -> SourceSpec | None:
         """A source and the pipeline it feeds."""

@@ -7,7 +7,7 @@ An option refers to something if its declaration says so (`option(refers=...)`),
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -68,12 +68,14 @@ def components_of(document: Document) -> Iterator[Spec]:
     yield from document.sources.values()
 
 
+def sinks_in(specs: Iterable[Spec]) -> tuple[str, ...]:
+    """The sinks that the options of some components name, in order, each once."""
+    return tuple(dict.fromkeys(r.id for spec in specs for r in references_of(spec) if r.kind == "sink"))
+
+
 def sink_targets(document: Document) -> dict[str, list[str]]:
     """Which sinks each sink sends to by itself or by its chain, by id."""
-    return {
-        sink.id: [r.id for spec in (sink, *sink.chain) for r in references_of(spec) if r.kind == "sink"]
-        for sink in document.sinks.values()
-    }
+    return {sink.id: list(sinks_in((sink, *sink.chain))) for sink in document.sinks.values()}
 
 
 @define(eq=False)

@@ -72,6 +72,10 @@ def _no_store(name: str) -> Store:
     raise LookupError(f"no store named {name!r}; declare it under stores:")
 
 
+def _no_sink(name: str) -> Service:
+    raise LookupError(f"no sink named {name!r}; declare it under sinks:")
+
+
 @define(eq=False, kw_only=True)
 class Context:
     """What a component may use of its surroundings. Nothing else is global."""
@@ -91,6 +95,7 @@ class Context:
     listen: bool = True
     """False when another server (a plain hypercorn) owns the listening sockets."""
     stores: Callable[[str], Store] = field(default=_no_store)
+    sinks: Callable[[str], Service] = field(default=_no_sink)
 
     def store(self, name: str) -> Store:
         """
@@ -100,6 +105,16 @@ class Context:
             LookupError: There is no store of that name (the linter finds this before anything runs).
         """
         return self.stores(name)
+
+    def sink(self, name: str) -> Service:
+        """
+        The named sink with its own chain and `max_in_flight`, for an option declared with `refers="sink"`. Take it in
+        `open`, not in the constructor; use it for exchanges only: sinks are open by then, their chains may not be.
+
+        Raises:
+            LookupError: There is no sink of that name (the linter finds this before anything runs).
+        """
+        return self.sinks(name)
 
 
 @final

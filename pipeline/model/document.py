@@ -51,6 +51,8 @@ class SinkSpec(Spec):
     chain: tuple[StageSpec, ...] = ()
     max_in_flight: int | None = None
     required: bool = True
+    sends_to: tuple[str, ...] = ()
+    """Ids of the sinks that it or its chain sends to; they open before it, and close after it."""
 
 
 @final

@@ -44,6 +44,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
     ComponentKind.SINK: {
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",
         "http": "sluiceway.transports.http_sink:HttpSink",
+        "route": "sluiceway.transports.route.sink:RouteSink",
         "stdio": "sluiceway.transports.stdio_sink:StdioSink",
     },
     ComponentKind.STORE: {

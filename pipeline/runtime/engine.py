@@ -276,7 +276,7 @@ class Engine:
         return notes
 
     def _source(self, spec: SourceSpec) -> Host:
-        component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {})
+        component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {}, {})
         assert isinstance(component, Source)
         component.readiness = lambda: self.ready
 

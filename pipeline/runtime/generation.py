@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from graphlib import TopologicalSorter
 from typing import Final, final
 
 import structlog
@@ -43,7 +44,14 @@ class Surroundings:
     probe: Probe | None = None
 
     def build(
-        self, kind: ComponentKind, component_id: str, spec: Spec, stores: Mapping[str, Host], *, required: bool = True
+        self,
+        kind: ComponentKind,
+        component_id: str,
+        spec: Spec,
+        stores: Mapping[str, Host],
+        sinks: Mapping[str, Service],
+        *,
+        required: bool = True,
     ) -> tuple[Component, Row]:
         """Construct the component of a spec, or take what was put in its place; and the row of its state."""
         row = Row(component_id, kind, required)
@@ -58,6 +66,12 @@ class Surroundings:
             assert isinstance(host.component, Store)
             return host.component
 
+        def sink(name: str) -> Service:
+            service = sinks.get(name)
+            if service is None:
+                raise LookupError(f"no sink named {name!r}; there are: {', '.join(sinks) or 'none'}")
+            return service
+
         context = Context(
             id=component_id,
             path=spec.path,
@@ -67,6 +81,7 @@ class Surroundings:
             report=row.become,
             listen=self.listen,
             stores=store,
+            sinks=sink,
         )
         return spec.cls(spec.config, context), row
 
@@ -95,18 +110,20 @@ class Generation:
         """Every enabled stage, by `<chain>.<stage id>`."""
         self.pipelines: dict[str, Pipeline] = {}
         self._inside_out: list[Host] = []
+        self._services: dict[str, Service] = {}
         for store_id, spec in document.stores.items():
             old = before.stores.get(store_id) if before is not None else None
             if old is not None and before is not None and _same(spec, before.document.stores[store_id]):
                 self.stores[store_id] = old
             else:
-                self.stores[store_id] = Host(*around.build(ComponentKind.STORE, f"stores.{store_id}", spec, {}))
-        services = {sink_id: self._sink(spec) for sink_id, spec in document.sinks.items()}
+                self.stores[store_id] = Host(*around.build(ComponentKind.STORE, f"stores.{store_id}", spec, {}, {}))
+        for sink_id in TopologicalSorter({s.id: s.sends_to for s in document.sinks.values()}).static_order():
+            self._services[sink_id] = self._sink(document.sinks[sink_id])
         for pipeline in document.pipelines.values():
-            self.pipelines[pipeline.id] = self._pipeline(pipeline, services[pipeline.sink])
+            self.pipelines[pipeline.id] = self._pipeline(pipeline, self._services[pipeline.sink])
 
     def hosts(self) -> list[Host]:
-        """Everything it uses, in start order: stores, sinks, stages from the inside out."""
+        """Everything it uses, in start order: stores, sinks (those that others send to first), stages inside out."""
         return [*self.stores.values(), *self.sinks.values(), *self._inside_out]
 
     def stage(self, pipeline_id: str, stage_id: str) -> Host:
@@ -142,7 +159,7 @@ class Generation:
 
     def _sink(self, spec: SinkSpec) -> Service:
         component, row = self._around.build(
-            ComponentKind.SINK, f"sinks.{spec.id}", spec, self.stores, required=spec.required
+            ComponentKind.SINK, f"sinks.{spec.id}", spec, self.stores, self._services, required=spec.required
         )
         assert isinstance(component, Sink)
         host = self.sinks[spec.id] = Host(component, row, restarts=self.document.run.on_crash == "restart")
@@ -161,7 +178,9 @@ class Generation:
             if not spec.enabled:
                 continue
             component_id = f"{owner}.{spec.id}"
-            component, row = self._around.build(ComponentKind.MIDDLEWARE, component_id, spec, self.stores)
+            component, row = self._around.build(
+                ComponentKind.MIDDLEWARE, component_id, spec, self.stores, self._services
+            )
             assert isinstance(component, Middleware)
             self.stages[component_id] = Host(component, row)
             stages.append(Stage(spec.id, component, spec.when.compile() if spec.when is not None else None))

@@ -45,7 +45,7 @@ async def opened(name: str = "plain", **options: object):
     """A sink with short graces, in bounded time."""
     command = (sys.executable, "-S", str(CHILDREN / f"{name}.py"))
     options = {"command": command, "stop_grace": 0.2, "kill_grace": 0.2, **options}
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         sink = StdioSink(StdioSinkConfig(**options), Context(id="files"))
         async with sink.open():
             yield sink
@@ -110,6 +110,19 @@ async def test_a_server_ends_when_its_shim_is_killed():
             await ask(sink, "hang")
 
         await vanish(pid)
+
+
+async def test_a_server_does_not_outlive_its_shim_although_nobody_looks():
+    """Gateway and shim can be killed together; what is left then is the kernel's to do."""
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    process = Process.spawn([sys.executable, "-S", "-c", code], cwd=None, env={}, shim=Shim())
+    try:
+        with trio.fail_after(10):
+            server = int(await process.stdout.receive_some())
+        os.kill(process.pid, signal.SIGKILL)
+        await vanish(server)
+    finally:
+        await process.kill_and_reap()
 
 
 async def test_without_a_shim_nobody_stands_between():

@@ -258,6 +258,7 @@ async def test_an_answer_of_a_server_from_before_the_death_proves_nothing(autoju
         await world.call(session=old, method="initialize")
         await trio.sleep(5)
         await world.die()
+        await trio.sleep(5)
         await world.call(session=old)
 
         assert world.row.state is State.DEGRADED
@@ -305,6 +306,16 @@ async def test_a_noisy_server_is_degraded_until_a_quiet_minute(autojump_clock):
         await world.die()
         await world.call()
         assert world.row.state is State.READY
+
+
+async def test_a_closing_sink_reports_nothing(autojump_clock):
+    """The end of a noisy server is no news then: the state is the supervisor's."""
+    world = World()
+    async with world.open():
+        await world.call("noise")
+        await trio.sleep(61)
+
+    assert [state for state, _ in world.states] == [State.DEGRADED, State.STOPPING]
 
 
 async def test_the_shared_server_is_stopped_when_nobody_used_it_for_so_long(autojump_clock):

@@ -141,6 +141,30 @@ async def test_calls_share_a_connection():
     assert connections == 1
 
 
+async def test_calls_that_are_answered_with_events_share_a_connection():
+    """The end of a stream that comes after its reply is read by whoever uses the connection next."""
+    connections = 0
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        nonlocal connections
+        connections += 1
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        while data := bytes(await stream.receive_some(65536)):
+            event = b"data: " + reply_to(data).partition(b"\r\n\r\n")[2] + b"\n\n"
+            await stream.send_all(head + b"%x\r\n%b\r\n" % (len(event), event))
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.send_all(b"0\r\n\r\n")
+            ended.set()
+
+    async with listening(serve) as port, opened(f"http://127.0.0.1:{port}/") as sink:
+        for _ in range(3):
+            ended = trio.Event()
+            assert isinstance(await sink(memory_exchange()), Result)
+            await ended.wait()
+
+    assert connections == 1
+
+
 async def test_a_large_request_goes_out_whole():
     """Whatever the kernel takes at a time."""
     raw = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"x":"' + b"x" * 8_000_000 + b'"}}'

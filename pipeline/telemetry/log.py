@@ -75,6 +75,8 @@ def configure_logging(level: Level = "info", format: Format = "auto", stream: Te
         root.removeHandler(handler)
     root.addHandler(_FromStdlib())
     root.setLevel(max(_LEVELS[level], logging.INFO))
+    # It tells of every change it sees; a log in the folder that `run --watch` looks at would change for ever.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
 
 def _stamp(_logger: object, method: str, event: Event) -> Event:

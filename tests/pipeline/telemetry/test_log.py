@@ -240,6 +240,16 @@ def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(closed: bool) ->
     structlog.get_logger().info("x")
 
 
+def test_the_file_watcher_does_not_tell_of_every_change() -> None:
+    """A log that lies in the watched folder would be a change itself, and so on for ever."""
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    logging.getLogger("watchfiles.main").info("1 change detected")
+    logging.getLogger("watchfiles.main").warning("odd")
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["odd"]
+
+
 def test_standard_output_is_never_written_to() -> None:
     """It may be the wire of a stdio client. In a process of its own, for the streams are the process's."""
     code = """

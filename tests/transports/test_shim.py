@@ -180,6 +180,7 @@ async def test_the_shim_adds_nothing_to_the_environment():
         await process.kill_and_reap()
 
 
+@pytest.mark.timeout(240)
 async def test_a_thousand_vanishing_clients_leave_no_process():
     """Sessions that end in the middle of a call, and before their server has even started."""
     before = set(psutil.Process().children(recursive=True))

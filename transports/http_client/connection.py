@@ -7,6 +7,7 @@ a connection that nobody can use any more, so it is closed, and for HTTP/1.1 tha
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self, final
@@ -25,15 +26,19 @@ _SETTLE_S: Final = 0.05
 class Transport(Protocol):
     """The byte stream under a connection, as `connect` makes it."""
 
+    @abstractmethod
     async def send_all(self, data: bytes) -> None:
         """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
 
+    @abstractmethod
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """What there is, at least one byte; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close at once, without a checkpoint. Idempotent."""
 
+    @abstractmethod
     def is_readable(self) -> bool:
         """Whether a read would return at once: on a connection at rest that means the peer has closed it."""
 

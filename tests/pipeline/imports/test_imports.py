@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,13 +17,14 @@ from sluiceway.pipeline.imports.model import FromEnv, Listen, Upstream
 from sluiceway.pipeline.imports.rendering import scalar
 from sluiceway.pipeline.model.component import ComponentKind
 from sluiceway.pipeline.model.registry import BUILT_IN
+from sluiceway.pipeline.protocol.messages import EMPTY
 
 
 def _no_file(name: str) -> str:
     raise FileNotFoundError(name)
 
 
-def read(value: Any, form: Form = "auto", **files: str) -> Imported:
+def read(value: Any, form: Form = "auto", files: Mapping[str, str] = EMPTY) -> Imported:
     """What comes of a text, or of JSON."""
     text = value if isinstance(value, str) else json.dumps(value)
     return read_foreign(text, form=form, read=lambda name: files[name] if name in files else _no_file(name))
@@ -354,7 +356,7 @@ def test_mcp_proxy_before_an_address() -> None:
 def test_mcp_proxy_with_named_servers() -> None:
     """On the line, and in a file."""
     line = "mcp-proxy --named-server a 'uvx a' --named-server b '\"' --named-server-config {} uvx main --port 1"
-    imported = read(line.format("n.json"), **{"n.json": '{"mcpServers": {"c": {"command": "c"}}}'})
+    imported = read(line.format("n.json"), files={"n.json": '{"mcpServers": {"c": {"command": "c"}}}'})
 
     assert [("server", ("uvx", "main", "--port", "1")), ("a", ("uvx", "a")), ("c", ("c",))] == [
         (each.id, each.command) for each in imported.upstreams
@@ -362,8 +364,8 @@ def test_mcp_proxy_with_named_servers() -> None:
     assert "they share one endpoint" in losses(imported)
     assert "b: its command line cannot be split" in losses(imported)
     assert "cannot be read" in losses(read(line.format("gone")))
-    assert "has no mcpServers" in losses(read(line.format("n"), n="[]"))
-    assert "neither a command" in losses(read(line.format("n"), n='{"mcpServers": {"x": {}}}'))
+    assert "has no mcpServers" in losses(read(line.format("n"), files={"n": "[]"}))
+    assert "neither a command" in losses(read(line.format("n"), files={"n": '{"mcpServers": {"x": {}}}'}))
 
 
 def test_several_lines_are_one_gateway() -> None:

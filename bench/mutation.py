@@ -53,7 +53,7 @@ import _pytest.python
 _pytest.python.IdMaker.make_unique_parameterset_ids = lambda self: [str(n) for n, _ in enumerate(self.parametersets)]
 
 
-def pytest_sessionstart():
+def pytest_collection_finish():
     for found in gc.get_objects():
         if isinstance(found, functools._lru_cache_wrapper) and (found.__module__ or "").startswith("sluiceway."):
             found.cache_clear()
@@ -62,7 +62,7 @@ def pytest_sessionstart():
 What the tests in the copy need beside their own fixtures. mutmut selects tests by their ids, and takes an id that
 pytest does not find again (addresses, control characters, what a mutant made of it) for a mutant that was noticed: in
 the copy parameters go by number. And it forks after all tests ran once: what they left in caches was made by whole
-functions, so every session begins without.
+functions, so every session begins its tests without.
 """
 
 

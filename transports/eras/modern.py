@@ -64,14 +64,14 @@ def check_request(request: Request, headers: Mapping[str, str], repeated: Collec
     version = meta[MetaKey.VERSION]
     _check_mirror(headers, VERSION_HEADER, version)
     _check_mirror(headers, METHOD_HEADER, request.method)
-    target = target_of(request.method, request.params)
+    row = METHODS.get(request.method)
+    target = target_of(request.method, request.params) if row is not None and row.modern else None
     if target is not None:
         _check_mirror(headers, NAME_HEADER, target, coded=True)
     for name, value in headers.items():
         if name.startswith(PARAM_PREFIX) and decode_header_value(value) is None:
             raise HeaderMismatch(f"header {name} is not valid base64 of UTF-8 between {_SENTINEL} and {_SENTINEL_END}")
     check_version(version)
-    row = METHODS.get(request.method)
     if row is not None and not row.modern:
         raise UnknownMethod(f"{request.method} does not exist in {version}")
 

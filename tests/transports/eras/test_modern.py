@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sluiceway.pipeline.protocol.errors import UnknownMethod
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification, Request, Response, Result
 from sluiceway.transports.eras import modern
@@ -53,3 +54,12 @@ def test_a_target_that_is_no_string_is_left_to_the_pipeline():
     request = Request(1, "tools/call", {"_meta": meta, "name": 5})
 
     modern.check_request(request, {VERSION: "2026-07-28", "mcp-method": "tools/call"})
+
+
+def test_a_removed_method_is_told_so_and_needs_no_name_header():
+    """`Mcp-Name` is a rule for the methods there are: `tasks/result` is gone, with or without it (-32601)."""
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    request = Request(1, "tasks/result", {"_meta": meta, "taskId": "t1"})
+
+    with pytest.raises(UnknownMethod):
+        modern.check_request(request, {VERSION: "2026-07-28", "mcp-method": "tasks/result"})

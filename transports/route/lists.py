@@ -233,10 +233,10 @@ class Lists:
             owners.learn(item[listing.key], upstream)
         items = []
         for upstream, item in shown:
-            owned_by = owners.of(item[listing.key]) or (upstream,)
-            if len(owned_by) > 1:
-                collisions[item[listing.key]] = [each.id for each in owned_by]
-            if len(owned_by) == 1 or (owned_by[0] is upstream and self._fabric.config.collisions != "error"):
+            first, *others = owners.of(item[listing.key]) or (upstream,)
+            if others:
+                collisions[item[listing.key]] = [first.id, *(each.id for each in others)]
+            if not others or (first is upstream and self._fabric.config.collisions != "error"):
                 items.append(item)
         return items
 
@@ -262,6 +262,7 @@ class Lists:
 
         async def ask(upstream: Upstream) -> Reply:
             position: Position | None = None
+            reply: Reply = Result()
             for _ in range(MAX_PAGES):
                 early = None if position is not None else view.late.get((listing.method, upstream.id))
                 reply = early or await self._page(view, upstream, listed, position.cursor if position else None)

@@ -56,8 +56,8 @@ class Rule:
         Raises:
             ValueError: The regular expression does not compile.
         """
-        kind = next(kind for kind in _KINDS if getattr(self, kind) is not None)
-        return Pattern(getattr(self, kind), kind)
+        patterns = [Pattern(text, kind) for kind in _KINDS if (text := getattr(self, kind)) is not None]
+        return patterns[0]
 
 
 def check_rules(rules: Iterable[Rule]) -> None:

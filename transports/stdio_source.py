@@ -59,6 +59,7 @@ class StdioSource(Source):
     """
 
     Config = StdioSourceConfig
+    ends = True
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from .faults import Finding
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 """MCP 2025-11-25, server/tools, tool names."""
-_INVISIBLE: Final = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD))
+_INVISIBLE: Final[dict[int, None]] = dict.fromkeys((0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF, 0x00AD))
 _SHOWN: Final = 5
 """Names that a message quotes."""
 

@@ -65,6 +65,7 @@ def _ignore(_state: State, _reason: str) -> None:
 
 
 def _ready() -> bool:
+    """Whether the gateway is ready, as far as a source knows that no engine runs."""
     return True
 
 
@@ -252,6 +253,9 @@ class Source(Component):
     kind = ComponentKind.SOURCE
     readiness: Callable[[], bool] = staticmethod(_ready)
     """Whether the gateway as a whole is ready, for sources that are asked; the engine sets it."""
+
+    ends: ClassVar[bool] = False
+    """Whether `serve` may return of its own accord: its only client hung up. From any other source it is a crash."""
 
     async def serve(self, handle: Handle) -> None:
         """Accept until cancelled, or until the only client is gone. `stop_accepting` comes first when draining."""

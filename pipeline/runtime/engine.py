@@ -294,6 +294,8 @@ class Engine:
 
         async def serve() -> None:
             await component.serve(handle)
+            if not component.ends:
+                raise ComponentError(f"sources.{spec.id}", "run", "serve returned, though nobody asked it to")
 
         return Host(component, row, body=serve)
 

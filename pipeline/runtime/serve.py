@@ -7,7 +7,9 @@ configuration again; one with an error changes nothing.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any, Final, final
@@ -30,6 +32,12 @@ INTERRUPTED: Final = 130
 
 WATCH_LATENCY_MS: Final = 250
 """How long a stop may be held up by the file watcher, in milliseconds (it looks up only that often)."""
+
+LAST_RESORT_S: Final = 10.0
+"""
+Seconds after a second signal when the process ends whatever still runs in it: a stage that swallows its cancellation
+cannot be stopped in any other way. A thread's timer, because the event loop may be what hangs.
+"""
 
 Load = Callable[[], Document]
 """Reads the configuration; raises a `SluicewayError` that tells everything that is wrong with it."""
@@ -80,6 +88,8 @@ class _Process:
         self._everything = trio.CancelScope()
         self._stop = trio.Event()
         self._code = OK
+        self._last_resort = threading.Timer(LAST_RESORT_S, os._exit, (INTERRUPTED,))
+        self._last_resort.daemon = True
         self._log: Any = structlog.get_logger()
 
     async def run(self) -> int:
@@ -98,6 +108,8 @@ class _Process:
             except ComponentError as error:
                 self._log.error("gateway crashed" if started else "gateway could not start", error=str(error))
                 return CRASHED if started else COULD_NOT_START
+            finally:
+                self._last_resort.cancel()
         self._log.info("gateway stopped")
         return self._code
 
@@ -137,6 +149,8 @@ class _Process:
             if self._stop.is_set() or not engine.ready:
                 self._code = INTERRUPTED
                 self._log.warning("gateway stops at once", signal=signal.Signals(number).name)
+                if not self._everything.cancel_called:
+                    self._last_resort.start()
                 self._everything.cancel(reason="second signal")
             self._stop.set()
 
@@ -176,5 +190,7 @@ class _Process:
 
 def addresses(engine: Engine) -> dict[str, list[str]]:
     """Where each source of an engine listens, by source id; sources without addresses are left out."""
-    found = {source_id: list(getattr(source, "addresses", ())) for source_id, source in engine.sources.items()}
+    found: dict[str, list[str]] = {
+        source_id: list(getattr(source, "addresses", ())) for source_id, source in engine.sources.items()
+    }
     return {source_id: where for source_id, where in found.items() if where}

@@ -67,6 +67,7 @@ class QuietSource(Source):
     Config = Options
     name = "quiet"
     addresses = ("memory:1",)
+    ends = True
     handle: Any = None
 
     async def serve(self, handle: Any) -> None:
@@ -161,8 +162,26 @@ async def test_a_second_signal_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             await trio.testing.wait_all_tasks_blocked(0.02)
             os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     assert running.code == 130
+
+
+async def test_a_network_source_that_ends_by_itself_is_a_crash() -> None:
+    """Not a drain that went well: its clients cannot connect any more."""
+
+    class Deaf(QuietSource):
+        ends = False
+
+    def load() -> Document:
+        good = document(source=Options(hangs_up=True))
+        return attrs.evolve(good, sources={"p": attrs.evolve(good.sources["p"], cls=Deaf)})
+
+    running = Running()
+    with trio.fail_after(10):
+        await running.serve(load)
+
+    assert running.code == 4
 
 
 async def test_the_end_of_the_only_client_ends_the_process() -> None:

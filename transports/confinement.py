@@ -74,8 +74,13 @@ class ConfineConfig:
         """Whether changing the user is not all that is asked for."""
         return self.no_network or self.read_only_paths is not None or bool(self.writable_paths) or self.user is None
 
-    def arguments(self) -> list[str]:
-        """Bubblewrap's arguments for the file system and the network."""
+    def arguments(self, program: str = "") -> list[str]:
+        """
+        Bubblewrap's arguments for the file system and the network.
+
+        The server has a `/tmp` of its own. One that is itself installed below `/tmp` keeps, readable, the folder it is
+        in, where everything else is readable too.
+        """
         arguments: list[str] = []
         if self.read_only_paths is None:
             arguments += ["--ro-bind", "/", "/"]
@@ -83,6 +88,10 @@ class ConfineConfig:
             for folder in _SYSTEM:
                 arguments += ["--ro-bind-try", folder, folder]
         arguments += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108  # the server's own
+        parts = Path(program).parts
+        if self.read_only_paths is None and parts[:2] == ("/", "tmp") and len(parts) > 3:  # noqa: S108  # not for files
+            home = str(Path(*parts[:3]))
+            arguments += ["--ro-bind", home, home]
         for path in self.read_only_paths or ():
             arguments += ["--ro-bind", str(path), str(path)]
         for path in self.writable_paths:
@@ -101,9 +110,11 @@ class Walls:
     shim: Shim
 
     @classmethod
-    def build(cls, lifetime: Lifetime, confine: ConfineConfig | None, limits: Mapping[str, int]) -> Walls:
+    def build(
+        cls, lifetime: Lifetime, confine: ConfineConfig | None, limits: Mapping[str, int], server: str = ""
+    ) -> Walls:
         """
-        What a server is started with.
+        What a server is started with; `server` is the path of its program.
 
         Raises:
             ConnectFailed: It was asked for something that cannot be had here.
@@ -120,7 +131,9 @@ class Walls:
         program = shutil.which("bwrap")
         if program is None:
             raise ConnectFailed("bubblewrap is needed, but bwrap was not found; install the package bubblewrap")
-        inside = confine.arguments() if confine is not None and walled else ["--dev-bind", "/", "/", "--proc", "/proc"]
+        inside = (
+            confine.arguments(server) if confine is not None and walled else ["--dev-bind", "/", "/", "--proc", "/proc"]
+        )
         drop = ["--cap-drop", "ALL"] if walled else []
         return cls((program, "--die-with-parent", "--unshare-pid", *drop, *inside, "--"), shim)
 

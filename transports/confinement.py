@@ -89,7 +89,7 @@ class ConfineConfig:
                 arguments += ["--ro-bind-try", folder, folder]
         arguments += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]  # noqa: S108  # the server's own
         parts = Path(program).parts
-        if self.read_only_paths is None and parts[:2] == ("/", "tmp") and len(parts) > 3:  # noqa: S108  # not for files
+        if self.read_only_paths is None and parts[:2] == ("/", "tmp") and len(parts) > 3:  # not for files
             home = str(Path(*parts[:3]))
             arguments += ["--ro-bind", home, home]
         for path in self.read_only_paths or ():

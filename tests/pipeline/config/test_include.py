@@ -139,3 +139,12 @@ def test_an_overlay_may_include(tmp_path: Path, registry: Registry) -> None:
     assert (7.0, 1, False) == (
         document.pipelines["main"].limits.timeout, document.sinks["a"].max_in_flight, document.sinks["a"].required,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("included", ["sinks: [b]", "sinks: b"])
+def test_a_section_that_is_no_map_is_not_merged(tmp_path: Path, registry: Registry, included: str) -> None:
+    """It is reported where it stands, together with the section that is one."""
+    main = write(tmp_path, main=MAIN + "include: [more.yaml]\nsinks: {a: {echo_toy: {}}}\n", more=included + "\n")
+    problems = [str(problem.rule) for problem in check(main, registry=registry).problems if problem.level == "error"]
+
+    assert ["include/duplicate"] == problems

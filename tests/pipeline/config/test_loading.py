@@ -258,3 +258,15 @@ def test_no_data_makes_the_loader_raise_anything_but_problems(registry: Registry
 def test_a_wrong_file_has_no_document(check_it: Callable[..., Checked]) -> None:
     """Nothing is half applied."""
     assert check_it("version: 1").document is None
+
+
+def test_load_text_reads_variables_from_the_environment_it_is_given() -> None:
+    """Not from the process's."""
+    text = """
+version: 1
+sources: {s: {stdio: {}}}
+pipelines: {main: {timeout: "${SLUICEWAY_TEST_TIMEOUT}"}}
+sinks: {k: {embedded: {}}}
+"""
+
+    assert 7.0 == load_text(text, env={"SLUICEWAY_TEST_TIMEOUT": "7s"}).pipelines["main"].limits.timeout

@@ -267,3 +267,19 @@ def test_a_megabyte_request_is_read_whole() -> None:
 def test_a_body_compares_by_value() -> None:
     """Text and value of the same object are the same body."""
     assert Body(raw=b'{"a": 1}') == Body({"a": 1})
+
+
+def test_elements_of_a_batch_keep_their_own_text():
+    """On one line each, for what leaves over a line-based transport, and byte for byte otherwise."""
+    first = b'{"jsonrpc":"2.0",\r\n "id":1,"method":"a","params":{"x":1.50}}'
+    second = b'{"jsonrpc":"2.0","id":2,"method":"b"}'
+    messages = decode_batch(b"[" + first + b",\n" + second + b"]")
+
+    assert isinstance(messages, list)
+    assert [first.replace(b"\r\n", b"  "), second] == [message.raw for message in messages]
+
+
+def test_an_upstream_message_that_is_nothing_says_what_is_missing():
+    """Neither a method nor exactly one of result and error."""
+    with pytest.raises(UpstreamProtocolError, match=r": it has no method, and not exactly one of result and error$"):
+        decode_upstream(b'{"jsonrpc":"2.0","id":1}')

@@ -1,6 +1,10 @@
 """Every test of the suite runs under the leak oracle."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
+import structlog
 
 from sluiceway.pipeline.testing.leaks import LeakOracle, run_clean
 
@@ -8,6 +12,17 @@ from sluiceway.pipeline.testing.leaks import LeakOracle, run_clean
 @pytest.fixture(autouse=True)
 def _leaves_nothing(leak_oracle: LeakOracle) -> None:
     """No child, descriptor, thread or watched entry may be left after a test."""
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """What one test decided about logs must not be written into the output of the next one."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @pytest.hookimpl(trylast=True)

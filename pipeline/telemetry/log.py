@@ -76,7 +76,9 @@ def configure_logging(level: Level = "info", format: Format = "auto", stream: Te
     root.addHandler(_FromStdlib())
     root.setLevel(max(_LEVELS[level], logging.INFO))
     # It tells of every change it sees; a log in the folder that `run --watch` looks at would change for ever.
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    # The HTTP client tells every address that it visits, queries included.
+    for chatty in ("watchfiles", "httpx2"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _stamp(_logger: object, method: str, event: Event) -> Event:

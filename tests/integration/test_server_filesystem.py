@@ -45,6 +45,7 @@ async def visiting(command: tuple[str, ...], folder: Path, **options: object):
     client = Client(era=Era.LEGACY, version=LATEST_LEGACY, session=session)
     config = StdioSinkConfig(command=(*command, str(folder)), **options)
     handshake = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    before = set(psutil.Process().children(recursive=True))
     with trio.fail_after(60):
         sink = StdioSink(config, Context(id="files"))
         async with sink.open():
@@ -58,8 +59,8 @@ async def visiting(command: tuple[str, ...], folder: Path, **options: object):
                 return bool(reply.value.get("isError")), reply.value["content"][0]["text"]
 
             yield call
-            family = psutil.Process().children(recursive=True)
-            assert family != []
+            family = set(psutil.Process().children(recursive=True)) - before
+            assert family
     assert [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
 
 

@@ -91,6 +91,7 @@ def test_the_reference_has_everything(registry: Registry) -> None:
     assert headings.index("## Sources") < headings.index("### `listen_toy`") < headings.index("## Stages")
     assert headings.index("## Stages") < headings.index("### `timeout`") < headings.index("## Sinks")
     assert headings.index("## Sinks") < headings.index("### `echo_toy`") < headings.index("## Stores")
+    assert "\nKeys that each stage takes beside its own options.\n" in text
     assert "| `drain_timeout` |" in text
     assert "| `pipeline` |" in text
     assert reference().count("### ") == text.count("### ") - len(list(registry.rows())) + len(list(Registry().rows()))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sluiceway.pipeline.config import check_text, render_text
 from sluiceway.pipeline.config.include import text_source
 from sluiceway.pipeline.config.nodes import Mapping, Node, key_of, place_of
 from sluiceway.pipeline.config.scalars import resolve_scalar
@@ -175,3 +176,18 @@ def test_no_yaml_like_text_makes_the_loader_raise(text: str) -> None:
     root, problems = load_yaml(text, text_source(text, "t", Path.cwd()))
 
     assert root is not None or problems
+
+
+def test_a_number_nobody_can_read_comes_with_its_remedy() -> None:
+    """It may have been meant as text."""
+    fixes = [problem.fix for problem in check_text("a: " + "9" * 65 + "\n").problems if problem.rule == "yaml/number"]
+
+    assert ["quote it if it is text"] == fixes
+
+
+def test_a_lone_carriage_return_ends_a_line() -> None:
+    """As YAML counts lines (YAML 1.2, section 5.4), so the line that is shown is the one that is meant."""
+    shown = render_text(check_text("version: 1\rnonsense: 2\r").problems)
+
+    assert "text:2:1: error[config/unknown-key]" in shown
+    assert "     2 | nonsense: 2\n" in shown

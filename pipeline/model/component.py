@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import random as _random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, final
 
 from attrs import define, field, frozen
 
-from ..protocol.messages import Notification, Reply, Request
+from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
+from .changes import Changes
 from .exchange import Exchange, Relay, Service
+from .figures import Figure
 
 if TYPE_CHECKING:
     from .session import Asker, Client
@@ -97,6 +99,8 @@ class Context:
     """False when another server (a plain hypercorn) owns the listening sockets."""
     stores: Callable[[str], Store] = field(default=_no_store)
     sinks: Callable[[str], Service] = field(default=_no_sink)
+    changes: Changes = field(factory=Changes)
+    """What upstreams say has changed; shared by all components of an engine."""
 
     def store(self, name: str) -> Store:
         """
@@ -143,10 +147,31 @@ class Component:
         self.config = config
         self.context = context
 
+    actions: ClassVar[Mapping[str, str]] = {}
+    """What an operator can tell a running component to do: name of the action -> one sentence for help."""
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Acquire what the component needs, yield while it is ready, release. Override as needed."""
         yield
+
+    def details(self) -> Mapping[str, Json]:
+        """What `status` shows of it beside its state: small, JSON, without secrets. Called while it is open."""
+        return EMPTY
+
+    def figures(self) -> Iterable[Figure]:
+        """Its plain counters, read when metrics are scraped; must not block. The component id becomes a label."""
+        return ()
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """
+        Do one of `actions` for an operator (the admin listener, the command line).
+
+        Raises:
+            LookupError: There is no such action.
+            ValueError: The arguments are wrong; the text says what is expected.
+        """
+        raise LookupError(f"{self.context.id} has no action {action!r}; it has: {', '.join(self.actions) or 'none'}")
 
 
 Level = Literal["error", "warning", "info"]
@@ -281,6 +306,17 @@ class Store(Component):
     async def put(self, key: str, value: bytes, *, ttl_s: float | None = None) -> None:
         """Store a value, replacing what was there; gone after `ttl_s` seconds, or never."""
         raise TypeError(f"{type(self).__name__} does not implement put")
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes, *, ttl_s: float | None = None) -> bool:
+        """
+        Store a value if the key still holds `expected` (None: nothing), atomically for everybody who shares the store.
+
+        The one primitive that limits and idempotency keys need: read, decide, swap, and again if somebody was faster.
+
+        Returns:
+            Whether it was stored.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement swap")
 
     async def delete(self, key: str) -> bool:
         """Remove a key; whether it was there."""

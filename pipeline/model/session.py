@@ -28,6 +28,12 @@ class Caller:
     """What its credential grants."""
     how: str = "none"
     """How it proved itself: `none`, `api_key`, `bearer`, `mtls`."""
+    roles: frozenset[str] = frozenset()
+    """Roles the credential names; `access` maps them to capabilities."""
+    tenants: frozenset[str] = frozenset()
+    """Tenants it may choose from in `tenant`, beside its own; empty where there is nothing to choose."""
+    credential: str = ""
+    """Which of its credentials it used: an id or a digest, never the secret. Fit for logs and keys."""
 
 
 ANONYMOUS = Caller("anonymous")

@@ -12,8 +12,9 @@ from graphlib import TopologicalSorter
 from typing import Final, final
 
 import structlog
-from attrs import define
+from attrs import define, field
 
+from ..model.changes import Changes
 from ..model.component import Component, ComponentKind, Context, Middleware, Sink, Store
 from ..model.document import Document, PipelineSpec, SinkSpec, Spec, StageSpec
 from ..model.exchange import Exchange, Service
@@ -42,6 +43,7 @@ class Surroundings:
     listen: bool
     overrides: Overrides
     probe: Probe | None = None
+    changes: Changes = field(factory=Changes)
 
     def build(
         self,
@@ -82,6 +84,7 @@ class Surroundings:
             listen=self.listen,
             stores=store,
             sinks=sink,
+            changes=self.changes,
         )
         return spec.cls(spec.config, context), row
 

@@ -9,6 +9,7 @@ import trio
 from attrs import define, field
 
 from ..model.component import ComponentKind, State
+from ..protocol.messages import Json
 
 _NEXT: Final[Mapping[State, frozenset[State]]] = {
     State.STARTING: frozenset({State.READY, State.FAILED, State.STOPPING, State.STOPPED, State.DEGRADED}),
@@ -36,6 +37,8 @@ class Row:
     since: float = 0.0
     """Trio clock seconds of the latest change."""
     watcher: Watcher | None = field(default=None, repr=False)
+    details: Callable[[], Mapping[str, Json]] | None = field(default=None, repr=False)
+    """The component's own figures for `status`; asked only while it is open."""
 
     def become(self, state: State, reason: str = "") -> None:
         """
@@ -81,8 +84,18 @@ class Board:
         return all(row.state in (State.READY, State.DEGRADED) for row in self._rows if row.required)
 
     def rows(self) -> list[dict[str, object]]:
-        """Every component's id, kind, state, reason, and whether it is required."""
-        return [
-            {"id": r.id, "kind": str(r.kind), "state": str(r.state), "reason": r.reason, "required": r.required}
-            for r in self._rows
-        ]
+        """Every component's id, kind, state, reason, whether it is required, and the details it has to tell."""
+        return [_shown(row) for row in self._rows]
+
+
+def _shown(row: Row) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "id": row.id,
+        "kind": str(row.kind),
+        "state": str(row.state),
+        "reason": row.reason,
+        "required": row.required,
+    }
+    if row.details is not None and row.state in (State.READY, State.DEGRADED) and (details := row.details()):
+        shown["details"] = dict(details)
+    return shown

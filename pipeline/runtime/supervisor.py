@@ -52,6 +52,7 @@ class Host:
     ) -> None:
         self.component = component
         self.row = row
+        row.details = component.details
         self.restarts = restarts or not row.required
         self.is_open = False
         self.failure: Exception | None = None

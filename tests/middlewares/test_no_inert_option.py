@@ -1,16 +1,24 @@
 """
 No option of a stage is parsed and ignored: each one changes something that can be seen.
 
-Every option has a row: two values, and what else is set. The same day of exchanges is sent through the stage with each
-value; what was seen of it (replies, errors, headers, notifications, log lines, times) must differ. A new option without
-a row fails here, and so does a row whose option is gone. Other components: `tests/test_no_inert_options.py`.
+Every option has a row in `options/<stage>.py`, one of two things. `{"one": ..., "other": ..., "given": {...}}` are two
+values, and what else is set: the same day of exchanges is sent through the stage with each value; what was seen of it
+(replies, errors, headers, notifications, log lines, times) must differ. `{"by": "middlewares/test_x.py::test_y",
+"word": ...}` names a test that shows the option where a day cannot; it must exist, and mention the option or the word.
+
+A new option without a row fails here, and so does a row whose option is gone. Other components:
+`tests/test_no_inert_options.py`.
 """
 
 from __future__ import annotations
 
+import ast
 import random
+import re
+import runpy
 from collections.abc import Iterator, Mapping
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +28,6 @@ import trio.testing
 from attrs import frozen
 from structlog.testing import LogCapture
 
-from sluiceway.middlewares.timeout import Override
 from sluiceway.pipeline.config.declarations import options_of
 from sluiceway.pipeline.config.describe import groups_in
 from sluiceway.pipeline.model.component import ComponentKind, Context, Middleware
@@ -33,6 +40,9 @@ from sluiceway.pipeline.protocol.mcp import Era, method_of
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 
+TESTS = Path(__file__).resolve().parents[1]
+ORIGIN = "https://a.example"
+
 
 @frozen
 class Two:
@@ -43,40 +53,20 @@ class Two:
     given: Mapping[str, Any] = {}
 
 
-ORIGIN = "https://a.example"
-ROWS: Mapping[str, Two] = {
-    "concurrency_limit.max_in_flight": Two(1, 2),
-    "concurrency_limit.max_keys": Two(1, 2, {"per": "caller"}),
-    "concurrency_limit.max_listeners": Two(None, 1),
-    "concurrency_limit.max_waiting": Two(0, 1, {"max_in_flight": 1}),
-    "concurrency_limit.per": Two("all", "caller", {"max_in_flight": 1}),
-    "concurrency_limit.retry_after": Two(1.0, 2.0, {"max_in_flight": 1}),
-    "concurrency_limit.wait_at_most": Two(1.0, 2.0, {"max_in_flight": 1, "max_waiting": 9}),
-    "headers.add": Two({}, {"x-added": "1"}),
-    "headers.allowed_hosts": Two(None, ("b.example",)),
-    "headers.allowed_origins": Two(None, ("https://b.example",)),
-    "headers.expose": Two(None, ("x-request-id",)),
-    "headers.hide": Two((), ("cookie",)),
-    "headers.security": Two(False, True),
-    "log.level": Two("info", "warning"),
-    "log.params": Two("redacted", "digest"),
-    "log.redact": Two((), ("note",)),
-    "log.sample": Two(1.0, 0.5),
-    "log.start": Two(True, False),
-    "request_id.accept": Two(True, False),
-    "request_id.header": Two("x-request-id", "x-correlation-id"),
-    "request_id.max_length": Two(128, 4),
-    "timeout.after": Two(5.0, 15.0),
-    "timeout.at_most": Two(20.0, 30.0, {"after": 9.0}),
-    "timeout.idle_after": Two(None, 3.0),
-    "timeout.on_progress": Two("reset", "keep", {"after": 9.0}),
-    "timeout.overrides": Two((), (Override(when=When(name=("echo",)), after=0.5),)),
-    "timeout.overrides.after": Two((Override(when=When(), after=9.0),), (Override(when=When(), after=0.5),)),
-    "timeout.overrides.when": Two(
-        (Override(when=When(name=("echo",)), after=0.5),), (Override(when=When(name=("work",)), after=0.5),)
-    ),
+@frozen
+class By:
+    """A test that shows an option, as `file::function`, and the word it must mention if that is not its name."""
+
+    by: str
+    word: str = ""
+
+
+ROWS: Mapping[str, Two | By] = {
+    name: By(**row) if "by" in row else Two(**row)
+    for path in sorted((TESTS / "middlewares" / "options").glob("*.py"))
+    for name, row in runpy.run_path(str(path))["ROWS"].items()
 }
-"""`stage.option` -> two values; a nested option stands below the option that holds it."""
+"""`stage.option` -> its row; a nested option stands below the option that holds it."""
 
 
 def _options(prefix: str, declared: type) -> Iterator[str]:
@@ -155,8 +145,9 @@ class Day:
     async def live(self, cls: type[Middleware], options: Mapping[str, Any]) -> list[Any]:
         """Everything seen, in order."""
         self.start = trio.current_time()
-        stage = Stage("stage", cls(cls.Config(**options), self.context()))
-        async with trio.open_nursery() as nursery:
+        middleware = cls(cls.Config(**options), self.context())
+        stage = Stage("stage", middleware)
+        async with middleware.open(), trio.open_nursery() as nursery:
             for n, exchange in enumerate(self.exchanges()):
                 nursery.start_soon(self.visit, n, exchange, stage)
                 await trio.testing.wait_all_tasks_blocked()
@@ -170,18 +161,41 @@ async def _observe(stage: str, options: Mapping[str, Any]) -> list[Any]:
     return await Day().live(cls, options)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, Two)])
 async def test_two_values_of_a_stages_option_do_not_look_the_same(name, autojump_clock):
     """The same day with another value is another day."""
     stage, option = name.split(".")[:2]
     row = ROWS[name]
+    assert isinstance(row, Two)
 
     one, other = [await _observe(stage, {**row.given, option: value}) for value in (row.one, row.other)]
 
     assert one != other
 
 
-@pytest.mark.parametrize("stage", sorted({name.split(".")[0] for name in ROWS}))
-async def test_the_same_options_look_the_same(stage, autojump_clock):
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, Two)])
+async def test_the_same_options_look_the_same(name, autojump_clock):
     """The observation itself is deterministic; otherwise the test above would prove nothing."""
-    assert await _observe(stage, {}) == await _observe(stage, {})
+    stage, option = name.split(".")[:2]
+    row = ROWS[name]
+    assert isinstance(row, Two)
+    options = {**row.given, option: row.one}
+
+    assert await _observe(stage, options) == await _observe(stage, options)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, By)])
+def test_an_option_that_a_day_cannot_show_is_shown_by_the_test_it_names(name):
+    """The test exists, and mentions the option."""
+    row = ROWS[name]
+    assert isinstance(row, By)
+    file, _, function = row.by.partition("::")
+
+    bodies = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse((TESTS / file).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function
+    ]
+
+    assert bodies != [], f"no {row.by}"
+    assert re.search(rf"\b{re.escape(row.word or name.rsplit('.', 1)[-1])}", bodies[0])

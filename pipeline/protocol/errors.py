@@ -12,7 +12,7 @@ chose (-32001 time-out and so on) for clients that expect them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -122,10 +122,30 @@ class Unauthenticated(ClientFault):
 
 
 class Forbidden(ClientFault):
-    """Somebody we know who may not do this."""
+    """
+    Somebody we know who may not do this.
+
+    Args:
+        challenge: Value for `WWW-Authenticate`, if the source speaks HTTP, where another token would do (RFC 6750
+            section 3.1). Who refuses and cannot know how tokens are got here leaves it out, and names `scopes`.
+        scopes: All scopes that this operation needs, for an auth stage further out to make the challenge of; empty
+            where no scope would help.
+    """
 
     reason = "forbidden"
     http_status = 403
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        challenge: str | None = None,
+        scopes: Iterable[str] = (),
+        data: Mapping[str, Json] | None = None,
+    ) -> None:
+        super().__init__(message, data=data)
+        self.challenge = challenge
+        self.scopes = tuple(scopes)
 
 
 class Misdirected(ClientFault):

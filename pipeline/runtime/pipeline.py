@@ -22,6 +22,7 @@ from ..protocol.errors import (
     CODE_TABLES,
     DeadlineExceeded,
     Draining,
+    Forbidden,
     GatewayError,
     InternalError,
     InvalidParams,
@@ -287,7 +288,7 @@ class PipelineTicket:
         headers = self.exchange.reply_headers
         if error.retry_after_s is not None:
             headers.setdefault("retry-after", str(max(1, math.ceil(error.retry_after_s))))
-        if isinstance(error, Unauthenticated) and error.challenge is not None:
+        if isinstance(error, (Unauthenticated, Forbidden)) and error.challenge is not None:
             headers["www-authenticate"] = error.challenge
         return render_error(error, self._pipeline.codes)
 

@@ -11,7 +11,7 @@ import trio
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Client
-from sluiceway.pipeline.protocol.errors import CODE_TABLES, ConnectFailed, RateLimited, Unauthenticated
+from sluiceway.pipeline.protocol.errors import CODE_TABLES, ConnectFailed, Forbidden, RateLimited, Unauthenticated
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import compile_chain
@@ -217,6 +217,22 @@ async def test_a_challenge_becomes_www_authenticate(bench: Any, autojump_clock: 
     await ticket.run()
 
     assert {"www-authenticate": 'Bearer realm="x"'} == ticket.exchange.reply_headers
+
+
+async def test_a_refusal_that_another_token_would_lift_says_so_in_www_authenticate(
+    bench: Any, autojump_clock: Any
+) -> None:
+    """RFC 6750 section 3.1: 403 with `insufficient_scope`; MCP 2026-07-28, authorization, step-up."""
+    challenge = 'Bearer error="insufficient_scope", scope="files:write"'
+
+    async def sink(exchange: Exchange) -> Reply:
+        raise Forbidden("not with this token", challenge=challenge, scopes=["files:write"])
+
+    ticket = bench(sink).ticket()
+    reply = await ticket.run()
+
+    assert {"www-authenticate": challenge} == ticket.exchange.reply_headers
+    assert (40300, 403, {"origin": "gateway", "reason": "forbidden"}) == (reply.code, reply.http_status, reply.data)
 
 
 async def test_a_bug_becomes_an_incident_that_shows_nothing(bench: Any, autojump_clock: Any, capsys: Any) -> None:

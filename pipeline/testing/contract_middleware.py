@@ -9,6 +9,7 @@ from ..model.component import Middleware
 from ..model.exchange import Exchange
 from ..protocol.errors import ConnectFailed
 from ..protocol.messages import ErrorReply, Reply
+from .contract_apart import keeps_principals_apart
 from .contract_exchanges import LATER_S, Traffic
 from .contract_traffic import Passage, make_interim, refused_properly, reply_after_relaying
 from .musts import ContractViolation
@@ -97,3 +98,4 @@ def check_stage(traffic: Traffic) -> None:
         traffic.subject.run(check, traffic)
     for group in (traffic.is_seeded, traffic.keeps_replies_apart, traffic.comes_to_rest, traffic.survives_cancelling):
         traffic.subject.run(group)
+    traffic.subject.run(keeps_principals_apart, traffic)

@@ -90,6 +90,44 @@ async def check_expiry(subject: Subject) -> None:
             await store.delete(key)
 
 
+async def check_swap(subject: Subject) -> None:
+    """M-SWAP."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    store: Store = subject.make()
+    async with store.open():
+        _expect("M-SWAP", "swap of something for nothing", False, await store.swap("key", b"1", b"2"))
+        _expect("M-SWAP", "swap of nothing", True, await store.swap("key", None, b""))
+        _expect("M-SWAP", "swap of nothing where an empty value is", False, await store.swap("key", None, b"2"))
+        _expect("M-SWAP", "swap of an empty value", True, await store.swap("key", b"", b"1", ttl_s=10))
+        _expect("M-SWAP", "swap of what was there before", False, await store.swap("key", b"", b"2"))
+        _expect("M-SWAP", "get after swaps", b"1", await store.get("key"))
+        clock.jump(11)
+        _expect("M-SWAP", "swap of what has expired", False, await store.swap("key", b"1", b"2"))
+        _expect("M-SWAP", "swap of nothing where something has expired", True, await store.swap("key", None, b"3"))
+        clock.jump(1e6)
+        _expect("M-SWAP", "get of what was swapped in without a time", b"3", await store.get("key"))
+        await _race(store)
+        await store.delete("key")
+
+
+async def _race(store: Store) -> None:
+    """Many tasks add one each: a swap that two of them win loses an addition, and so does one that nobody wins."""
+    racers = 8
+    await store.put("key", b"0")
+
+    async def add_one() -> None:
+        for _ in range(racers):
+            held = await store.get("key")
+            if await store.swap("key", held, b"%d" % (int(held or b"0") + 1)):
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(racers):
+            nursery.start_soon(add_one)
+    _expect("M-SWAP", f"get after {racers} tasks added one each", b"%d" % racers, await store.get("key"))
+
+
 async def check_bound(subject: Subject) -> None:
     """M-BOUNDED, where the config has a `max_entries` that is small enough to fill."""
     bound: Any = getattr(subject.config, "max_entries", None)
@@ -114,12 +152,14 @@ async def check_cancelled_use(subject: Subject) -> None:
         async def use() -> None:
             await store.put("key", b"value")
             await store.get("key")
+            await store.swap("key", b"value", b"other")
+            await store.swap("key", b"other", b"value")
             await store.keys()
 
         yield use
         value = await store.get("key")
-        if value not in (None, b"value"):
-            raise ContractViolation("M-VALUES", f"a cancelled put left {value!r}")
+        if value not in (None, b"value", b"other"):
+            raise ContractViolation("M-VALUES", f"a cancelled put or swap left {value!r}")
         await store.delete("key")
         _expect("M-SIZE", "after deleting everything", 0, store.size())
 
@@ -129,5 +169,5 @@ async def check_cancelled_use(subject: Subject) -> None:
 
 def check_keeping(subject: Subject) -> None:
     """Everything that binds stores beyond what binds every component."""
-    for check in (check_values, check_keys, check_expiry, check_bound, check_cancelled_use):
+    for check in (check_values, check_keys, check_expiry, check_swap, check_bound, check_cancelled_use):
         subject.run(check, subject)

@@ -106,6 +106,11 @@ MUSTS: Final[Mapping[str, Must]] = _table(
     ("M-REFUSE", _CHAIN, "A component MUST fail an exchange only with a `GatewayError`."),
     ("M-REPLY", _CHAIN, "An exchange MUST end with a `Result` or an `ErrorReply`."),
     ("M-OWN-REPLY", _CHAIN, "Exchanges at the same time MUST NOT get each other's replies."),
+    (
+        "M-APART",
+        _MIDDLEWARE,
+        "What was answered to one principal MUST NOT reach another one, nor one of its own with other rights.",
+    ),
     ("M-AT-REST", _CHAIN, "Between exchanges nothing MUST stay taken: no token, lock, or place in a channel."),
     ("M-BOUNDED", (*_CHAIN, *_STORE), "No table MUST grow with every exchange: each has a bound, or forgets."),
     ("M-END", _ALL, "Whatever is asked of a component MUST come to an end once everything it waits for has happened."),
@@ -125,6 +130,12 @@ MUSTS: Final[Mapping[str, Must]] = _table(
         "M-EXPIRY",
         _STORE,
         "An entry MUST be gone once its `ttl_s` has passed on the Trio clock, and a new value MUST bring its own.",
+    ),
+    (
+        "M-SWAP",
+        _STORE,
+        "`swap` MUST store exactly if the key holds what is expected, an expired entry being nothing, say whether it "
+        "did, and let one of several that expect the same win.",
     ),
     ("M-SIZE", _STORE, "`size` MUST count the entries, and count none when all are deleted."),
 )

@@ -17,6 +17,7 @@ from sluiceway.middlewares.log import Log
 from sluiceway.middlewares.request_id import RequestId
 from sluiceway.middlewares.timeout import Timeout
 from sluiceway.pipeline.model.component import ComponentKind, Context, Middleware, middleware
+from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, ConnectFailed, Forbidden, GatewayError
@@ -484,6 +485,43 @@ class SharesAVariable(Plain):
         return self.reply
 
 
+class ForgetsTheTenant(Plain):
+    """A cache whose key has the subject, and nothing else of who asks."""
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.kept = {}
+
+    async def __call__(self, exchange, call_next):
+        key = (exchange.caller.subject, exchange.method)
+        if key not in self.kept:
+            self.kept[key] = await call_next(exchange)
+        return self.kept[key]
+
+
+class ForgetsTheRights(Plain):
+    """Joins equal requests of one principal, whatever its credential allows."""
+
+    def __init__(self, config, context):
+        super().__init__(config, context)
+        self.flights = {}
+
+    async def __call__(self, exchange, call_next):
+        key = (principal_of(exchange), exchange.method)
+        flight = self.flights.get(key)
+        if flight is not None:
+            with trio.move_on_after(60):
+                await flight[0].wait()
+            return flight[1] if len(flight) > 1 else await call_next(exchange)
+        flight = self.flights[key] = [trio.Event()]
+        try:
+            flight.append(await call_next(exchange))
+        finally:
+            flight[0].set()
+            del self.flights[key]
+        return flight[1]
+
+
 class BreaksInCompany(Plain):
     """Has no place for two."""
 
@@ -590,6 +628,8 @@ BAD = [
     ("M-REFUSE", TurnsFaultsIntoItsOwn, "with an inner chain that fails: OSError"),
     ("M-REPLY", AnswersWithADict, "was answered with {"),
     ("M-OWN-REPLY", SharesAVariable, "got"),
+    ("M-APART", ForgetsTheTenant, "of .* brought what was .*'s"),
+    ("M-APART", ForgetsTheRights, "of ana of acme.* brought what was ana of acme.*'s"),
     ("M-REFUSE", BreaksInCompany, "with others at the same time: RuntimeError: one at a time"),
     ("M-AT-REST", NeverGivesBack, r"self\.limiter: 130 taken, 0 before"),
     ("M-BOUNDED", RemembersEverything, r"self\.seen has 130 entries, 65 before"),

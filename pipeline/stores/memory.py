@@ -94,6 +94,20 @@ class MemoryStore(Store):
             self._remove(next(iter(self._entries)))
             self.evicted += 1
 
+    async def swap(self, key: str, expected: bytes | None, value: bytes, *, ttl_s: float | None = None) -> bool:
+        """
+        Store a value if the key holds `expected` (None: nothing that is live); whether it did.
+
+        Raises:
+            CapacityExceeded: As `put` does.
+        """
+        entry = self._entries.get(key)
+        held = None if entry is None or entry.expires <= trio.current_time() else entry.value
+        if held != expected:
+            return False
+        await self.put(key, value, ttl_s=ttl_s)  # no checkpoint, so nobody comes between
+        return True
+
     async def delete(self, key: str) -> bool:
         """Remove a key; whether it was there and live."""
         entry = self._entries.get(key)

@@ -99,8 +99,8 @@ class SqliteStore(Store):
     """
     Bytes by key in a SQLite file. When it is full, expired entries go first, then those written longest ago.
 
-    Several processes may share the file. `get`, `put`, `delete` and `keys` are checkpoints, and raise `ComponentError`
-    when the file cannot be read or written any more.
+    Several processes may share the file. `get`, `put`, `swap`, `delete` and `keys` are checkpoints, and raise
+    `ComponentError` when the file cannot be read or written any more.
     """
 
     @frozen
@@ -173,14 +173,19 @@ class SqliteStore(Store):
         Raises:
             CapacityExceeded: The entry alone is larger than `max_bytes`. What was there stays.
         """
-        size = len(key.encode()) + len(value)
-        if size > self._config.max_bytes:
-            raise CapacityExceeded(
-                f"an entry of {size} bytes does not fit into store {self.context.id!r}: "
-                f"max_bytes is {self._config.max_bytes}"
-            )
-        now = self._now()
-        await self._run("run", self._put, key, value, math.inf if ttl_s is None else now + ttl_s, now)
+        await self._run("run", self._put, *self._row(key, value, ttl_s))
+
+    async def swap(self, key: str, expected: bytes | None, value: bytes, *, ttl_s: float | None = None) -> bool:
+        """
+        Store a value if the key holds `expected` (None: nothing that is live), in one transaction; whether it did.
+
+        Of several processes that expect the same, one stores. A swap that is cancelled was done wholly or not at all.
+
+        Raises:
+            CapacityExceeded: As `put` does.
+        """
+        stored: bool = await self._run("run", self._swap, expected, *self._row(key, value, ttl_s))
+        return stored
 
     async def delete(self, key: str) -> bool:
         """Remove a key; whether it was there and live."""
@@ -195,6 +200,17 @@ class SqliteStore(Store):
     def size(self) -> int:
         """How many entries there were after the latest change made here, expired ones not yet removed included."""
         return self._size
+
+    def _row(self, key: str, value: bytes, ttl_s: float | None) -> tuple[str, bytes, float, float]:
+        """Key, value, its end, and now (seconds since the epoch)."""
+        size = len(key.encode()) + len(value)
+        if size > self._config.max_bytes:
+            raise CapacityExceeded(
+                f"an entry of {size} bytes does not fit into store {self.context.id!r}: "
+                f"max_bytes is {self._config.max_bytes}"
+            )
+        now = self._now()
+        return key, value, math.inf if ttl_s is None else now + ttl_s, now
 
     def _now(self) -> float:
         return trio.current_time() + self._wall_offset_s
@@ -228,19 +244,32 @@ class SqliteStore(Store):
         return self._db.execute("SELECT value FROM entries WHERE key = ? AND expires > ?", (key, now)).get
 
     def _put(self, key: str, value: bytes, expires: float, now: float) -> None:
-        db = self._db
-        with db:
-            db.execute("DELETE FROM entries WHERE key = ?", (key,))
-            db.execute("INSERT INTO entries (key, value, expires) VALUES (?, ?, ?)", (key, value, expires))
-            evicted = 0
-            if self._is_over():
-                db.execute("DELETE FROM entries WHERE expires <= ?", (now,))
-            while self._is_over():
-                db.execute("DELETE FROM entries WHERE written = (SELECT min(written) FROM entries)")
-                evicted += 1
-            size = db.execute("SELECT entries FROM total").get
+        with self._db:
+            size, evicted = self._write(key, value, expires, now)
         self._size = size
         self.evicted += evicted
+
+    def _swap(self, expected: bytes | None, key: str, value: bytes, expires: float, now: float) -> bool:
+        with self._db:  # a transaction that writes, from its start: nobody else does between the look and the change
+            if self._get(key, now) != expected:
+                return False
+            size, evicted = self._write(key, value, expires, now)
+        self._size = size
+        self.evicted += evicted
+        return True
+
+    def _write(self, key: str, value: bytes, expires: float, now: float) -> tuple[int, int]:
+        """Within a transaction; the entries there are then, and those that had to go."""
+        db = self._db
+        db.execute("DELETE FROM entries WHERE key = ?", (key,))
+        db.execute("INSERT INTO entries (key, value, expires) VALUES (?, ?, ?)", (key, value, expires))
+        evicted = 0
+        if self._is_over():
+            db.execute("DELETE FROM entries WHERE expires <= ?", (now,))
+        while self._is_over():
+            db.execute("DELETE FROM entries WHERE written = (SELECT min(written) FROM entries)")
+            evicted += 1
+        return db.execute("SELECT entries FROM total").get, evicted
 
     def _is_over(self) -> bool:
         entries, used = next(self._db.execute("SELECT entries, bytes FROM total"))

@@ -174,3 +174,55 @@ async def test_a_cancelled_put_leaves_the_old_value_or_the_new(opened: Opener, m
 
             assert await store.get("a") in (old, new)
             assert store.size() == 1
+
+
+async def test_a_value_is_swapped_only_for_what_is_there(opened: Opener, mock_clock: MockClock) -> None:
+    """Nothing is None, an empty value is not; what has expired is nothing; what did not swap changed nothing."""
+    async with opened() as store:
+        assert [False, True, False, True, False] == [
+            await store.swap("a", b"", b"1"),
+            await store.swap("a", None, b"", ttl_s=10),
+            await store.swap("a", None, b"1"),
+            await store.swap("a", b"", b"2", ttl_s=20),
+            await store.swap("a", b"", b"3"),
+        ]
+        mock_clock.jump(15)
+        assert (await store.get("a"), store.size()) == (b"2", 1)
+
+        mock_clock.jump(5)
+        assert [False, True] == [await store.swap("a", b"2", b"3"), await store.swap("a", None, b"4")]
+        mock_clock.jump(1e9)
+        assert (await store.get("a"), store.size()) == (b"4", 1)
+
+
+async def test_a_swap_keeps_the_bounds(opened: Opener, mock_clock: MockClock) -> None:
+    """As a put does; one that is too large changes nothing."""
+    async with opened(max_entries=2, max_bytes=100) as store:
+        for key in ("a", "b", "c"):
+            assert await store.swap(key, None, b"1")
+        assert (await store.keys(), store.size(), store.evicted) == (["b", "c"], 2, 1)
+
+        with pytest.raises(CapacityExceeded, match="101 bytes does not fit into store 'state': max_bytes is 100"):
+            await store.swap("b", b"1", b"x" * 100)
+        assert await store.get("b") == b"1"
+
+
+async def test_swaps_of_many_tasks_lose_no_addition(opened: Opener, mock_clock: MockClock) -> None:
+    """Read, add, swap, and again if somebody was faster."""
+    counted = 0
+
+    async def add_one(store: Store) -> None:
+        nonlocal counted
+        while True:
+            held = await store.get("count")
+            await trio.lowlevel.checkpoint()
+            if await store.swap("count", held, b"%d" % (int(held or b"0") + 1)):
+                counted += 1
+                return
+
+    async with opened() as store:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(add_one, store)
+
+        assert (counted, await store.get("count")) == (20, b"20")

@@ -172,6 +172,34 @@ async def test_two_processes_can_share_the_file(path: Path, mock_clock: MockCloc
         assert ours.size() == len(await theirs.keys()) == 50
 
 
+ADDER = """
+import sys, trio
+from pathlib import Path
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.stores.sqlite import SqliteStore
+
+async def main():
+    store = SqliteStore(SqliteStore.Config(path=Path(sys.argv[1])), Context(id="state"))
+    async with store.open():
+        done = 0
+        while done < 100:
+            held = await store.get("count")
+            done += await store.swap("count", held, b"%d" % (int(held or b"0") + 1))
+
+trio.run(main)
+"""
+
+
+def test_swaps_of_two_processes_lose_no_addition(path: Path) -> None:
+    """Two real processes count in one file at the same time."""
+    children = [subprocess.Popen([sys.executable, "-c", ADDER, str(path)]) for _ in range(2)]
+    assert [0, 0] == [child.wait(60) for child in children]
+
+    with apsw.Connection(str(path)) as db:
+        assert db.execute("SELECT value FROM entries WHERE key = 'count'").get == b"200"
+    db.close()
+
+
 async def test_a_lock_that_is_held_too_long_is_an_error_that_says_so(path: Path) -> None:
     """`busy_timeout` bounds the wait; afterwards the store works again."""
     store = make(path, busy_timeout=0.0)

@@ -40,6 +40,13 @@ class Plain(Store):
         while len(self.entries) > self.config.max_entries:
             del self.entries[next(iter(self.entries))]
 
+    async def swap(self, key, expected, value, *, ttl_s=None):
+        await trio.lowlevel.checkpoint()
+        if self.live().get(key) != expected:
+            return False
+        self.entries[key] = (value, trio.current_time() + (float("inf") if ttl_s is None else ttl_s))
+        return True
+
     async def delete(self, key):
         await trio.lowlevel.checkpoint()
         was_there = key in self.live()
@@ -110,6 +117,43 @@ class KeepsTheOldTime(Plain):
             self.entries[key] = (value, old[1])
 
 
+class SwapsAnything(Plain):
+    """Does not look."""
+
+    async def swap(self, key, expected, value, *, ttl_s=None):
+        await self.put(key, value, ttl_s=ttl_s)
+        return True
+
+
+class SwapsTheExpired(Plain):
+    """Takes an expired entry for one that is there."""
+
+    async def swap(self, key, expected, value, *, ttl_s=None):
+        held, _ = self.entries.get(key, (None, 0))
+        if held != expected:
+            return False
+        await self.put(key, value, ttl_s=ttl_s)
+        return True
+
+
+class TakesNoneForEmpty(Plain):
+    """Swaps nothing where an empty value is."""
+
+    async def swap(self, key, expected, value, *, ttl_s=None):
+        held = self.live().get(key)
+        return await super().swap(key, held if (held or None) == (expected or None) else b"?", value, ttl_s=ttl_s)
+
+
+class SwapsInTwoSteps(Plain):
+    """Looks, and puts later: two win."""
+
+    async def swap(self, key, expected, value, *, ttl_s=None):
+        if await self.get(key) != expected:
+            return False
+        await self.put(key, value, ttl_s=ttl_s)
+        return True
+
+
 class CountsTheDeleted(Plain):
     """Its size only grows."""
 
@@ -147,9 +191,13 @@ BAD = [
     ("M-KEYS", DoesNotSort, "all: expected"),
     ("M-EXPIRY", NeverExpires, "get after its time: expected None, got b'1'"),
     ("M-EXPIRY", KeepsTheOldTime, "keys after its time"),
+    ("M-SWAP", SwapsAnything, "swap of something for nothing: expected False, got True"),
+    ("M-SWAP", TakesNoneForEmpty, "swap of nothing where an empty value is: expected False, got True"),
+    ("M-SWAP", SwapsTheExpired, "swap of what has expired: expected False, got True"),
+    ("M-SWAP", SwapsInTwoSteps, "get after 8 tasks added one each: expected b'8', got b'"),
     ("M-SIZE", CountsTheDeleted, "after deleting everything: expected 0, got 5"),
     ("M-BOUNDED", GrowsAboveItsBound, "13 entries, although max_entries is 10"),
-    ("M-CANCEL", TearsValues, "a cancelled put left b'va'"),
+    ("M-CANCEL", TearsValues, "a cancelled put or swap left b'va'"),
 ]
 
 

@@ -57,6 +57,8 @@ class Link:
     """Moves the deadline (absolute seconds); the engine's."""
     relayed: int = 0
     """Notifications already handed to the source."""
+    asked: int = 0
+    """Questions already put to the client."""
     caller: Caller = ANONYMOUS
     """Who `authenticate` found; every view of the exchange shares it, and so does its source."""
     on_deliver: Callable[[Notification], None] | None = None
@@ -143,19 +145,30 @@ class Exchange:
         """Notifications already sent to the client; after the first, a repetition can be seen."""
         return self.link.relayed
 
+    @property
+    def shown(self) -> int:
+        """
+        Notifications and questions that have reached the client: what a repetition would show it again. A stage that
+        repeats compares with the count before its first attempt.
+        """
+        return self.link.relayed + self.link.asked
+
     def authenticate(self, caller: Caller) -> None:
         """
         Record who sends this; what an auth stage calls instead of setting `caller`.
 
         The principal of an `initialize` request owns the session it opens (MCP 2025-11-25, security best practices).
+        A stage that chooses the caller's tenant calls it again; then the session is that tenant's.
 
         Raises:
             SessionNotFound: The request belongs to a session that another principal opened.
         """
         session = self.client.session
         if session is not None and session.version is None:
+            if self.link.caller is ANONYMOUS:
+                session.opened_as = caller
             session.caller = caller
-        elif session is not None and not session.belongs_to(caller):
+        elif session is not None and not session.admits(caller):
             raise SessionNotFound("no such session; initialize again without a session id")
         self.link.caller = self.caller = caller
 
@@ -182,6 +195,7 @@ class Exchange:
         """
         if self.link.ask is None or self._attempt.is_muted:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
+        self.link.asked += 1
         return await self.link.ask(method, params)
 
     def with_request(self, request: Request | Notification) -> Exchange:
@@ -196,10 +210,18 @@ class Exchange:
         """A view whose notifications take another way back; for chains inside chains."""
         return evolve(self, relay=relay)
 
-    def fork(self) -> Exchange:
-        """An attempt: own marks and attempt number; caller, link and deadline shared. `mute` the one that lost."""
+    def fork(self, attempt: int | None = None) -> Exchange:
+        """
+        An attempt: own marks and attempt number; caller, link and deadline shared. `mute` the one that lost.
+
+        Args:
+            attempt: Its number; one more than this exchange's if absent.
+        """
         return evolve(
-            self, attempt=self.attempt + 1, marks=dict(self.marks), attempt_line=_Attempt(parent=self._attempt)
+            self,
+            attempt=self.attempt + 1 if attempt is None else attempt,
+            marks=dict(self.marks),
+            attempt_line=_Attempt(parent=self._attempt),
         )
 
     def mute(self) -> None:

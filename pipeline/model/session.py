@@ -40,6 +40,10 @@ ANONYMOUS = Caller("anonymous")
 """The caller before any auth stage has spoken."""
 
 
+def _identity(caller: Caller) -> tuple[str, str | None]:
+    return caller.subject, caller.tenant
+
+
 def _drop(_: Notification) -> None:
     """Nobody listens."""
 
@@ -60,6 +64,8 @@ class Session:
     """Id of the source component that owns it."""
     caller: Caller = ANONYMOUS
     """The principal that opened it."""
+    opened_as: Caller | None = None
+    """That principal as authentication found it, where a tenant was chosen only later; None until it authenticated."""
     last_activity: float = 0.0
     """Trio clock seconds of its latest message."""
     version: str | None = None
@@ -77,7 +83,13 @@ class Session:
 
     def belongs_to(self, caller: Caller) -> bool:
         """Whether `caller` is the principal that opened it; scopes may have changed since."""
-        return (self.caller.subject, self.caller.tenant) == (caller.subject, caller.tenant)
+        return _identity(self.caller) == _identity(caller)
+
+    def admits(self, caller: Caller) -> bool:
+        """Whether `caller` owns it, or may turn out to once its tenant is chosen: it is the one who authenticated."""
+        return self.belongs_to(caller) or (
+            self.opened_as is not None and _identity(self.opened_as) == _identity(caller)
+        )
 
     def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
         """
@@ -123,3 +135,5 @@ class Client:
     """Remote address without port, where there is one."""
     headers: Mapping[str, str] = Factory(dict)
     """Request headers, names in lower case; empty where the transport has none. Never forwarded as they are."""
+    certificate: str | None = None
+    """The client certificate that the TLS layer verified, in PEM; None where there is none, or nobody verified it."""

@@ -82,6 +82,44 @@ async def test_who_initializes_a_session_owns_it_and_nobody_else_may_use_it():
         assert exchange.caller == ANONYMOUS
 
 
+async def test_a_session_belongs_to_the_tenant_that_was_chosen_while_it_was_opened():
+    """
+    Authentication finds the same principal again in each request, before the tenant is chosen; another choice, another
+    principal and another principal's choice are refused.
+    """
+    client = legacy_client()
+    session = client.session
+    session.version = None
+    opening = memory_exchange("initialize", client=client)
+    for caller in (Caller("ana"), Caller("ana", "acme")):
+        opening.authenticate(caller)
+    session.version = "2025-11-25"
+
+    exchange = memory_exchange(client=client)
+    for caller in (Caller("ana"), Caller("ana", "acme")):
+        exchange.authenticate(caller)
+    assert (session.caller, exchange.caller) == (Caller("ana", "acme"), Caller("ana", "acme"))
+    for stranger in (Caller("ana", "globex"), Caller("bob"), Caller("bob", "acme"), ANONYMOUS):
+        with pytest.raises(SessionNotFound):
+            memory_exchange(client=client).authenticate(stranger)
+
+
+async def test_a_handshake_tried_again_by_somebody_else_is_somebody_elses():
+    """A connection whose first `initialize` failed keeps nothing of who sent it."""
+    client = legacy_client()
+    session = client.session
+    session.version = None
+    for subject in ("ana", "bob"):
+        opening = memory_exchange("initialize", client=client)
+        for caller in (Caller(subject), Caller(subject, "acme")):
+            opening.authenticate(caller)
+    session.version = "2025-11-25"
+
+    assert session.admits(Caller("bob"))
+    assert not session.admits(Caller("ana"))
+    assert not session.admits(Caller("ana", "acme"))
+
+
 def test_a_view_may_show_another_client():
     """A stage that hides headers from the inner chain does it with a view."""
     exchange = memory_exchange(client=legacy_client())

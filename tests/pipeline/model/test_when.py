@@ -69,6 +69,14 @@ def test_a_glob_matches_what_its_pieces_enclose(pieces: list[str]) -> None:
     assert matcher(["*".join(pieces)])("in between".join(pieces))
 
 
+def test_no_name_makes_a_glob_try_over_and_over() -> None:
+    """With backtracking this test would not end: names come from clients."""
+    pattern = "*a" * 40 + "*b"
+
+    assert glob(pattern).fullmatch("a" * 4000) is None
+    assert glob(pattern).fullmatch("a" * 4000 + "b")
+
+
 def test_no_pattern_matches_nothing() -> None:
     """An empty list of patterns is no wildcard."""
     assert not matcher([])("")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import final
 
 import trio
@@ -36,7 +37,7 @@ from sluiceway.pipeline.runtime.nursery import open_background_nursery
 from .http_client.client import HttpClient
 from .http_client.connect import Dialer, make_tls
 from .http_client.connection import Transport
-from .http_client.origin import Origin, parse_origin
+from sluiceway.pipeline.model.origin import Origin, parse_origin
 from .http_client.pool import PoolLimits
 from .http_upstream.config import HttpSinkConfig, OAuthConfig
 from .http_upstream.legacy import LegacySession
@@ -204,6 +205,7 @@ class HttpSink(Sink):
                 tokens,
                 max_message=config.max_message,
                 idle_s=config.idle_timeout,
+                announce=partial(self.context.changes.announce, self.context.id),
             )
         except ValueError as error:  # a secret with a line end in it, for example
             raise ConnectFailed(f"{self.context.id}: {error}") from error

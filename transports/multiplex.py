@@ -105,13 +105,24 @@ class Multiplexer:
         log: A structured logger.
         session: The legacy session the connection belongs to; None for one that several clients share.
         max_pending: Requests that may wait for a reply at once.
+        announce: Told of every notification of the upstream, whoever it is for, before anybody else. Must not block.
     """
 
-    def __init__(self, name: str, outbox: Outbox, log: Any, *, session: Session | None, max_pending: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        outbox: Outbox,
+        log: Any,
+        *,
+        session: Session | None,
+        max_pending: int,
+        announce: Callable[[Notification], None],
+    ) -> None:
         self._name = name
         self._outbox = outbox
         self._log = log
         self._session = session
+        self._announce = announce
         self._table = Correlation(max_pending)
         self._calls: dict[int, _Call] = {}
         self._asked: dict[RequestId, _Call] = {}
@@ -173,6 +184,7 @@ class Multiplexer:
         if isinstance(item, Response):
             self._table.resolve(item)
         elif isinstance(item, Notification):
+            self._announce(item)
             try:
                 self.unclaimed += not self._deliver(item)
             except UpstreamProtocolError as error:  # its body does not pass the gate

@@ -262,7 +262,14 @@ class StdioSink(Sink):
         child = Child(
             name,
             process,
-            Multiplexer(name, outbox, self.context.log, session=session, max_pending=config.max_pending),
+            Multiplexer(
+                name,
+                outbox,
+                self.context.log,
+                session=session,
+                max_pending=config.max_pending,
+                announce=partial(self.context.changes.announce, name),
+            ),
             outbox,
             Tail(config.stderr_lines, self._secrets),
             graces_s=(config.stop_grace, config.kill_grace),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, final
 
+from ..protocol.errors import UpstreamProtocolError
 from ..protocol.messages import Notification
 
 Listener = Callable[[str, Notification], None]
@@ -37,11 +38,15 @@ class Changes:
         """
         Tell everybody who listens; others than changes are ignored, so a sink passes on all that it receives.
 
+        An update whose params do not pass the gate names no resource, and is ignored as well.
+
         Args:
             sink: Id of the component that received it.
             notification: As the upstream sent it.
         """
-        if notification.method in LIST_CHANGES or notification.method == RESOURCE_UPDATED:
+        if not self._listeners:
+            return
+        if notification.method in LIST_CHANGES or (notification.method == RESOURCE_UPDATED and _readable(notification)):
             for listener in tuple(self._listeners):
                 listener(sink, notification)
 
@@ -57,3 +62,11 @@ class Changes:
 
     def __len__(self) -> int:
         return len(self._listeners)
+
+
+def _readable(notification: Notification) -> bool:
+    """Whether the params can be read: listeners must not raise."""
+    try:
+        return notification.params is not None
+    except UpstreamProtocolError:
+        return False

@@ -32,7 +32,15 @@ class Upstream:
 
     def __init__(self, *, session: Session | None = None, max_pending: int = 100, max_unsent: int = 100_000) -> None:
         self.outbox = Outbox(max_unsent)
-        self.mux = Multiplexer("files", self.outbox, structlog.get_logger(), session=session, max_pending=max_pending)
+        self.announced: list[Notification] = []
+        self.mux = Multiplexer(
+            "files",
+            self.outbox,
+            structlog.get_logger(),
+            session=session,
+            max_pending=max_pending,
+            announce=self.announced.append,
+        )
         self.ours, self.theirs = trio.testing.memory_stream_one_way_pair()
         self._heard_in, self._heard = trio.open_memory_channel[dict](1000)
 
@@ -767,3 +775,15 @@ async def test_a_request_that_a_stage_made_is_sent_as_it_says(upstream, nursery)
     assert (await upstream.next())["params"] == {"name": "renamed"}
 
     calls.scopes["a"].cancel()
+
+
+async def test_every_notification_is_announced_whoever_it_is_for(autojump_clock: trio.testing.MockClock) -> None:
+    """Caches learn of changes that no client of this connection can be told of."""
+    upstream = Upstream()
+    upstream.notify("notifications/tools/list_changed")
+    upstream.notify("notifications/resources/updated", uri="a:b")
+
+    assert ["notifications/tools/list_changed", "notifications/resources/updated"] == [
+        each.method for each in upstream.announced
+    ]
+    assert upstream.mux.unclaimed == 2

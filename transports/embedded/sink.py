@@ -7,6 +7,7 @@ import importlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final, final
 
 import trio
@@ -150,7 +151,7 @@ class EmbeddedSink(Sink):
             exposed=frozenset(config.expose),
             page_size=config.page_size,
             info={"name": config.name or server.name, "version": config.version or server.version, **server.details},
-            hub=Hub(context.id, config.max_subscriptions),
+            hub=Hub(context.id, config.max_subscriptions, partial(context.changes.announce, context.id)),
             sealer=Sealer(self._key(), config.state_ttl),
             new_id=context.new_id,
             clock=lambda: since_epoch + trio.current_time(),

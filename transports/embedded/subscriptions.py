@@ -87,10 +87,12 @@ class Hub:
     Args:
         key: Under which session data is kept; the sink's id.
         max_uris: Resources one session or listener may subscribe to.
+        announce: Told of every change, whether or not anybody subscribed to it. Must not block.
     """
 
-    def __init__(self, key: str, max_uris: int) -> None:
+    def __init__(self, key: str, max_uris: int, announce: Callable[[Notification], None]) -> None:
         self._key = key
+        self._announce = announce
         self.max_uris = max_uris
         self._listeners: set[Listener] = set()
         self._sessions: dict[Session, Callable[[], None]] = {}
@@ -140,6 +142,7 @@ class Hub:
     def list_changed(self, kind: ListKind) -> None:
         """Tell everybody who wants to know that a list changed. Never blocks."""
         method = f"notifications/{kind}/list_changed"
+        self._announce(Notification(method))
         for listener in self._listeners:
             if kind in listener.lists:
                 listener.push(method)
@@ -148,6 +151,7 @@ class Hub:
 
     def resource_updated(self, uri: str) -> None:
         """Tell the subscribers of a resource that it changed. Never blocks."""
+        self._announce(Notification(_UPDATED, {"uri": uri}))
         for listener in self._listeners:
             if uri in listener.uris:
                 listener.push(_UPDATED, uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import final
 
 import trio
@@ -10,12 +11,15 @@ import trio
 from sluiceway.pipeline.protocol.codec import decode_upstream
 from sluiceway.pipeline.protocol.errors import MessageTooLarge, UpstreamClosed, UpstreamProtocolError
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.messages import Message
+from sluiceway.pipeline.protocol.messages import Message, Notification
 
 from ..http_client.connection import Response
 from ..http_client.faults import Faults
 from ..sse_codec import Event, EventDecoder
 from .answers import EVENTS, JSON, wrong_type
+
+Announce = Callable[[Notification], None]
+"""Told of a notification of the upstream; must not block and must not raise."""
 
 
 @final
@@ -29,6 +33,7 @@ class Incoming:
         faults: What turns its failures into errors.
         limits: Of one message.
         idle_s: Silence after which an event stream is given up.
+        announce: Told of every notification before it is returned. Must not block.
         event_id: The latest event id that is known already, for a stream that is resumed.
 
     Raises:
@@ -36,7 +41,14 @@ class Incoming:
     """
 
     def __init__(
-        self, name: str, response: Response, faults: Faults, limits: Limits, idle_s: float, event_id: str = ""
+        self,
+        name: str,
+        response: Response,
+        faults: Faults,
+        limits: Limits,
+        idle_s: float,
+        announce: Announce,
+        event_id: str = "",
     ) -> None:
         head = response.head
         if head.media_type not in (JSON, EVENTS) or head.headers.get("content-encoding", "identity") != "identity":
@@ -52,6 +64,7 @@ class Incoming:
         self._faults = faults
         self._limits = limits
         self._idle_s = idle_s
+        self._announce = announce
         self._events = EventDecoder(limits.max_message_size) if head.media_type == EVENTS else None
         self._ready: deque[Event] = deque()
         self._done = False
@@ -71,7 +84,13 @@ class Incoming:
         self._done = True
         with self._faults:
             body = await self._response.body(self._limits.max_message_size)
-        return decode_upstream(body, self._limits)
+        return self._decoded(body)
+
+    def _decoded(self, text: bytes) -> Message:
+        message = decode_upstream(text, self._limits)
+        if isinstance(message, Notification):
+            self._announce(message)
+        return message
 
     async def _next_event(self, decoder: EventDecoder) -> Message | None:
         while True:
@@ -82,7 +101,7 @@ class Incoming:
                 if event.retry_ms is not None:
                     self.retry_s = event.retry_ms / 1000
                 if event.data and event.type == "message":  # no data: it only says where to resume
-                    return decode_upstream(event.data.encode(), self._limits)
+                    return self._decoded(event.data.encode())
             data = await self._chunk()
             if not data:
                 return None

@@ -16,7 +16,7 @@ from ..http_client.connection import Response
 from ..http_client.faults import Faults
 from ..http_client.parser import Head
 from .answers import JSON, error_in, refusal
-from .incoming import Incoming
+from .incoming import Announce, Incoming
 from .oauth import TokenSource
 
 _AGENT: Final = {"user-agent": "sluiceway", "accept-encoding": "identity"}
@@ -32,6 +32,7 @@ class Upstream:
         tokens: Where the bearer token comes from; None for none.
         max_message: Bytes of one message.
         idle_s: Silence after which an event stream is given up.
+        announce: Told of every notification, whoever it is for, before anybody else. Must not block.
 
     Raises:
         ValueError: One of `headers` cannot be sent; the text does not show its value.
@@ -46,12 +47,14 @@ class Upstream:
         *,
         max_message: int,
         idle_s: float,
+        announce: Announce,
     ) -> None:
         self.name = name
         self.limits: Final = Limits(max_message_size=max_message)
         self._client = client
         self._tokens = tokens
         self._idle_s = idle_s
+        self._announce = announce
         sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
         self._post = client.prepare("POST", {**headers, **_AGENT, **sent})
         self._get = client.prepare("GET", {**headers, **_AGENT, "accept": "text/event-stream"})
@@ -105,7 +108,7 @@ class Upstream:
         Raises:
             UpstreamProtocolError: It is neither JSON nor an event stream.
         """
-        return Incoming(self.name, response, self._client.faults, self.limits, self._idle_s, event_id)
+        return Incoming(self.name, response, self._client.faults, self.limits, self._idle_s, self._announce, event_id)
 
     @property
     def faults(self) -> Faults:

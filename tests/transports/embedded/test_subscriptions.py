@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import trio
 
+from sluiceway.pipeline.model.component import Context as GatewayContext
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.transports.embedded import Context, Server
+from sluiceway.transports.embedded.sink import EmbeddedSink
 
 MODERN = "2026-07-28"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
@@ -209,3 +211,14 @@ async def test_too_many_subscriptions_of_a_listener_open_nothing(connect: Any) -
         error = await peer.error("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["r://1"]}})
 
     assert (-32602, [], 0) == (error.code, peer.heard, len(peer.told))
+
+
+async def test_changes_are_announced_though_nobody_subscribed() -> None:
+    """Caches learn of them from the hub of the gateway."""
+    server, context, told = watched(), GatewayContext(id="e"), []
+    context.changes.listen(lambda sink, notification: told.append((sink, notification.method)))
+    async with EmbeddedSink.serving(server, context).open():
+        server.resource_updated("r://1")
+        server.tools.remove("a")
+
+    assert [("e", "notifications/resources/updated"), ("e", "notifications/tools/list_changed")] == told

@@ -227,9 +227,9 @@ def make_sink() -> Callable[..., Any]:
     """`async with make_sink(option=...) as sink`: an open sink whose era is known, unless said otherwise."""
 
     @asynccontextmanager
-    async def make(**options: Any) -> AsyncIterator[HttpSink]:
+    async def make(context: Context | None = None, **options: Any) -> AsyncIterator[HttpSink]:
         config = HttpSinkConfig(**{"url": "http://up.example/mcp", "era": "auto", **options})
-        sink = HttpSink(config, Context(id="up"))
+        sink = HttpSink(config, context or Context(id="up"))
         async with sink.open():
             yield sink
 

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.protocol.errors import (
     InvalidMessage,
     SessionNotFound,
@@ -643,3 +644,30 @@ async def test_ten_thousand_equal_ids_of_two_sessions_never_cross(upstream, serv
                 nursery.start_soon(ask, other, "up-2")
 
     assert upstream.connections <= 24
+
+
+async def test_changes_are_announced_from_every_stream(autojump_clock, upstream, server, make_sink, peer):
+    """Those within a request's stream as much as those on the standalone one."""
+
+    async def call(seen: Any, answer: Any) -> None:
+        await answer.start()
+        await answer.event({**CHANGED, "method": "notifications/prompts/list_changed"})
+        await answer.event(RESULT)
+        await answer.end()
+
+    async def listen(seen: Any, answer: Any) -> None:
+        await answer.start()
+        await answer.event(CHANGED)
+        await trio.sleep_forever()
+
+    server.call, server.listen = call, listen
+    context, told = Context(id="up"), []
+    context.changes.listen(lambda sink, notification: told.append((sink, notification.method)))
+    async with make_sink(context) as sink:
+        await peer.start(sink)
+        await trio.testing.wait_all_tasks_blocked()
+        await sink(peer.exchange("tools/call", {"name": "n"}))
+        peer.session.close()
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [("up", "notifications/tools/list_changed"), ("up", "notifications/prompts/list_changed")] == told

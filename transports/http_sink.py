@@ -22,6 +22,7 @@ import trio
 from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.origin import Origin, parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import (
     ConnectFailed,
@@ -37,7 +38,6 @@ from sluiceway.pipeline.runtime.nursery import open_background_nursery
 from .http_client.client import HttpClient
 from .http_client.connect import Dialer, make_tls
 from .http_client.connection import Transport
-from sluiceway.pipeline.model.origin import Origin, parse_origin
 from .http_client.pool import PoolLimits
 from .http_upstream.config import HttpSinkConfig, OAuthConfig
 from .http_upstream.legacy import LegacySession

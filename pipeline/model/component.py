@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random as _random
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
@@ -23,7 +24,7 @@ from .exchange import Exchange, Relay, Service
 from .figures import Figure
 
 if TYPE_CHECKING:
-    from .session import Asker, Client
+    from .session import Asker, Caller, Client
 
 API_VERSION = 1
 """The version of the component contract. A component that declares another one is refused."""
@@ -71,6 +72,16 @@ def _ready() -> bool:
     return True
 
 
+def _published_nothing() -> Mapping[str, Json] | None:
+    """What the stages of a source publish, as far as a source knows that no engine runs."""
+    return None
+
+
+async def _asks_nobody(_client: Client, _message: Request | Notification | None = None) -> Caller | None:
+    """Who a client is, as far as a source knows that no engine runs."""
+    return None
+
+
 def _no_store(name: str) -> Store:
     raise LookupError(f"no store named {name!r}; declare it under stores:")
 
@@ -93,6 +104,11 @@ class Context:
     """The only source of randomness for decisions; seeded in tests and replays."""
     new_id: Callable[[], str] = _new_id
     """Makes unguessable ids of 128 bits; deterministic in tests and replays."""
+    now: Callable[[], float] = time.time
+    """
+    The date, in seconds since 1970: for what others date (tokens, certificates, keys) and what people read. Everything
+    else is measured with `trio.current_time()`. Injected in tests and replays.
+    """
     report: Report = _ignore
     """Tell the supervisor that the component is degraded, or ready again, and why."""
     listen: bool = True
@@ -214,6 +230,13 @@ class Middleware(Component):
         """Handle one notification on its way to the client; pass it on with `await forward(exchange, n)`."""
         await forward(exchange, notification)
 
+    def resource_metadata(self, source: str) -> Mapping[str, Json] | None:
+        """
+        What an auth stage publishes about the endpoint of a source: its protected resource metadata (RFC 9728 section
+        2), without secrets; None from stages with nothing to publish. Called while it is open.
+        """
+        return None
+
 
 class Sink(Component):
     """The end of a chain: where a request leaves the gateway, or is answered inside it."""
@@ -278,6 +301,14 @@ class Source(Component):
     kind = ComponentKind.SOURCE
     readiness: Callable[[], bool] = staticmethod(_ready)
     """Whether the gateway as a whole is ready, for sources that are asked; the engine sets it."""
+    resource_metadata: Callable[[], Mapping[str, Json] | None] = staticmethod(_published_nothing)
+    """What the auth stages of its pipeline publish about it (RFC 9728), if anything; the engine sets it."""
+    identify: Callable[[Client, Request | Notification | None], Awaitable[Caller | None]] = staticmethod(_asks_nobody)
+    """
+    Who a client is, for what never becomes an exchange with a reply (an event stream opened, a session ended, an answer
+    or a notification posted): runs the auth stages of its pipeline, and nothing else. None where it has none. Raises
+    the `GatewayError` with which they refuse. The engine sets it.
+    """
 
     ends: ClassVar[bool] = False
     """Whether `serve` may return of its own accord: its only client hung up. From any other source it is a crash."""

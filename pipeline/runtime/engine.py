@@ -24,6 +24,7 @@ from ..protocol.errors import ComponentError
 from ..protocol.messages import EMPTY, Notification, Request
 from .chain import Probe
 from .deadlines import Deadlines
+from .entrance import Entrances
 from .generation import Generation, Overrides, Surroundings
 from .nursery import open_background_nursery
 from .pipeline import Pipeline, PipelineTicket
@@ -279,6 +280,8 @@ class Engine:
         component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {}, {})
         assert isinstance(component, Source)
         component.readiness = lambda: self.ready
+        entrances = Entrances(lambda: self._generation.pipelines[self._targets[spec.id]].lane.chain, spec.id)
+        component.resource_metadata, component.identify = entrances.resource_metadata, entrances.identify
 
         def handle(
             message: Request | Notification,

@@ -57,7 +57,9 @@ def has_event_ids(version: str | None) -> bool:
     return version is not None and version >= _RESUMABLE_SINCE
 
 
-def client_of(session: Session, headers: Mapping[str, str], address: str | None) -> Client:
+def client_of(
+    session: Session, headers: Mapping[str, str], address: str | None, certificate: str | None = None
+) -> Client:
     """The sender of a request within a session."""
     return Client(
         era=Era.LEGACY,
@@ -68,6 +70,7 @@ def client_of(session: Session, headers: Mapping[str, str], address: str | None)
         transport="http",
         address=address,
         headers=headers,
+        certificate=certificate,
     )
 
 

@@ -95,7 +95,9 @@ def check_notification(notification: Notification, headers: Mapping[str, str]) -
     return notification.method not in METHODS
 
 
-def client_of(request: Request | Notification, headers: Mapping[str, str], address: str | None) -> Client:
+def client_of(
+    request: Request | Notification, headers: Mapping[str, str], address: str | None, certificate: str | None = None
+) -> Client:
     """The sender of a message that `check_request` or `check_notification` let pass."""
     meta = meta_of(request.params)
     capabilities, info = meta.get(MetaKey.CLIENT_CAPABILITIES), meta.get(MetaKey.CLIENT_INFO)
@@ -107,6 +109,14 @@ def client_of(request: Request | Notification, headers: Mapping[str, str], addre
         transport="http",
         address=address,
         headers=headers,
+        certificate=certificate,
+    )
+
+
+def visitor(headers: Mapping[str, str], address: str | None, certificate: str | None) -> Client:
+    """The sender of an HTTP request whose body nobody has read yet."""
+    return Client(
+        era=Era.MODERN, version=None, transport="http", address=address, headers=headers, certificate=certificate
     )
 
 

@@ -14,9 +14,10 @@ from typing import Final, NoReturn, final
 import trio
 from attrs import evolve
 
+from sluiceway.pipeline.model.origin import Origin
+
 from .connection import Connection, PeerGone, Response, Transport
 from .faults import Faults
-from .origin import Origin
 from .parser import ResponseParser
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
 

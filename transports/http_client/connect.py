@@ -15,8 +15,9 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
+from sluiceway.pipeline.model.origin import Origin, is_public
+
 from .connection import Connection, PeerGone, Transport
-from .origin import Origin, is_public
 from .parser import MalformedResponse
 
 _MAX_ADDRESSES: Final = 8

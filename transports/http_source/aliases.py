@@ -91,12 +91,12 @@ class Aliases:
         session_id = request.headers.get(legacy.SESSION_HEADER)
         if session_id is not None:
             session = self._serving.sessions.find(session_id).session
-            return message, legacy.client_of(session, request.headers, request.address)
+            return message, legacy.client_of(session, request.headers, request.address, request.certificate)
         if not METHODS[message.method].modern:
             raise UnknownMethod(f"{message.method} needs a session; send the mcp-session-id of one")
         claims = {MetaKey.VERSION: LATEST, MetaKey.CLIENT_CAPABILITIES: {}}
         message = message.with_params({**message.params, "_meta": {**meta_of(message.params), **claims}})
-        return message, modern.client_of(message, request.headers, request.address)
+        return message, modern.client_of(message, request.headers, request.address, request.certificate)
 
 
 def _answer(reply: Reply | None, headers: Mapping[str, str]) -> Answer:

@@ -11,6 +11,7 @@ from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import (
     Forbidden,
     GatewayError,
+    MalformedCredentials,
     Misdirected,
     SessionNotFound,
     SluicewayError,
@@ -23,7 +24,7 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, RequestId, R
 from .media import JSON
 
 _TRANSPORT_REASONS: Final = frozenset(
-    error.reason for error in (Unauthenticated, Forbidden, Misdirected, SessionNotFound)
+    error.reason for error in (Unauthenticated, MalformedCredentials, Forbidden, Misdirected, SessionNotFound)
 )
 """Errors that are HTTP's to tell in every era; other errors of the legacy era travel in a 200."""
 
@@ -88,6 +89,8 @@ def error_answer(error: GatewayError, request_id: RequestId | None = None) -> An
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+    if isinstance(error, (Unauthenticated, Forbidden)) and error.challenge is not None:
+        headers["www-authenticate"] = error.challenge
     answered = request_id if request_id is not None else error.request_id
     return json_answer(error.http_status, encode_message(Response(answered, render_error(error))), headers)
 

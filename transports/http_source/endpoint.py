@@ -14,7 +14,7 @@ import trio
 from sluiceway.pipeline.protocol.codec import decode_batch
 from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, InvalidMessage, Misdirected
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
-from sluiceway.pipeline.protocol.messages import encode_json
+from sluiceway.pipeline.protocol.messages import Json, encode_json
 
 from ..eras import modern
 from .aliases import ALIASES, SAMPLING, Aliases
@@ -24,6 +24,7 @@ from .hosts import HostPolicy, split_host
 from .legacy_posts import LegacyPosts
 from .media import EVENTS, accepts, is_json
 from .modern_posts import ModernPosts
+from .protection import is_place_of, metadata_answer, refuse_query_token
 from .request import ClientGone, HttpRequest, Receive, Send
 from .response import HttpResponse
 from .serving import Serving
@@ -46,11 +47,18 @@ class Endpoint:
     Args:
         config: The source's options.
         readiness: Whether the gateway is ready; asked by `/readyz`.
+        resource_metadata: What is published about the endpoint (RFC 9728); None for nothing.
     """
 
-    def __init__(self, config: HttpConfig, readiness: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        config: HttpConfig,
+        readiness: Callable[[], bool],
+        resource_metadata: Callable[[], Mapping[str, Json] | None] = lambda: None,
+    ) -> None:
         self._config = config
         self._readiness = readiness
+        self._resource_metadata = resource_metadata
         self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
         self._serving: Serving | None = None
         self._routes: dict[str, Callable[[HttpRequest, HttpResponse], Awaitable[None]]] = {config.path: self._endpoint}
@@ -67,7 +75,7 @@ class Endpoint:
 
     def serves(self, path: str) -> bool:
         """Whether a path is one of this source's, health checks excluded."""
-        return path in self._routes
+        return path in self._routes or self._published_at(path) is not None
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -92,7 +100,11 @@ class Endpoint:
         try:
             self._check_address(request)
             self._check_origin(request, response)
+            refuse_query_token(request.query)
             route = self._routes.get(request.path)
+            if route is None and (document := self._published_at(request.path)) is not None:
+                await self._publish(document, request, response)
+                return
             if route is None:
                 raise HttpError(404, f"nothing here; the endpoint is {self._config.path}")
             await route(request, response)
@@ -137,6 +149,18 @@ class Endpoint:
             "vary": "origin",
         }
 
+    # What is published about the endpoint.
+
+    def _published_at(self, path: str) -> Mapping[str, Json] | None:
+        if not path.startswith("/.well-known/"):
+            return None
+        document = self._resource_metadata()
+        return document if document is not None and is_place_of(path, self._config.path, document) else None
+
+    async def _publish(self, document: Mapping[str, Json], request: HttpRequest, response: HttpResponse) -> None:
+        preflight = request.method == "OPTIONS" and _is_preflight(request)
+        await response.answer(_preflight(request, "GET") if preflight else metadata_answer(request.method, document))
+
     # Routes.
 
     async def _endpoint(self, request: HttpRequest, response: HttpResponse, *, patience_s: float | None = None) -> None:
@@ -155,7 +179,9 @@ class Endpoint:
     async def _stream(self, request: HttpRequest, response: HttpResponse) -> None:
         if request.method != "POST":
             raise HttpError(405, "only POST here", {"allow": "POST"})
-        await self._post(request, response, 0.0)
+        assert self._serving is not None
+        await self._serving.identify(modern.visitor(request.headers, request.address, request.certificate), None)
+        await self._post(request, response, 0.0)  # from here on the status is 200, whatever the answer is
 
     async def _alias(self, request: HttpRequest, response: HttpResponse) -> None:
         if request.method == "OPTIONS" and _is_preflight(request):

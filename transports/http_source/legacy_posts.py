@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 
 from sluiceway.pipeline.model.component import Ticket
-from sluiceway.pipeline.model.session import Asker
+from sluiceway.pipeline.model.session import Asker, Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
@@ -25,7 +25,7 @@ from .media import EVENTS, JSON, accepts
 from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving
-from .sessions import HttpSession, Resumable
+from .sessions import HttpSession, Resumable, unknown_session
 from .stream import MessageStream
 
 _CANCELLED: Final = "notifications/cancelled"
@@ -104,8 +104,9 @@ class LegacyPosts:
         batch: bool,
     ) -> None:
         for message in messages:
+            if not isinstance(message, Request):
+                await self._admit(session, request, message)
             if isinstance(message, Response):
-                session.admit(request.headers)
                 session.questions.resolve(message)  # one that nobody asked is dropped
         work = [each for each in messages if not isinstance(each, Response)]
         stream = MessageStream(self._serving.context.new_id())
@@ -113,7 +114,7 @@ class LegacyPosts:
         _check_ids(work, session)
         for each in work:
             if isinstance(each, Notification) and each.method == _CANCELLED:
-                _cancel(session, each, request)
+                _cancel(session, each)
             else:
                 answer.add(each, self._ticket(each, session, stream, request))
         if not any(isinstance(each, Request) for each in work):
@@ -122,10 +123,27 @@ class LegacyPosts:
             return
         await self._respond(answer, request, response, patience_s)
 
+    async def _admit(
+        self, session: HttpSession, request: HttpRequest, message: Notification | Response | None = None
+    ) -> None:
+        """
+        Check who sends what has no reply that could refuse it. Where the pipeline has no auth stage, but something
+        else authenticates there, what never reaches the pipeline must carry a credential that got through it before.
+
+        Raises:
+            GatewayError: The auth stages refuse, or the session is another principal's.
+        """
+        notification = message if isinstance(message, Notification) else None
+        caller = await self._serving.identify(_client_of(session, request), notification)
+        if caller is None and (notification is None or notification.method == _CANCELLED):
+            session.admit(request.headers)
+        if session.session.closed or (caller is not None and not session.session.belongs_to(caller)):
+            raise unknown_session()
+
     def _ticket(
         self, message: Request | Notification, session: HttpSession, stream: MessageStream, request: HttpRequest
     ) -> Ticket:
-        client = legacy.client_of(session.session, request.headers, request.address)
+        client = _client_of(session, request)
         if isinstance(message, Notification):
             return self._serving.handle(message, client=client, emit=_to_session(session))
 
@@ -171,7 +189,7 @@ class LegacyPosts:
             HttpError: This client has no GET stream, does not take one, or wants events that are not kept any more.
             GatewayError: The session is not one.
         """
-        session = self._named(request)
+        session = await self._named(request)
         if not accepts(request.headers.get("accept"), EVENTS):
             raise HttpError(406, "Accept must list text/event-stream")
         last_seen = request.headers.get(legacy.EVENT_HEADER)
@@ -204,16 +222,16 @@ class LegacyPosts:
             HttpError: This client has no sessions.
             GatewayError: The session is not one.
         """
-        self._named(request).session.close()
+        (await self._named(request)).session.close()
         await response.answer(Answer(200))
 
-    def _named(self, request: HttpRequest) -> HttpSession:
+    async def _named(self, request: HttpRequest) -> HttpSession:
         """The session of a GET or DELETE. A client that names none, and no legacy revision, is a modern one."""
         version = request.headers.get(modern.VERSION_HEADER)
         if legacy.SESSION_HEADER not in request.headers and era_of_version(version or "") is not Era.LEGACY:
             raise HttpError(405, "this revision has POST only", {"allow": "POST"})
         session = self._session_of(request)
-        session.admit(request.headers)
+        await self._admit(session, request)
         return session
 
 
@@ -238,9 +256,12 @@ def _check_ids(messages: list[Request | Notification], session: HttpSession) -> 
             seen.add(message.id)
 
 
-def _cancel(session: HttpSession, notification: Notification, request: HttpRequest) -> None:
+def _client_of(session: HttpSession, request: HttpRequest) -> Client:
+    return legacy.client_of(session.session, request.headers, request.address, request.certificate)
+
+
+def _cancel(session: HttpSession, notification: Notification) -> None:
     """Cancel a request of the same session. Unknown ids are ignored: it may just have ended."""
-    session.admit(request.headers)
     request_id = notification.params.get("requestId")
     if type(request_id) in (str, int) and request_id in session.in_flight:
         session.in_flight[request_id].cancel("client")

@@ -96,8 +96,10 @@ class ModernPosts:
         await self._call(message, request, response, patience_s)
 
     async def _notify(self, notification: Notification, request: HttpRequest) -> None:
-        if modern.check_notification(notification, request.headers):
-            client = modern.client_of(notification, request.headers, request.address)
+        means_something = modern.check_notification(notification, request.headers)
+        client = modern.client_of(notification, request.headers, request.address, request.certificate)
+        await self._serving.identify(client, notification)  # its exchange has no reply that could refuse it
+        if means_something:
             await self._serving.handle(notification, client=client, emit=_drop).run()
 
     async def _call(
@@ -108,7 +110,7 @@ class ModernPosts:
         async def emit(notification: Notification) -> None:
             await stream.put(encode_message(notification))
 
-        client = modern.client_of(message, request.headers, request.address)
+        client = modern.client_of(message, request.headers, request.address, request.certificate)
         ticket = serving.handle(message, client=client, emit=emit)
         call = ModernCall(serving, ticket, message.id, stream)
         events_only = not accepts(request.headers.get("accept"), JSON)

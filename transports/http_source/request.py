@@ -44,6 +44,10 @@ class HttpRequest:
         """Names in lower case; values of a repeated name joined with commas (RFC 9110 section 5.3)."""
         self.repeated: set[str] = set()
         """Names that stood more than once."""
+        self.query: bytes = scope.get("query_string", b"")
+        """As sent: percent-encoded, without the question mark."""
+        self.certificate = _certificate_of(scope)
+        """The client certificate that the server verified, in PEM; None where there is none."""
         self.unread = False
         """Whether it has a body of which something was not read yet."""
         self._receive = receive
@@ -126,6 +130,14 @@ class HttpRequest:
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 return
+
+
+def _certificate_of(scope: Mapping[str, Any]) -> str | None:
+    """What a server tells by ASGI's TLS extension; ours, and hypercorn's own, do not speak it."""
+    told = (scope.get("extensions") or {}).get("tls") or {}
+    if told.get("client_cert_error"):
+        return None
+    return next(iter(told.get("client_cert_chain") or ()), None)
 
 
 def _nothing() -> None:

@@ -10,10 +10,11 @@ import trio
 from attrs import define
 
 from sluiceway.pipeline.model.component import Context, Handle
+from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.messages import Reply, RequestId, Response
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from .config import HttpConfig
@@ -29,6 +30,8 @@ class Serving:
     config: HttpConfig
     context: Context
     handle: Handle
+    identify: Callable[[Client, Request | Notification | None], Awaitable[Caller | None]]
+    """See `Source.identify`."""
     nursery: trio.Nursery
     """Where exchanges run: they may outlive the connection they came on."""
     deadlines: Deadlines

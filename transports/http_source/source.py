@@ -40,7 +40,7 @@ class HttpSource(Source):
 
     def __init__(self, config: HttpConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.app = Endpoint(config, lambda: self.readiness())
+        self.app = Endpoint(config, lambda: self.readiness(), lambda: self.resource_metadata())
         """The ASGI application."""
         self.sessions: Sessions | None = None
         """Its legacy sessions while it serves; for status and tests."""
@@ -98,6 +98,7 @@ class HttpSource(Source):
                 config=config,
                 context=self.context,
                 handle=handle,
+                identify=self.identify,
                 nursery=nursery,
                 deadlines=deadlines,
                 sessions=sessions,

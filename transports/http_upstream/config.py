@@ -8,9 +8,9 @@ from typing import Final, Literal, final
 from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
+from sluiceway.pipeline.model.origin import parse_origin
 
 from ..http_client.client import render_headers
-from ..http_client.origin import parse_origin
 
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding",

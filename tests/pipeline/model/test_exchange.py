@@ -2,6 +2,7 @@
 
 import math
 
+import attrs
 import pytest
 import trio
 
@@ -230,3 +231,22 @@ def test_exchanges_are_equal_only_to_themselves():
 
     assert one != other
     assert len({one, other}) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        (lambda exchange: exchange.with_request(Request(2, "ping")), "request"),
+        (lambda exchange: exchange.with_client(legacy_client()), "client"),
+        (lambda exchange: exchange.with_relay(exchange.link.emit), "_relay"),
+    ],
+)
+def test_a_view_shares_everything_but_what_it_changes(change, changed):
+    """Every field, whichever are added: a view that forgot one would fail where it is read."""
+    exchange = memory_exchange("tools/call", {"name": "search"}, caller=Caller("ana"))
+    exchange.correlation_id = "c-1"
+
+    view = change(exchange)
+
+    names = [field.name for field in attrs.fields(Exchange)]
+    assert [name for name in names if getattr(view, name) is not getattr(exchange, name)] == [changed]

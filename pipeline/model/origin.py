@@ -1,4 +1,4 @@
-"""Where an upstream is: the parts of its URL that a connection and a request need, without I/O."""
+"""Where a server is: the parts of its URL that a connection and a request need, and whether it is a public place."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sluiceway.transports.http_client.origin import Origin, is_public, parse_origin
+from sluiceway.pipeline.model.origin import Origin, is_public, parse_origin
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from typing import final
 import trio
 from attrs import frozen
 
+from ..model.changes import LIST_CHANGES, RESOURCE_UPDATED
 from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
 from ..protocol.mcp import LOG_MESSAGE, PROGRESS
 from ..protocol.messages import Json, Notification, Reply, Request, Response
@@ -50,7 +51,7 @@ class CorrelationStats:
     late: int
     """Replies dropped because nobody waits for their id (any more)."""
     coalesced: int
-    """Progress notifications dropped in favour of a newer one with the same token."""
+    """Notifications dropped in favour of a newer one about the same: progress, updates of a resource, of a list."""
     dropped_logs: int
     """Log messages dropped because their client reads too slowly."""
 
@@ -130,11 +131,13 @@ class Correlation:
 
     Args:
         max_pending: Requests that may wait at once; above this `register` refuses.
-        max_inbox: Notifications and questions that one entry holds unreceived. When it is full, of several progress
-            notifications with one token the oldest goes, else the oldest log message; else the entry fails.
+        max_inbox: Notifications and questions that one entry holds unreceived. When it is full, the oldest goes of
+            several that supersede each other (progress with one token, updates of one resource, changes of one list),
+            else the oldest log message; else the entry fails. A reader hands over all that one read brought before
+            anybody can receive it, so this is no smaller than what 64 KiB usually hold.
     """
 
-    def __init__(self, max_pending: int = 1000, max_inbox: int = 64) -> None:
+    def __init__(self, max_pending: int = 1000, max_inbox: int = 256) -> None:
         self._max_pending = max_pending
         self._max_inbox = max_inbox
         self._entries: dict[Json, Entry] = {}
@@ -246,13 +249,13 @@ class Correlation:
         return entry if entry is not None and entry._reply is None and entry._error is None else None
 
     def _make_room(self, inbox: deque[Item], newcomer: Item) -> bool:
-        newer = {_progress_token(newcomer)} - {None}
+        newer = {_superseded_by(newcomer)} - {None}
         superseded = log = None
         for index in range(len(inbox) - 1, -1, -1):
-            token = _progress_token(inbox[index])
-            if token is not None:
-                superseded = index if token in newer else superseded
-                newer.add(token)
+            key = _superseded_by(inbox[index])
+            if key is not None:
+                superseded = index if key in newer else superseded
+                newer.add(key)
             elif inbox[index].method == LOG_MESSAGE:
                 log = index
         if superseded is not None:
@@ -266,8 +269,12 @@ class Correlation:
         return False
 
 
-def _progress_token(item: Item) -> str | int | None:
-    if item.method != PROGRESS:
-        return None
-    token = item.params.get("progressToken")
-    return token if isinstance(token, (str, int)) else None
+def _superseded_by(item: Item) -> tuple[str, str | int] | None:
+    """What a later item must be about for this one to say nothing more; None if every one of its kind counts."""
+    if item.method == PROGRESS:
+        about = item.params.get("progressToken")
+    elif item.method == RESOURCE_UPDATED:
+        about = item.params.get("uri")
+    else:
+        about = "" if item.method in LIST_CHANGES else None
+    return (item.method, about) if isinstance(about, str | int) else None

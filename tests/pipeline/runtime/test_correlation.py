@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from sluiceway.pipeline.model.changes import RESOURCE_UPDATED
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
     GatewayError,
@@ -36,7 +37,12 @@ def log(text: str) -> Notification:
 
 def other(number: int) -> Notification:
     """A notification that must not be lost."""
-    return Notification("notifications/resources/updated", {"uri": f"x://{number}"})
+    return Notification("notifications/tasks/status", {"taskId": f"t-{number}"})
+
+
+def updated(number: int) -> Notification:
+    """A notification of which only the last about the same resource counts."""
+    return Notification(RESOURCE_UPDATED, {"uri": f"x://{number}"})
 
 
 async def received(entry: Entry, count: int) -> list[Any]:
@@ -258,6 +264,19 @@ async def test_progress_is_coalesced_when_the_inbox_is_full() -> None:
         assert [progress("a", 2), progress("a", 3), progress("b", 2), Result()] == await received(entry, 4)
 
 
+async def test_changes_of_the_same_are_coalesced_when_the_inbox_is_full() -> None:
+    """A resource that was updated twice, a list that changed twice: once says it all. Another resource is another."""
+    table = Correlation(max_inbox=3)
+    one, other_one = updated(1), updated(2)
+    listed = Notification("notifications/tools/list_changed")
+    with table.register() as entry:
+        for item in (one, listed, other_one, listed, one, listed):
+            table.post(entry.id, item)
+        assert table.stats().coalesced == 3
+
+        assert [other_one, one, listed] == await received(entry, 3)
+
+
 async def test_log_messages_are_dropped_oldest_first_when_the_inbox_is_full() -> None:
     """And counted; also for a notification of another kind."""
     table = Correlation(max_inbox=3)
@@ -305,10 +324,12 @@ async def test_a_malformed_progress_token_is_nobodys() -> None:
             await entry.receive()
 
 
+MAY_BE_LOST = (PROGRESS, LOG_MESSAGE, RESOURCE_UPDATED)
 ITEMS = st.one_of(
     st.builds(progress, st.sampled_from(["a", "b"]), st.integers(0, 9)),
     st.builds(log, st.text(max_size=1)),
     st.builds(other, st.integers(0, 9)),
+    st.builds(updated, st.integers(0, 1)),
 )
 
 
@@ -330,8 +351,9 @@ def test_the_inbox_is_bounded_and_loses_only_what_may_be_lost(items: list[Notifi
             assert all(any(kept_item is item for item in rest) for kept_item in kept)
             lost = Counter(map(id, items)) - Counter(map(id, kept))
             assert lost.total() == stats.coalesced + stats.dropped_logs
-            assert not any(id(item) in lost for item in items if item.method not in (PROGRESS, LOG_MESSAGE))
+            assert not any(id(item) in lost for item in items if item.method not in MAY_BE_LOST)
             latest = {item.params["progressToken"]: item for item in items if item.method == PROGRESS}
+            latest |= {item.params["uri"]: item for item in items if item.method == RESOURCE_UPDATED}
             assert all(any(item is kept_item for kept_item in kept) for item in latest.values())
 
     trio.run(main)

@@ -48,10 +48,10 @@ class Visitor:
     def _named(self, notification: Notification) -> object:
         return notification.params["_meta"]["io.modelcontextprotocol/subscriptionId"]
 
-    async def call(self, numbers: "range") -> None:
+    async def call(self, numbers: range) -> None:
         """Call again and again, always with the same ids and the same token."""
         for number in numbers:
-            arguments = {"who": self.name, "n": number, "last": number >= CALLS - AT_ONCE}
+            arguments = {"who": self.name, "n": number}
             interim: list[Notification] = []
             request = {"name": "echo", "arguments": arguments, "_meta": META}
             exchange = memory_exchange(

@@ -14,9 +14,10 @@ from typing import Final
 
 import msgspec
 
-from ..protocol.mcp import MetaKey, meta_of
+from ..protocol.mcp import MetaKey
 from ..protocol.messages import Json
 from .exchange import Exchange
+from .session import ANONYMOUS
 
 VOLATILE_META: Final = frozenset(
     {
@@ -27,9 +28,10 @@ VOLATILE_META: Final = frozenset(
         MetaKey.CLIENT_INFO,
         MetaKey.LOG_LEVEL,
         MetaKey.TIMEOUT,
+        MetaKey.IDEMPOTENCY_KEY,
     }
 )
-"""Members of `_meta` that never change the answer: trace context (SEP-414), progress, who asks and how long."""
+"""Members of `_meta` that never change the answer: trace context (SEP-414), progress, who asks, and how often."""
 
 _sorted: Final = msgspec.json.Encoder(order="deterministic")
 
@@ -41,7 +43,7 @@ def principal_of(exchange: Exchange) -> tuple[str, str]:
     Where nobody is authenticated, the session stands for the caller, and its address where there is none.
     """
     caller = exchange.caller
-    if caller.how == "none":
+    if caller.how == "none" and caller.subject == ANONYMOUS.subject:
         client = exchange.client
         session = client.session
         return caller.tenant or "", f"session:{session.id}" if session is not None else f"address:{client.address}"
@@ -65,9 +67,12 @@ def request_of(exchange: Exchange) -> tuple[object, ...]:
     `clientCapabilities` stay in: they decide whether an upstream answers or asks back.
     """
     params = exchange.request.params
-    meta = {key: value for key, value in meta_of(params).items() if key not in VOLATILE_META}
+    meta = params.get("_meta")
+    if meta is None or not isinstance(meta, dict):  # an upstream may refuse what is no object: not the same request
+        return exchange.client.version, exchange.method, canonical(params)
+    kept = {key: value for key, value in meta.items() if key not in VOLATILE_META}
     rest = {key: value for key, value in params.items() if key != "_meta"}
-    return exchange.client.version, exchange.method, canonical({**rest, "_meta": meta} if meta else rest)
+    return exchange.client.version, exchange.method, canonical({**rest, "_meta": kept} if kept else rest)
 
 
 def canonical(value: Json | Mapping[str, Json]) -> bytes:

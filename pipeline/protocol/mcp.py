@@ -47,6 +47,8 @@ class MetaKey(StrEnum):
     BAGGAGE = "baggage"
     TIMEOUT = "io.sluiceway/timeoutMs"
     """Ours: milliseconds the sender still waits, relative, so that clocks need not agree."""
+    IDEMPOTENCY_KEY = "io.sluiceway/idempotencyKey"
+    """Ours, for MCP has none: the name a client gives a call that must happen once, however often it is sent."""
 
 
 class ErrorCode(IntEnum):
@@ -140,6 +142,9 @@ METHODS: Final[Mapping[str, Method]] = {
     )
 }
 """What a client may send, by name."""
+
+STATEFUL: Final = frozenset({"ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
+"""Repeatable, but no reads: they set something, and the latest counts; or they are about this very moment."""
 
 SERVER_REQUESTS: Final = frozenset({"ping", "sampling/createMessage", "elicitation/create", "roots/list"})
 """What a legacy server may ask its client; since 2026-07-28 only inside `input_required` results."""

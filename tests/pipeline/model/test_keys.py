@@ -39,6 +39,7 @@ def test_what_never_changes_an_answer_is_no_part_of_a_request() -> None:
         "traceparent": "00-1",
         "io.modelcontextprotocol/clientInfo": {"name": "x"},
         "io.sluiceway/timeoutMs": 5,
+        "io.sluiceway/idempotencyKey": "k",
     }
     plain = memory_exchange("tools/call", {"name": "a", "arguments": {"x": 1, "y": 2}})
     noisy = memory_exchange("tools/call", {"arguments": {"y": 2, "x": 1}, "name": "a", "_meta": volatile})
@@ -49,8 +50,15 @@ def test_what_never_changes_an_answer_is_no_part_of_a_request() -> None:
     assert request_of(plain) != request_of(other)
 
 
+def test_meta_that_is_no_object_makes_another_request() -> None:
+    """An upstream may refuse it; who sends none must not get that answer, nor the other way round."""
+    params: list[dict[str, object]] = [{"name": "a"}, {"name": "a", "_meta": 5}, {"name": "a", "_meta": None}]
+
+    assert len({request_of(memory_exchange("tools/call", each)) for each in params}) == 3
+
+
 def test_a_principal_is_never_another_one() -> None:
-    """Not in another tenant, not with a name that looks like a session, and not without authentication."""
+    """Not in another tenant, not with a name that looks like a session, not if a stage did not say how it knows."""
     session = Session(id="caller:a", source="s")
     era = {"era": Era.MODERN, "version": LATEST}
     exchanges = [memory_exchange("ping", client=Client(**era, session=session))]
@@ -59,6 +67,8 @@ def test_a_principal_is_never_another_one() -> None:
         Caller("a", how="bearer"),
         Caller("a", "t", how="bearer"),
         Caller("session:caller:a", how="bearer"),
+        Caller("b"),
+        Caller("c"),
     ):
         exchanges.append(memory_exchange("ping"))
         exchanges[-1].caller = caller

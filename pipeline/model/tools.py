@@ -22,7 +22,7 @@ from .exchange import Exchange, Service
 LIST: Final = "tools/list"
 CALL: Final = "tools/call"
 MAX_PAGES: Final = 50
-"""Pages of a list that are read to find a tool."""
+"""Pages of a list that are read to find a tool; one that is on none of them counts as missing."""
 
 
 @final
@@ -92,10 +92,23 @@ class ToolBook:
         for tool in tools_in(reply):
             self._note(exchange.caller.tenant, tool.name, tool)
 
+    def knows(self, exchange: Exchange) -> bool:
+        """Whether the tool that a `tools/call` exchange is about is known, or known to be missing."""
+        return self._entry(exchange) is not None
+
     def get(self, exchange: Exchange) -> Tool | None:
-        """The tool that a `tools/call` exchange is about, if it is known."""
-        known = self._known.get((exchange.caller.tenant, exchange.target or ""))
-        return known.tool if known is not None and known.expires > trio.current_time() else None
+        """The tool that a `tools/call` exchange is about, if it is known. Not a checkpoint."""
+        known = self._entry(exchange)
+        return None if known is None else known.tool
+
+    def _entry(self, exchange: Exchange) -> _Known | None:
+        """What is known and not too old; asking for it is a use."""
+        key = (exchange.caller.tenant, exchange.target or "")
+        known = self._known.get(key)
+        if known is None or known.expires <= trio.current_time():
+            return None
+        self._known.move_to_end(key)
+        return known
 
     async def find(self, exchange: Exchange, call_next: Service) -> Tool | None:
         """
@@ -103,10 +116,8 @@ class ToolBook:
 
         A stage that calls this declares `replays`. Whatever the listing raises is raised here.
         """
-        tenant, name = exchange.caller.tenant, exchange.target or ""
-        known = self._known.get((tenant, name))
-        if known is not None and known.expires > trio.current_time():
-            self._known.move_to_end((tenant, name))
+        known = self._entry(exchange)
+        if known is not None:
             return known.tool
         cursor: str | None = None
         for _ in range(MAX_PAGES):
@@ -119,11 +130,9 @@ class ToolBook:
             if not isinstance(following, str) or following == cursor:
                 break
             cursor = following
-        found = self._known.get((tenant, name))
-        if found is None or found.expires <= trio.current_time():
-            self._note(tenant, name, None)
-            return None
-        return found.tool
+        if not self.knows(exchange):
+            self._note(exchange.caller.tenant, exchange.target or "", None)
+        return self.get(exchange)
 
     def forget(self, _sink: str = "", notification: Notification | None = None) -> None:
         """Forget everything, or, as a listener of `Changes`, if the notification says that tools have changed."""

@@ -63,7 +63,9 @@ def refusal(name: str, head: Head) -> GatewayError:
         error.retryable = False
         return error
     if status in (429, 503):
-        return UpstreamUnavailable(f"{name}: the upstream is busy (HTTP {status})", retry_after_s=retry_after_s)
+        busy = UpstreamUnavailable(f"{name}: the upstream is busy (HTTP {status})", retry_after_s=retry_after_s)
+        busy.counts = status == 503
+        return busy
     if status >= 500:
         return UpstreamClosed(
             f"{name}: the upstream failed (HTTP {status}); the request may have run", retry_after_s=retry_after_s

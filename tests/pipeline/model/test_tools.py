@@ -95,3 +95,25 @@ def test_hints_default_to_what_is_careful() -> None:
     assert (False, False) == (silent.read_only, silent.repeatable)
     assert (False, False, {}) == (odd.read_only, odd.repeatable, odd.input_schema)
     assert (False, True) == (idempotent.read_only, idempotent.repeatable)
+
+
+async def test_what_is_used_stays_when_others_have_to_go(autojump_clock: trio.testing.MockClock) -> None:
+    """`get` counts as a use: the tool that nobody asks for goes first."""
+    book = ToolBook(max_tools=2)
+    book.learn(call("x"), Result({"tools": [{"name": "a"}, {"name": "b"}]}))
+
+    assert book.get(call("a")) == Tool({"name": "a"})
+    book.learn(call("x"), Result({"tools": [{"name": "c"}]}))
+
+    assert [name for name in "abc" if book.knows(call(name))] == ["a", "c"]
+
+
+async def test_a_missing_tool_is_known_to_be_missing(autojump_clock: trio.testing.MockClock) -> None:
+    """`knows` tells it from one that nobody has asked for yet."""
+    upstream, book = Upstream(), ToolBook(max_age_s=60)
+    await book.find(call("nobody"), upstream)
+
+    assert (book.knows(call("nobody")), book.get(call("nobody"))) == (True, None)
+    assert not book.knows(call("somebody"))
+    await trio.sleep(61)
+    assert not book.knows(call("nobody"))

@@ -126,13 +126,20 @@ class Limit:
 
     def room(self, state: State, now_ns: int) -> Room:
         """What still fits now, by the window that leaves least."""
+        window = self._only
+        if window is not None and isinstance(state, int):
+            ahead = state - now_ns * window.ticks
+            if ahead <= 0:
+                return Room(window, window.burst, 0)
+            left = window.tolerance - ahead
+            return Room(window, left // window.interval if left > 0 else 0, -(-ahead // window.ticks))
         rooms = []
         for window, arrival in zip(self.windows, self.arrivals(state), strict=True):
             now = now_ns * window.ticks
             ahead = max(arrival - now, 0)
             left = max(window.tolerance - ahead, 0) // window.interval
             rooms.append(Room(window, left, -(-ahead // window.ticks)))
-        return rooms[0] if self._only is not None else min(rooms, key=lambda room: (room.remaining, -room.reset_ns))
+        return min(rooms, key=lambda room: (room.remaining, -room.reset_ns))
 
     def debt_ns(self, state: State, now_ns: int) -> int:
         """Nanoseconds until the key is as one that was never seen; 0 if it already is."""

@@ -14,7 +14,12 @@ OUT_OF_SCOPE: Final = ("tasks-",)
 """Unscored scenarios of extensions that the gateway does not have, by prefix; their failures are shown, not judged."""
 NOTES: Final = ("outgoing-", "incoming-")
 """Ids of what the suite only writes down, by prefix."""
-BASELINE: Final = {"2025-11-25": (30, 69), "2026-07-28": (37, 120)}
+BASELINE: Final = {
+    ("server", "2025-11-25"): (30, 69),
+    ("server", "2026-07-28"): (37, 120),
+    ("client", "2025-11-25"): (4, 11),
+    ("client", "2026-07-28"): (7, 55),
+}
 """Scored scenarios and passing checks; fewer than that is a failure, whatever the direct run has."""
 FRAMED_AS_JSON: Final = (
     "the gateway answers a request that nothing precedes with JSON, the SDK with an event stream; the suite praises "
@@ -24,6 +29,8 @@ POLLED: Final = (
     "the SDK's server loses the first event of a stream that it closes early under Hypercorn's Trio worker; the "
     "gateway's streams are its own"
 )
+DONE: Final = "done"
+"""What the driver of client scenarios prints at its end."""
 EXPECTED: Final = {
     ("server-sse-multiple-streams", "server-sse-streams-functional"): FRAMED_AS_JSON,
     ("server-sse-polling", "server-sse-content-type"): POLLED,
@@ -42,9 +49,23 @@ ACCEPTED: Final = {
     ("stdio", "http-custom-header-server-validation", "sep-2243-server-reject-param-mismatch"): UNSEEN_SCHEMAS,
 }
 """Unscored checks that fail, by upstream, scenario and id, each with its reason."""
-PEERS: Final = """
-For comparison, with the same suite and revisions: fastmcp 4.1.6 27/30 and 34/37; mcp-proxy (PyPI) 0.13.0 23/30 and
-5/37; mcp-proxy (npm) 6.7.19 24/30 and 26/37; supergateway 4.0.0 29/30 and 35/37."""
+PEERS: Final = {
+    ("server", "2025-11-25"): {
+        "fastmcp 4.1.6": (27, 67, 70),
+        "mcp-proxy 0.13.0 (PyPI)": (23, 54, 61),
+        "mcp-proxy 6.7.19 (npm)": (24, 56, 62),
+        "supergateway 4.0.0": (29, 69, 70),
+    },
+    ("server", "2026-07-28"): {
+        "fastmcp 4.1.6": (34, 111, 115),
+        "mcp-proxy 0.13.0 (PyPI)": (5, None, None),
+        "mcp-proxy 6.7.19 (npm)": (26, 99, 110),
+        "supergateway 4.0.0": (35, 112, 118),
+    },
+    ("client", "2025-11-25"): {"fastmcp 4.1.6": (4, None, None)},
+    ("client", "2026-07-28"): {"fastmcp 4.1.6": (6, None, None)},
+}
+"""What other gateways reach with the same suite: scenarios passed, checks passed and judged where they were counted."""
 
 
 @frozen
@@ -80,6 +101,8 @@ class Leg:
     """One run of the suite."""
 
     title: str
+    kind: str
+    """`server` if the suite is the client, `client` if it is the server."""
     revision: str
     scenarios: tuple[Scenario, ...]
 
@@ -99,7 +122,7 @@ class Leg:
             if status == "FAILURE" and each.counts and not self._accepts(each, check)
         ]
         lines += [f"{each.name}: did not run" for each in self.scenarios if each.scored and not each.statuses]
-        scenarios, checks = BASELINE[self.revision]
+        scenarios, checks = BASELINE[self.kind, self.revision]
         passed, _, ok, _ = self.totals()
         if passed < scenarios or ok < checks:
             lines.append(f"{passed} scenarios and {ok} checks passed; {scenarios} and {checks} are expected")
@@ -140,42 +163,74 @@ class Leg:
         """The leg as a line of the table."""
         passed, scored, ok, judged = self.totals()
         others = [each for each in self.scenarios if not each.scored]
-        extra = f"{sum(each.passed for each in others)}/{len(others)}"
-        return f"{self.title:<28} {self.revision:<12} {passed:>3}/{scored:<4} {ok:>4}/{judged:<5} {extra:>6}"
+        unscored = f"{sum(each.passed for each in others)}/{len(others)}"
+        return _row(self.title, self.revision, f"{passed}/{scored}", f"{ok}/{judged}", unscored)
+
+
+def peers(kind: str, revision: str) -> list[str]:
+    """Lines of the table for other gateways."""
+    scenarios, _ = BASELINE[kind, revision]
+    return [
+        _row(f"  {name}", revision, f"{passed}/{scenarios}", "" if ok is None else f"{ok}/{judged}", "")
+        for name, (passed, ok, judged) in PEERS[kind, revision].items()
+    ]
+
+
+def _row(title: str, revision: str, scenarios: str, checks: str, unscored: str) -> str:
+    return f"{title:<40} {revision:<10} {scenarios:>9} {checks:>8} {unscored:>8}".rstrip()
 
 
 def _words(statuses: list[str]) -> str:
     return " and ".join(statuses) or "not judged"
 
 
-HEADING: Final = f"{'leg':<28} {'revision':<12} {'scenarios':>8} {'checks':>10} {'unscored':>8}"
+HEADING: Final = _row("leg", "revision", "scenarios", "checks", "unscored")
 
 
-def read_leg(title: str, revision: str, requirements: Path, output: Path) -> Leg:
+def read_leg(title: str, kind: str, revision: str, requirements: Path, output: Path) -> Leg:
     """
     Read one run.
 
     Args:
         title: For the table.
+        kind: `server` or `client`: what the suite has tested.
         revision: The protocol revision that was asked for.
         requirements: The suite's frozen list of that revision.
         output: The directory it wrote to.
     """
-    listed = yaml.safe_load(requirements.read_text(encoding="utf-8"))
-    scored = list(listed["server"])
-    unscored = [each["scenario"] for each in listed["not_scored"] if each["leg"] == "server"]
+    prefix = "server-" if kind == "server" else ""
     found = {path.parent.name: path for path in output.glob("*/checks.json")}
     return Leg(
         title,
+        kind,
         revision,
-        tuple(Scenario(name, name in scored, _statuses(name, found)) for name in (*scored, *unscored)),
+        tuple(
+            Scenario(name, scored, _statuses(f"{prefix}{name}", found))
+            for name, scored in scenarios_of(kind, requirements).items()
+        ),
     )
 
 
+def scenarios_of(kind: str, requirements: Path) -> dict[str, bool]:
+    """The scenarios of a revision, but for those about authorization; whether each is scored."""
+    listed = yaml.safe_load(requirements.read_text(encoding="utf-8"))
+    unscored = [each["scenario"] for each in listed["not_scored"] if each["leg"] == kind]
+    every = {**dict.fromkeys(listed[kind], True), **dict.fromkeys(unscored, False)}
+    return {name: scored for name, scored in every.items() if not name.startswith("auth/")}
+
+
 def _statuses(name: str, found: dict[str, Path]) -> tuple[tuple[str, str, str], ...]:
-    """The checks of the scenario's directory, `server-<name>-<time>`."""
+    """The checks of the scenario's directory, `<name>-<time>`; and whether the client failed that it has watched."""
     for directory, path in found.items():
-        if directory.startswith(f"server-{name}-2"):
+        if directory.startswith(f"{name}-2"):
             checks = json.loads(path.read_text(encoding="utf-8"))
-            return tuple((each["id"], each["status"], each.get("errorMessage") or "") for each in checks)
+            statuses = [(each["id"], each["status"], each.get("errorMessage") or "") for each in checks]
+            return (*statuses, *_abandoned(path.with_name("stdout.txt")))
     return ()
+
+
+def _abandoned(output: Path) -> list[tuple[str, str, str]]:
+    """A check of our own, where the suite has watched a client: it has come to the end of what it wanted to do."""
+    if not output.exists() or DONE in output.read_text(encoding="utf-8").splitlines():
+        return []
+    return [("driver", "FAILURE", f"the client has failed; see {output.with_name('stderr.txt')}")]

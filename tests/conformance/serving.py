@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,36 +14,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from legs import SCRIPTS, Setup, free_port
 
 SUITE: Final = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
-CHAINS: Final = {
-    "plain": "[]",
-    "every-stage": "[request_id, log, headers, timeout: {after: 20s}, concurrency_limit: {max_in_flight: 64}]",
-}
-
 HERE: Final = Path(__file__).resolve().parent
 ROOM: Final = HERE.parent.parent / ".conformance"
 PACKAGE: Final = ROOM / "node_modules" / "@modelcontextprotocol" / "conformance"
-SCRIPTS: Final = Path(sys.executable).parent
 SDK_FIXTURE: Final = str(HERE / "sdk_fixture.py")
 START_S: Final = 20.0
 STOP_S: Final = 10.0
-
-GATEWAY: Final = """\
-version: 1
-sources:
-  front:
-    http: {{bind: "127.0.0.1:{port}", path: /mcp}}
-    pipeline: main
-pipelines:
-  main:
-    chain: {chain}
-    sink: fixture
-sinks:
-  fixture:
-    {sink}
-"""
 
 
 def node() -> list[str]:
@@ -75,54 +57,46 @@ def environment(**extra: str) -> dict[str, str]:
 @contextmanager
 def fixture(log: Path) -> Iterator[str]:
     """Serve the SDK's fixture over Streamable HTTP; yields the endpoint's URL."""
-    port = _free_port()
+    port = free_port()
     with _serving([sys.executable, SDK_FIXTURE, "http", str(port)], environment(), port, log):
         yield _url(port)
 
 
 @contextmanager
-def gateway(server: str, chain: str, upstream: str, log: Path) -> Iterator[str]:
+def gateway(setup: Setup, log: Path) -> Iterator[str]:
     """
     Serve a fixture through the gateway; yields the endpoint's URL.
 
     Args:
-        server: What runs the gateway: `run` for its own command, `hypercorn` for Hypercorn's.
-        chain: A key of `CHAINS`.
-        upstream: `embedded` for the gateway's own fixture; `stdio` or `http` for the SDK's.
+        setup: Which fixture, and what is in front of it.
         log: Where the output of the processes goes.
     """
-    port = _free_port()
+    port = free_port()
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        if upstream == "embedded":
-            sink = 'embedded: {server: "fixture:server"}'
-        elif upstream == "stdio":
-            sink = f'stdio: {{command: ["{sys.executable}", "{SDK_FIXTURE}", stdio]}}'
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        upstream: dict[str, Any]
+        if setup.upstream == "embedded":
+            upstream = {"embedded": {"server": "fixture:server"}}
+        elif setup.upstream == "stdio":
+            upstream = {"stdio": {"command": [sys.executable, SDK_FIXTURE, "stdio"]}}
         else:
-            url = stack.enter_context(fixture(log.with_name("fixture.log")))
-            sink = f'http: {{url: "{url}"}}'
-        config = Path(folder) / "gateway.yaml"
-        config.write_text(GATEWAY.format(port=port, chain=CHAINS[chain], sink=sink), encoding="utf-8")
+            upstream = {"http": {"url": stack.enter_context(fixture(log.with_name("fixture.log")))}}
+        config = folder / "gateway.yaml"
+        config.write_text(json.dumps(setup.document(upstream, port, folder)), encoding="utf-8")
         commands = {
             "run": [str(SCRIPTS / "sluiceway"), "run", str(config)],
             "hypercorn": [
                 str(SCRIPTS / "hypercorn"), "-k", "trio", "-b", f"127.0.0.1:{port}", "sluiceway.transports.asgi:app",
             ],
         }  # fmt: skip
-        stack.enter_context(_serving(commands[server], environment(SLUICEWAY_CONFIG=str(config)), port, log))
+        env = environment(SLUICEWAY_CONFIG=str(config))
+        stack.enter_context(_serving(commands[setup.server], env, port, log))
         yield _url(port)
 
 
 def _url(port: int) -> str:
     """The suite wants the name localhost in it."""
     return f"http://localhost:{port}/mcp"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -1,0 +1,174 @@
+"""
+What stands between the suite and a fixture: the legs of a run, and the configuration of each.
+
+A new stage goes into `EVERY_STAGE`, a new transport or arrangement into `WAYS`; nothing else needs to know.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+from sluiceway.pipeline.model.component import ComponentKind
+from sluiceway.pipeline.model.registry import BUILT_IN
+
+Document = dict[str, Any]
+"""A configuration, or a part of it."""
+
+EVERY_STAGE: Final[list[Any]] = [
+    "request_id",
+    "log",
+    "headers",
+    {"timeout": {"after": "20s"}},
+    {"concurrency_limit": {"max_in_flight": 64}},
+]
+"""Every stage that lets the suite pass, in an order that `check` has nothing against."""
+CHAINS: Final[Mapping[str, list[Any]]] = {"plain": [], "every-stage": EVERY_STAGE}
+
+PREFIX: Final = "up."
+"""What names begin with where the fixture has a prefix."""
+SCRIPTS: Final = Path(sys.executable).parent
+
+
+@frozen
+class Place:
+    """Where a gateway is set up."""
+
+    chain: list[Any]
+    upstream: Document
+    """The sink whose server is behind everything."""
+    port: int
+    folder: Path
+    """For files of its own."""
+
+
+def _document(place: Place, sinks: Document, chain: list[Any] | None = None, port: int | None = None) -> Document:
+    pipeline = {"chain": place.chain if chain is None else chain, "sink": "first"}
+    bind = f"127.0.0.1:{place.port if port is None else port}"
+    return {
+        "version": 1,
+        "sources": {"front": {"http": {"bind": bind, "path": "/mcp"}, "pipeline": "main"}},
+        "pipelines": {"main": pipeline},
+        "sinks": sinks,
+    }
+
+
+def _alone(place: Place) -> Document:
+    """The fixture is the only sink."""
+    return _document(place, {"first": place.upstream})
+
+
+def _routed(place: Place) -> Document:
+    """A route with one upstream, whose names stay as they are."""
+    return _document(place, {"first": {"route": {"to": ["up"], "prefixes": "never"}}, "up": place.upstream})
+
+
+def _prefixed(place: Place) -> Document:
+    """A route whose upstream's names have a prefix; only for clients that know of it."""
+    return _document(place, {"first": {"route": {"to": ["up"]}}, "up": place.upstream})
+
+
+def _merged(place: Place) -> Document:
+    """A route that merges the fixture, whose names stay as they are, with a server whose names have a prefix."""
+    route = {"to": {"up": {"prefix": ""}, "notes": {"resources": {"deny": ["*"]}}}}
+    return _document(place, {"first": {"route": route}, "up": place.upstream, "notes": {"embedded": {}}})
+
+
+def _behind_http(place: Place) -> Document:
+    """A gateway behind a gateway, over HTTP; both in one process."""
+    inner = free_port()
+    document = _document(place, {"first": {"http": {"url": f"http://127.0.0.1:{inner}/mcp"}}, "up": place.upstream})
+    document["sources"]["inner"] = {"http": {"bind": f"127.0.0.1:{inner}", "path": "/mcp"}, "pipeline": "inner"}
+    document["pipelines"]["inner"] = {"chain": place.chain, "sink": "up"}
+    return document
+
+
+def _behind_stdio(place: Place) -> Document:
+    """A gateway behind a gateway, which starts it as its child."""
+    inner = place.folder / "inner.yaml"
+    document = _alone(place)
+    del document["sources"]
+    inner.write_text(json.dumps(document), encoding="utf-8")
+    command = [str(SCRIPTS / "sluiceway"), "run", "--stdio", str(inner)]
+    return _document(place, {"first": {"stdio": {"command": command}}})
+
+
+WAYS: Final[Mapping[str, Callable[[Place], Document]]] = {
+    "alone": _alone,
+    "routed": _routed,
+    "prefixed": _prefixed,
+    "merged": _merged,
+    "behind-http": _behind_http,
+    "behind-stdio": _behind_stdio,
+}
+"""How the gateway, or two of them, reach the fixture."""
+
+
+@frozen
+class Setup:
+    """One leg of the run, but for the revision."""
+
+    upstream: str
+    """The fixture: `embedded`, or the SDK's on `stdio` or `http`; `suite` where the suite itself is the server."""
+    way: str
+    """A key of `WAYS`."""
+    server: str
+    """What runs the gateway: `run`, `hypercorn`, or the client's own process, `driver`."""
+    chain: str
+    """A key of `CHAINS`."""
+
+    @property
+    def title(self) -> str:
+        """For the table, for folders, and to choose legs by."""
+        return f"{self.upstream}, {self.way}, {self.server}, {self.chain}"
+
+    def document(self, upstream: Document, port: int, folder: Path) -> Document:
+        """
+        The gateway's configuration.
+
+        Args:
+            upstream: The sink of the fixture.
+            port: Where the gateway listens.
+            folder: For further files.
+        """
+        return WAYS[self.way](Place(CHAINS[self.chain], upstream, port, folder))
+
+
+SERVER_LEGS: Final = (
+    Setup("embedded", "alone", "run", "plain"),
+    Setup("embedded", "alone", "hypercorn", "every-stage"),
+    Setup("stdio", "alone", "run", "plain"),
+    Setup("stdio", "alone", "hypercorn", "every-stage"),
+    Setup("http", "alone", "run", "plain"),
+    Setup("http", "alone", "hypercorn", "every-stage"),
+    Setup("http", "routed", "run", "every-stage"),
+    Setup("http", "merged", "run", "plain"),
+    Setup("http", "behind-http", "run", "every-stage"),
+    Setup("stdio", "behind-stdio", "run", "plain"),
+)
+CLIENT_LEGS: Final = (
+    Setup("suite", "alone", "driver", "plain"),
+    Setup("suite", "alone", "driver", "every-stage"),
+    Setup("suite", "prefixed", "driver", "plain"),
+    Setup("suite", "behind-http", "driver", "plain"),
+)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def stages_left_out() -> list[str]:
+    """Names of the stages that ship and are in no leg."""
+    used = {each if isinstance(each, str) else next(iter(each)) for each in EVERY_STAGE}
+    return sorted(set(BUILT_IN[ComponentKind.MIDDLEWARE]) - used)

@@ -4,6 +4,9 @@ One legacy session's part at one upstream: a session of its own, and the handsha
 To its upstream a leg is a client session like any other. When it ends because the upstream's process or session died,
 the client's session and its other legs go on: the handshake is repeated for that upstream alone at its next use, with
 everything the client had asked of it (log level, subscriptions).
+
+The session at the upstream outlives the route: after a reload the leg of the next generation goes on with it, unless
+the upstream turns out not to know it, because its sink is another one.
 """
 
 from __future__ import annotations
@@ -31,6 +34,22 @@ PAUSE_S: Final = 1.0
 
 @final
 @define(eq=False)
+class Tie:
+    """A session at an upstream whose handshake succeeded, and the legs that use it: two while a reload is under way."""
+
+    session: Session
+    result: Mapping[str, Json]
+    """The upstream's answer to `initialize`."""
+    legs: int = 1
+
+    def forget(self) -> None:
+        """It is nobody's to go on with: the last leg that uses it ends it."""
+        if self.legs == 0:
+            self.session.close()
+
+
+@final
+@define(eq=False)
 class Promises:
     """What a legacy client has said once and for all; kept in its session, so that it survives a reload."""
 
@@ -42,6 +61,8 @@ class Promises:
     """Params of its latest `logging/setLevel`."""
     uris: dict[str, set[str]] = field(factory=dict)
     """What it subscribed to, by id of the upstream."""
+    ties: dict[str, Tie] = field(factory=dict)
+    """Its sessions at upstreams, by their id."""
 
 
 async def say_nothing(_: Notification) -> None:
@@ -85,6 +106,10 @@ class Leg:
         self._scope = trio.CancelScope()
         self._failure: GatewayError | None = None
         self._retry_at = -float("inf")
+        self._tie: Tie | None = None
+        tie = promises.ties.get(upstream.id)
+        if tie is not None and not tie.session.closed:
+            self._hold(tie)
 
     @property
     def is_open(self) -> bool:
@@ -118,13 +143,42 @@ class Leg:
 
     def lost(self) -> None:
         """The upstream does not know the session any more."""
+        tie, session = self._tie, self.session
+        if tie is None:
+            if session is not None:
+                session.close()
+            return
+        if self._promises.ties.get(self.upstream.id) is tie:
+            del self._promises.ties[self.upstream.id]
+        self.session = None
+        self._let_go(tie)
+
+    def close(self) -> None:
+        """The client is gone: end the session at the upstream."""
+        self._scope.cancel(reason="the client's session ended")
         if self.session is not None:
             self.session.close()
 
-    def close(self) -> None:
-        """End the session at the upstream."""
-        self._scope.cancel(reason="the client's session ended")
-        self.lost()
+    def leave(self) -> None:
+        """The route closes: the session is left to the leg that comes after this one, if it is one to go on with."""
+        self._scope.cancel(reason="the route is closing")
+        if self._tie is not None:
+            self._let_go(self._tie)
+        elif self.session is not None:
+            self.session.close()
+
+    def _hold(self, tie: Tie) -> None:
+        """Go on with a session that another leg opened."""
+        tie.legs += 1
+        self._tie, self.session, self.result = tie, tie.session, tie.result
+        tie.session.notify = lambda notification: self._heard(self.upstream, notification)
+
+    def _let_go(self, tie: Tie) -> None:
+        """The last one ends a session that nobody can go on with."""
+        self._tie = None
+        tie.legs -= 1
+        if tie.legs == 0 and self._promises.ties.get(self.upstream.id) is not tie:
+            tie.session.close()
 
     def client(self, client: Client) -> Client:
         """The client as this upstream knows it."""
@@ -144,6 +198,7 @@ class Leg:
             state=parent.state,
             notify=lambda notification: self._heard(self.upstream, notification),
         )
+        self.session.on_close(parent.on_close(self.session.close))
         if pattern is not None and not self._parent.closed:
             self._opening, self._scope = trio.Event(), trio.CancelScope()
             # in a context of its own: what is logged there is not said by whoever came first
@@ -166,6 +221,8 @@ class Leg:
                 self.session = None
             opening.set()
         if self.is_open:
+            assert self.session is not None
+            self._tie = self._promises.ties[self.upstream.id] = Tie(self.session, self.result)
             self._opened(self)
 
     async def _shake_hands(self, pattern: Exchange) -> None:

@@ -167,6 +167,8 @@ class RouteSink(Sink):
         promises = session.state.setdefault(self.context.id, Promises())
         assert isinstance(promises, Promises)
         view = View(session, promises, answered=promises.initialize is not None)
+        for upstream_id in promises.ties.keys() - {upstream.id for upstream in fabric.upstreams}:
+            promises.ties.pop(upstream_id).forget()
         for upstream in fabric.upstreams:
             view.legs[upstream.id] = Leg(upstream, session, promises, fabric.nursery, view.heard, view.opened)
 
@@ -192,7 +194,7 @@ class RouteSink(Sink):
         """Let go of every client. Their sessions go on; another generation of the route may serve them."""
         for view, take_back in list(self._sessions.values()):
             take_back()
-            view.close()
+            view.leave()
         for view in self._principals.values():
             view.close()
         self._sessions.clear()

@@ -107,8 +107,17 @@ class View:
         self.tables.pop(kind, None)
 
     def close(self) -> None:
-        """End everything that goes on for the client."""
-        for callback in list(self._ends.values()):
-            callback()
+        """The client is gone: end everything that goes on for it."""
+        self._finish()
         for leg in self.legs.values():
             leg.close()
+
+    def leave(self) -> None:
+        """The route closes: its sessions at upstreams are left to the route that comes after it."""
+        self._finish()
+        for leg in self.legs.values():
+            leg.leave()
+
+    def _finish(self) -> None:
+        for callback in list(self._ends.values()):
+            callback()

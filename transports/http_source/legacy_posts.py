@@ -137,7 +137,7 @@ class LegacyPosts:
         caller = await self._serving.identify(_client_of(session, request), notification)
         if caller is None and (notification is None or notification.method == _CANCELLED):
             session.admit(request.headers)
-        if session.session.closed or (caller is not None and not session.session.belongs_to(caller)):
+        if session.session.closed or (caller is not None and not session.session.admits(caller)):
             raise unknown_session()
 
     def _ticket(

@@ -8,7 +8,13 @@ from typing import Final, final
 from attrs import evolve
 
 from sluiceway.pipeline.model.exchange import Exchange, Link, deliver
-from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamProtocolError, UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import (
+    GatewayError,
+    UnsupportedVersion,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+)
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
 
 from .fabric import Fabric, Outcome, failure_of, missing
@@ -96,7 +102,11 @@ class Handshake:
         """
         What all upstreams together are.
 
+        While one of them speaks legacy revisions only, the whole does: a client that speaks both kinds then shakes
+        hands and reaches everybody, where it would otherwise have lost that upstream without a word.
+
         Raises:
+            UnsupportedVersion: One of them speaks revisions with a handshake only.
             UpstreamUnavailable: None has answered.
             UpstreamProtocolError: They have no version in common.
         """
@@ -104,6 +114,13 @@ class Handshake:
         outcomes = await fabric.gather(
             exchange, fabric.upstreams, lambda u: fabric.send(view, u, fabric.part(exchange))
         )
+        legacy = [upstream_id for upstream_id, outcome in outcomes.items() if _lacks_the_era(outcome)]
+        if legacy and not all(isinstance(outcome, ErrorReply) for outcome in outcomes.values()):
+            raise UnsupportedVersion(
+                f"{fabric.id}: {', '.join(legacy)} can be reached after a handshake only; initialize a session to have "
+                "all upstreams, or go on without those",
+                data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
+            )
         parts = self._parts(exchange, outcomes)
         if not parts:
             failure = failure_of(outcomes)
@@ -165,6 +182,13 @@ class Handshake:
         known = [u for u in self._fabric.upstreams if (leg := view.legs.get(u.id)) is None or leg.is_open]
         await self._fabric.gather(exchange, known, lambda u: self._fabric.send(view, u, self._fabric.part(exchange)))
         return Result()
+
+
+def _lacks_the_era(outcome: Outcome) -> bool:
+    """Whether an upstream's answer to `server/discover` says that it knows handshakes only."""
+    if isinstance(outcome, ErrorReply):
+        return outcome.code == ErrorCode.METHOD_NOT_FOUND
+    return isinstance(outcome, UnsupportedVersion)
 
 
 def request_of(exchange: Exchange) -> Request:

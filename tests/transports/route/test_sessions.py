@@ -1,10 +1,12 @@
 """Legacy sessions: a part at every upstream, and no upstream's end is the session's."""
 
+import pytest
 import trio
 
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.protocol.errors import ConnectFailed, SessionNotFound
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
+from sluiceway.pipeline.protocol.errors import ConnectFailed, SessionNotFound, UnsupportedVersion
+from sluiceway.pipeline.protocol.mcp import LATEST, LEGACY_VERSIONS, ErrorCode
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
 from sluiceway.pipeline.testing import legacy_client
 
 MISSING = "io.sluiceway/missing"
@@ -190,6 +192,34 @@ async def test_ping_is_answered_here_and_levels_go_to_those_that_log(autojump_cl
 
     assert Result() == pong
     assert (["initialize"], ["initialize", "logging/setLevel"]) == (one.methods, two.methods)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: ErrorReply(-32601, "method not found: server/discover"),
+        lambda _: _raise(UnsupportedVersion("handshakes only", data={"supported": ["2025-11-25"]})),
+    ],
+    ids=["it knows no such method", "its sink says so"],
+)
+async def test_with_a_legacy_upstream_the_whole_is_legacy(autojump_clock, scripted, routed, answer):
+    """A client that speaks both kinds is told to shake hands, for else it would lose that upstream."""
+    old, new = scripted("old", tools=[["x"]]), scripted("new", tools=[["y"]])
+    old.answers["server/discover"] = answer
+    new.answers["server/discover"] = lambda _: Result({"supportedVersions": [LATEST], "capabilities": {}})
+    async with routed(old, new) as gateway:
+        reply = await gateway.call("server/discover")
+
+    assert isinstance(reply, ErrorReply)
+    assert ErrorCode.UNSUPPORTED_PROTOCOL_VERSION == reply.code
+    assert "old can be reached after a handshake only" in reply.message
+    assert {"supported": list(LEGACY_VERSIONS), "requested": LATEST} == {
+        key: reply.data[key] for key in ("supported", "requested")
+    }
+
+
+def _raise(error: Exception) -> Reply:
+    raise error
 
 
 async def test_discovery_is_merged(autojump_clock, scripted, routed):

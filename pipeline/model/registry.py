@@ -36,6 +36,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
     },
     ComponentKind.MIDDLEWARE: {
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
+        "dedup": "sluiceway.middlewares.dedup:Dedup",
         "headers": "sluiceway.middlewares.headers:Headers",
         "log": "sluiceway.middlewares.log:Log",
         "request_id": "sluiceway.middlewares.request_id:RequestId",

@@ -211,7 +211,7 @@ class Engine:
             assert self._supervisor is not None
             old = self._generation
             new = Generation(document, self._around, self.deadlines, before=old)
-            await self._supervisor.open([host for host in new.hosts() if host not in old.stores.values()])
+            await self._supervisor.open([host for host in new.hosts() if host not in old.hosts()])
             notes = self._restart_notes(document)
             offers_change = (document.sinks, document.pipelines) != (self.document.sinks, self.document.pipelines)
             self.document, self._generation = document, new
@@ -248,7 +248,7 @@ class Engine:
             pipeline.lane.draining.set()
         for pipeline in old.pipelines.values():
             await pipeline.lane.finish(self.document.run.drain_timeout, _GRACE_S)
-        await self._supervisor.close([host for host in old.hosts() if host not in new.stores.values()])
+        await self._supervisor.close([host for host in old.hosts() if host not in new.hosts()])
 
     def _tell_sessions(self) -> None:
         for session in self._sessions:

@@ -1,13 +1,16 @@
 """
 The components of one configuration: constructed (which is pure), hosted, and compiled into pipelines.
 
-A reload builds a second generation beside the first one; a store whose declaration did not change is handed over.
+A reload builds a second generation beside the first one. A store whose declaration did not change is handed over, and
+so is a sink that ends here (one that sends to others holds their services, which are new): its sessions, child
+processes and connections live on. Chains and `max_in_flight` around it are new.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from graphlib import TopologicalSorter
 from typing import Final, final
 
@@ -23,6 +26,7 @@ from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
 from .chain import Probe, Stage, compile_chain, nest
 from .deadlines import Deadlines
+from .outside import digest_outside
 from .pipeline import Lane, Pipeline
 from .status import Row
 from .supervisor import Host
@@ -31,6 +35,16 @@ Overrides = Mapping[tuple[ComponentKind, str], Component]
 """Components put in the place of declared ones, by kind and id; for tests."""
 
 RETRY_AFTER_S: Final = 1.0
+
+
+@final
+@define(eq=False)
+class Needs:
+    """What a component has taken of other components: it cannot outlive them."""
+
+    stores: set[Host] = field(factory=set)
+    sinks: bool = False
+    """It holds services of sinks, chains included; every generation has new ones."""
 
 
 @final
@@ -54,8 +68,13 @@ class Surroundings:
         sinks: Mapping[str, Service],
         *,
         required: bool = True,
+        needs: Needs | None = None,
     ) -> tuple[Component, Row]:
-        """Construct the component of a spec, or take what was put in its place; and the row of its state."""
+        """
+        Construct the component of a spec, or take what was put in its place; and the row of its state.
+
+        What it takes later is noted in `needs`.
+        """
         row = Row(component_id, kind, required)
         override = self.overrides.get((kind, spec.id))
         if override is not None:
@@ -66,12 +85,16 @@ class Surroundings:
             if host is None:
                 raise LookupError(f"no store named {name!r}; there are: {', '.join(stores) or 'none'}")
             assert isinstance(host.component, Store)
+            if needs is not None:
+                needs.stores.add(host)
             return host.component
 
         def sink(name: str) -> Service:
             service = sinks.get(name)
             if service is None:
                 raise LookupError(f"no sink named {name!r}; there are: {', '.join(sinks) or 'none'}")
+            if needs is not None:
+                needs.sinks = True
             return service
 
         context = Context(
@@ -98,7 +121,7 @@ class Generation:
         document: What to build.
         around: Shared with every other generation of the engine.
         deadlines: The engine's.
-        before: The generation this one follows; its unchanged stores are taken over, not built.
+        before: The generation this one follows; its unchanged stores and sinks are taken over, not built.
     """
 
     def __init__(
@@ -107,6 +130,8 @@ class Generation:
         self.document = document
         self._around = around
         self._deadlines = deadlines
+        self._before = before
+        self._needs: dict[str, Needs] = {}
         self.stores: dict[str, Host] = {}
         self.sinks: dict[str, Host] = {}
         self.stages: dict[str, Host] = {}
@@ -124,6 +149,7 @@ class Generation:
             self._services[sink_id] = self._sink(document.sinks[sink_id])
         for pipeline in document.pipelines.values():
             self.pipelines[pipeline.id] = self._pipeline(pipeline, self._services[pipeline.sink])
+        self._before = None  # else every generation would keep all before it
 
     def hosts(self) -> list[Host]:
         """Everything it uses, in start order: stores, sinks (those that others send to first), stages inside out."""
@@ -161,12 +187,23 @@ class Generation:
         return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._around.probe))
 
     def _sink(self, spec: SinkSpec) -> Service:
-        component, row = self._around.build(
-            ComponentKind.SINK, f"sinks.{spec.id}", spec, self.stores, self._services, required=spec.required
-        )
-        assert isinstance(component, Sink)
-        host = self.sinks[spec.id] = Host(component, row, restarts=self.document.run.on_crash == "restart")
-        service: Service = component.__call__
+        host = self._kept_sink(spec)
+        if host is None:
+            needs = self._needs[spec.id] = Needs()
+            component, row = self._around.build(
+                ComponentKind.SINK,
+                f"sinks.{spec.id}",
+                spec,
+                self.stores,
+                self._services,
+                required=spec.required,
+                needs=needs,
+            )
+            outside = partial(digest_outside, spec.config)
+            host = Host(component, row, restarts=self._restarts, outside=outside)
+        self.sinks[spec.id] = host
+        assert isinstance(host.component, Sink)
+        service: Service = host.component.__call__
         if host.restarts:
             service = _checked(host, service)
         if spec.max_in_flight is not None:
@@ -174,6 +211,28 @@ class Generation:
         if not spec.chain:
             return service
         return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service, probe=self._around.probe))
+
+    @property
+    def _restarts(self) -> bool:
+        return self.document.run.on_crash == "restart"
+
+    def _kept_sink(self, spec: SinkSpec) -> Host | None:
+        """The sink of the generation before, if it is open and nothing it was made of has changed."""
+        before = self._before
+        if before is None or spec.id not in before.sinks:
+            return None
+        host, was = before.sinks[spec.id], before.document.sinks[spec.id]
+        if not (host.is_open and _same(spec, was) and spec.required == was.required):
+            return None
+        if self._restarts != before._restarts:
+            return None
+        needs = before._needs[spec.id]
+        if needs.sinks or not needs.stores <= set(self.stores.values()):
+            return None
+        if host.opened_with != digest_outside(spec.config):
+            return None
+        self._needs[spec.id] = needs
+        return host
 
     def _chain(self, owner: str, specs: Sequence[StageSpec]) -> list[Stage]:
         stages: list[Stage] = []

@@ -40,6 +40,7 @@ class Host:
         row: Where its state is recorded.
         body: Runs while the component is open, once `release` was called (a source's `serve`).
         restarts: Whether it is reopened after a crash; one that is not required always is.
+        outside: Digests what it reads when it opens, beside its options; for whoever asks whether that has changed.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Host:
         *,
         body: Body | None = None,
         restarts: bool = False,
+        outside: Callable[[], bytes] = bytes,
     ) -> None:
         self.component = component
         self.row = row
@@ -57,10 +59,13 @@ class Host:
         self.is_open = False
         self.failure: Exception | None = None
         """Why the component is not open, after a failed start or a crash."""
+        self.opened_with = b""
+        """What `outside` said when it was opened last."""
         self.closed = trio.Event()
         self.finished = trio.Event()
         """The body has returned of its own accord."""
         self._body = body
+        self._outside = outside
         self._stop = trio.Event()
         self._release = trio.Event()
 
@@ -73,6 +78,10 @@ class Host:
     def is_stopping(self) -> bool:
         """Whether `stop` was called."""
         return self._stop.is_set()
+
+    def note_outside(self) -> None:
+        """Remember what the component is about to read."""
+        self.opened_with = self._outside()
 
     def release(self) -> None:
         """Let the body run: everything it needs is ready."""
@@ -232,6 +241,7 @@ class Supervisor:
     async def _opened(self, host: Host) -> AsyncIterator[None]:
         """The component, open; closing is bounded, and shielded from everybody but the clock."""
         with trio.CancelScope() as scope, unwrap_single():
+            host.note_outside()
             async with host.component.open():
                 # a start that is cancelled ignores `started`, and would wait for this task while it waits for `stop`
                 await trio.lowlevel.checkpoint_if_cancelled()

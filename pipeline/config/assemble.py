@@ -129,7 +129,7 @@ class Assembler:
             id=id_, cls=cls, config=config, path=path, place=str(self.components.spans[path]),
             chain=chain, max_in_flight=keys.max_in_flight, required=keys.required,
         )  # fmt: skip
-        return evolve(sink, sends_to=sinks_in((sink, *chain)))
+        return evolve(sink, sends_to=sinks_in((sink, *chain)), routes=bool(sinks_in((sink,))))
 
     def source(self, id_: str, node: Mapping, path: str) -> SourceSpec | None:
         """A source and the pipeline it feeds."""

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
 from .changes import Changes
 from .exchange import Exchange, Relay, Service
-from .figures import Figure
+from .figures import Distribution, Figure
 
 if TYPE_CHECKING:
     from .session import Asker, Caller, Client
@@ -175,7 +175,7 @@ class Component:
         """What `status` shows of it beside its state: small, JSON, without secrets. Called while it is open."""
         return EMPTY
 
-    def figures(self) -> Iterable[Figure]:
+    def figures(self) -> Iterable[Figure | Distribution]:
         """Its plain counters, read when metrics are scraped; must not block. The component id becomes a label."""
         return ()
 
@@ -221,6 +221,11 @@ class Middleware(Component):
     order: ClassVar[tuple[Order, ...]] = ()
     replays: ClassVar[bool] = False
     """May await `call_next` more than once."""
+
+    @classmethod
+    def sees_stages(cls, config: Any) -> bool:
+        """Whether it sets `Exchange.around_stage`, with these options: only then do chains look for it."""
+        return False
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Handle one exchange. Raise a `GatewayError` to refuse it."""

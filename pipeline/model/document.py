@@ -53,6 +53,8 @@ class SinkSpec(Spec):
     required: bool = True
     sends_to: tuple[str, ...] = ()
     """Ids of the sinks that it or its chain sends to; they open before it, and close after it."""
+    routes: bool = False
+    """It sends to other sinks itself, and leads to no upstream of its own."""
 
 
 @final

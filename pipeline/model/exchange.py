@@ -16,6 +16,7 @@ from attrs import define, evolve, field, frozen
 from ..protocol.errors import SessionNotFound
 from ..protocol.mcp import ErrorCode, Kind, target_of
 from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request
+from ..protocol.trace_context import TraceContext
 from .session import ANONYMOUS, Asker, Caller, Client
 
 Service = Callable[["Exchange"], Awaitable[Reply]]
@@ -24,6 +25,8 @@ Service = Callable[["Exchange"], Awaitable[Reply]]
 Relay = Callable[["Exchange", Notification], Awaitable[None]]
 """An async function that carries a notification one step towards the client."""
 
+Around = Callable[[str, "Exchange", Service], Awaitable[Reply]]
+"""Stands around a call of a stage or sink: its id, the exchange, and the call itself, to be awaited exactly once."""
 
 MAX_DECISIONS: Final = 64
 """Decisions kept of one exchange; later ones are dropped, for a chain that decides more often repeats itself."""
@@ -65,6 +68,10 @@ class Link:
     """Called before each delivery; the engine's (a deadline that progress resets)."""
     decisions: list[Decision] = field(factory=list)
     """What the stages decided, in order; `Exchange.decide` appends."""
+    attempts: int = 0
+    """How often a sink that leads to an upstream was called; the engine counts."""
+    trace: TraceContext | None = None
+    """The trace it belongs to, once a `trace` stage has said so; for log lines, audit entries and exemplars."""
 
 
 async def deliver(exchange: Exchange, notification: Notification) -> None:
@@ -119,6 +126,11 @@ class Exchange:
     draining: trio.Event = field(factory=trio.Event)
     """Set when the gateway wants LISTEN exchanges to finish."""
     link: Link
+    around_sink: Around | None = None
+    """Put around every call of a sink that leads to an upstream, for the views and forks made of this one; whoever sets
+    it puts back what was there. What it awaits may be another view of the exchange."""
+    around_stage: Around | None = None
+    """Put around every stage further in, likewise; only if the stage that sets it declares `Middleware.sees_stages`."""
     _relay: Relay = field(default=deliver, alias="relay")
     _attempt: _Attempt = field(factory=_Attempt, alias="attempt_line")
 
@@ -249,6 +261,8 @@ def _view(of: Exchange) -> Exchange:
     view.reply_headers = of.reply_headers
     view.draining = of.draining
     view.link = of.link
+    view.around_sink = of.around_sink
+    view.around_stage = of.around_stage
     view._relay = of._relay
     view._attempt = of._attempt
     return view

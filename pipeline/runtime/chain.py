@@ -24,6 +24,33 @@ Probe = Callable[[str, Exchange, Service], Awaitable[Reply]]
 """Stands around a stage: called with its id, the exchange, and the stage itself as a service."""
 
 
+def around_stages(probe: Probe | None) -> Probe:
+    """A probe that calls what `Exchange.around_stage` says, inside of another probe if there is one."""
+
+    def inner(stage_id: str, exchange: Exchange, stage: Service) -> Awaitable[Reply]:
+        around = exchange.around_stage
+        return stage(exchange) if around is None else around(stage_id, exchange, stage)
+
+    if probe is None:
+        return inner
+
+    def outer(stage_id: str, exchange: Exchange, stage: Service) -> Awaitable[Reply]:
+        return probe(stage_id, exchange, lambda seen: inner(stage_id, seen, stage))
+
+    return outer
+
+
+def count_attempts(sink_id: str, sink: Service) -> Service:
+    """A sink that leads to an upstream: counts its calls, and calls what `Exchange.around_sink` says around them."""
+
+    def attempt(exchange: Exchange) -> Awaitable[Reply]:
+        exchange.link.attempts += 1
+        around = exchange.around_sink
+        return sink(exchange) if around is None else around(sink_id, exchange, sink)
+
+    return attempt
+
+
 @final
 @frozen
 class Stage:

@@ -24,7 +24,7 @@ from ..model.exchange import Exchange, Service
 from ..protocol.errors import CODE_TABLES, CapacityExceeded
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
-from .chain import Probe, Stage, compile_chain, nest
+from .chain import Probe, Stage, around_stages, compile_chain, count_attempts, nest
 from .deadlines import Deadlines
 from .outside import digest_outside
 from .pipeline import Lane, Pipeline
@@ -129,6 +129,7 @@ class Generation:
     ) -> None:
         self.document = document
         self._around = around
+        self._probe = around_stages(around.probe) if _sees_stages(document) else around.probe
         self._deadlines = deadlines
         self._before = before
         self._needs: dict[str, Needs] = {}
@@ -184,7 +185,7 @@ class Generation:
         stages = [Stage(s.id, middleware, s.guard) if s.id == stage_id else s for s in chain.stages]
         self.stages[old.id] = host
         self._inside_out[self._inside_out.index(old)] = host
-        return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._around.probe))
+        return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._probe))
 
     def _sink(self, spec: SinkSpec) -> Service:
         host = self._kept_sink(spec)
@@ -208,9 +209,11 @@ class Generation:
             service = _checked(host, service)
         if spec.max_in_flight is not None:
             service = _bounded(spec.id, spec.max_in_flight, service)
+        if not spec.routes or (ComponentKind.SINK, spec.id) in self._around.overrides:
+            service = count_attempts(spec.id, service)
         if not spec.chain:
             return service
-        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service, probe=self._around.probe))
+        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service, probe=self._probe))
 
     @property
     def _restarts(self) -> bool:
@@ -250,9 +253,14 @@ class Generation:
         return stages
 
     def _pipeline(self, spec: PipelineSpec, sink: Service) -> Pipeline:
-        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink, probe=self._around.probe)
+        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink, probe=self._probe)
         codes = CODE_TABLES[self.document.run.error_codes]
         return Pipeline(spec.id, chain, spec.limits, self._deadlines, codes=codes, new_id=self._around.new_id)
+
+
+def _sees_stages(document: Document) -> bool:
+    chains = (*(each.chain for each in document.pipelines.values()), *(each.chain for each in document.sinks.values()))
+    return any(spec.enabled and spec.cls.sees_stages(spec.config) for chain in chains for spec in chain)
 
 
 def _same(one: Spec, other: Spec) -> bool:

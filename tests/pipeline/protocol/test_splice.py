@@ -1,0 +1,70 @@
+"""Changing `_meta` of a message."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sluiceway.pipeline.protocol.messages import Notification, Request
+from sluiceway.pipeline.protocol.splice import with_meta
+
+
+def _request(raw: bytes) -> Request:
+    message = json.loads(raw)
+    return Request(message["id"], message["method"], message.get("params", {}), raw)
+
+
+def test_what_is_not_changed_stays_as_the_bytes_it_was():
+    """Spelling, order and numbers of the arguments, and members that nobody knows."""
+    raw = (
+        b'{"jsonrpc":"2.0", "id":1,"method":"tools/call","x":[1, 2],"params":{"arguments":{"a" : 1.0,"b":"\\u00e9"},'
+        b'"_meta":{"k" : 1e2,"traceparent":"old"},"name":"n"}}'
+    )
+
+    changed = with_meta(_request(raw), {"traceparent": "new", "tracestate": "a=1"})
+
+    assert isinstance(changed, Request)
+    assert changed.raw is not None
+    for part in (b'{"a" : 1.0,"b":"\\u00e9"}', b"1e2", b"[1, 2]"):
+        assert part in changed.raw
+    assert changed.params == json.loads(changed.raw)["params"]
+    assert changed.params["_meta"] == {"k": 100.0, "traceparent": "new", "tracestate": "a=1"}
+
+
+@pytest.mark.parametrize(
+    ("params", "changes", "expected"),
+    [
+        ({}, {"a": 1}, {"_meta": {"a": 1}}),
+        ({"_meta": {"a": 1, "b": 2}}, {"a": None}, {"_meta": {"b": 2}}),
+        ({"_meta": {"a": 1}, "x": 1}, {"a": None}, {"x": 1}),
+        ({"_meta": 3}, {"a": 1}, {"_meta": {"a": 1}}),
+    ],
+)
+def test_with_and_without_bytes_the_same_comes_out(params, changes, expected):
+    """Added, changed, removed; a `_meta` that is no object is replaced."""
+    raw = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "m", "params": params}).encode()
+
+    with_bytes = with_meta(_request(raw), changes)
+    without = with_meta(Request(1, "m", params), changes)
+    notification = with_meta(Notification("m", params), changes)
+
+    assert isinstance(with_bytes, Request)
+    assert with_bytes.raw is not None
+    assert json.loads(with_bytes.raw)["params"] == expected
+    assert with_bytes.params == without.params == notification.params == expected
+
+
+def test_a_request_without_params_gets_some():
+    """They are optional in JSON-RPC."""
+    changed = with_meta(_request(b'{"jsonrpc":"2.0","id":1,"method":"ping"}'), {"a": 1})
+
+    assert isinstance(changed, Request)
+    assert json.loads(changed.raw or b"")["params"] == {"_meta": {"a": 1}}
+
+
+def test_no_change_is_the_same_message():
+    """Its bytes are not looked at."""
+    request = Request(1, "m", {"_meta": {"a": 1}}, b"not looked at")
+
+    assert with_meta(request, {"a": 1, "b": None}) is request

@@ -35,10 +35,12 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "stdio": "sluiceway.transports.stdio_source:StdioSource",
     },
     ComponentKind.MIDDLEWARE: {
+        "circuit_breaker": "sluiceway.middlewares.circuit_breaker:CircuitBreaker",
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
         "headers": "sluiceway.middlewares.headers:Headers",
         "log": "sluiceway.middlewares.log:Log",
+        "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "request_id": "sluiceway.middlewares.request_id:RequestId",
         "timeout": "sluiceway.middlewares.timeout:Timeout",
     },

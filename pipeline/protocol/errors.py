@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from .mcp import ErrorCode
 from .messages import ErrorReply, Json, RequestId
@@ -71,6 +71,13 @@ class GatewayError(SluicewayError):
         self.message = message
         self.data: Mapping[str, Json] = data or {}
         self.retry_after_s = retry_after_s
+
+    def with_data(self, **more: Json) -> Self:
+        """The same failure with more in `data`. A twin, for exchanges that failed together share one exception."""
+        twin = type(self).__new__(type(self), *self.args)
+        twin.__dict__.update(self.__dict__)
+        twin.data = {**self.data, **more}
+        return twin.with_traceback(self.__traceback__)
 
 
 class ClientFault(GatewayError):

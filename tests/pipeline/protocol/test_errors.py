@@ -114,3 +114,14 @@ def test_a_component_error_names_component_and_phase() -> None:
 
     assert str(error) == "sinks.a: open: no such file"
     assert (error.component, error.phase) == ("sinks.a", "open")
+
+
+def test_more_data_makes_a_twin() -> None:
+    """Exchanges that failed together share one exception: what is added for one must not show at the others."""
+    error = DeadlineExceeded("late", timeout_s=1.5)
+    error.retryable = True
+
+    twin = error.with_data(attempts=3)
+
+    assert (twin.data, error.data) == ({"timeout_ms": 1500, "attempts": 3}, {"timeout_ms": 1500})
+    assert (type(twin), str(twin), twin.message, twin.retryable) == (DeadlineExceeded, "late", "late", True)

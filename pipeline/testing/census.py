@@ -2,7 +2,7 @@
 What a component holds: the sizes of its tables, and what is taken of its limiters, locks and channels.
 
 The walk starts at the component and follows attributes and containers. It does not enter what is not the component's
-own: its context and config, modules, classes, functions, and objects of the libraries underneath.
+own: its context and config, stores, modules, classes, functions, and objects of the libraries underneath.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Final, final
 
 import trio
 from attrs import frozen
+
+from ..model.component import Store
 
 _FOREIGN: Final = frozenset({"trio", "outcome", "structlog", "logging", "re", "random", "pathlib", "asyncio", "types"})
 """Top-level packages whose objects are not entered."""
@@ -60,7 +62,7 @@ def take_census(component: object) -> Census:
     queue: deque[tuple[str, Any, int]] = deque([("self", component, 0)])
     while queue:
         path, value, depth = queue.popleft()
-        if id(value) in seen or depth > _MAX_DEPTH:
+        if id(value) in seen or depth > _MAX_DEPTH or (isinstance(value, Store) and value is not component):
             continue
         seen.add(id(value))
         count = _taken(value)

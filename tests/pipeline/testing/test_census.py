@@ -10,6 +10,8 @@ import trio
 from attrs import define, frozen
 from trio.testing import wait_all_tasks_blocked
 
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.testing.census import take_census
 
 
@@ -87,6 +89,15 @@ def test_a_cycle_is_walked_once():
 def test_context_and_config_are_not_the_components_own():
     """They are shared, and may be large."""
     assert dict(take_census(Holder(config=Config(), context=Holder(rows=[1]))).sizes) == {}
+
+
+def test_a_store_belongs_to_all_who_use_it():
+    """What it holds is counted when it is itself what is looked at."""
+    store = MemoryStore(MemoryStore.Config(), Context(id="state"))
+    store._expiring.append((1.0, "key"))
+
+    assert dict(take_census(Holder(store=store)).sizes) == {}
+    assert take_census(store).sizes["self._expiring"] == 1
 
 
 def test_depth_is_bounded():

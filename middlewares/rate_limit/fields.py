@@ -1,0 +1,63 @@
+"""
+Response header fields that say what a client still gets.
+
+`RateLimit` and `RateLimit-Policy` follow draft-ietf-httpapi-ratelimit-headers: `"id";q=60;w=60` is a quota of 60 units
+in a window of 60 seconds, `"id";r=59;t=1` says that 59 remain, and that it is the whole quota again in a second. Stages
+add to what stages outside of them wrote. `X-RateLimit-*` has no standard; its reset is in seconds from now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Literal, TypeAlias, final
+
+from sluiceway.pipeline.model.gcra import NS_PER_S, Limit, Room, Window
+
+Style: TypeAlias = Literal["ratelimit", "x-ratelimit", "none"]
+
+
+@final
+class Fields:
+    """
+    The fields of one limit.
+
+    Args:
+        style: Which fields; none at all is allowed.
+        name: Of the policy; ASCII without quotes and backslashes (RFC 9651 section 3.3.3).
+        limit: What it is about.
+    """
+
+    def __init__(self, style: Style, name: str, limit: Limit) -> None:
+        windows = limit.windows
+        self.name = name
+        """Of the policy."""
+        self._style = style
+        self._names = {w: name if len(windows) == 1 else f"{name}/{n}" for n, w in enumerate(windows, 1)}
+        self._policy = ", ".join(map(self._quota, windows))
+
+    def write(self, headers: MutableMapping[str, str], room: Room) -> None:
+        """Add them to the headers of a response; of several windows, the room of the one that leaves least."""
+        if self._style == "none":
+            return
+        window, remaining, reset_ns = room
+        reset_s = -(-reset_ns // NS_PER_S)
+        if self._style == "ratelimit":
+            _add(headers, "ratelimit-policy", self._policy)
+            _add(headers, "ratelimit", f'"{self._names[window]}";r={remaining};t={reset_s}')
+            return
+        before = headers.get("x-ratelimit-remaining")
+        if before is None or remaining < int(before):
+            headers["x-ratelimit-limit"] = str(window.burst)
+            headers["x-ratelimit-remaining"] = str(remaining)
+            headers["x-ratelimit-reset"] = str(reset_s)
+
+    def _quota(self, window: Window) -> str:
+        """A burst, and the time in which it is there again: what the rate is, whatever words it was written in."""
+        whole_s, rest = divmod(window.tolerance, window.ticks * NS_PER_S)
+        width = f";w={whole_s}" if not rest else ""  # the draft has whole seconds only
+        return f'"{self._names[window]}";q={window.burst}{width}'
+
+
+def _add(headers: MutableMapping[str, str], name: str, value: str) -> None:
+    before = headers.get(name)
+    headers[name] = value if before is None else f"{before}, {value}"

@@ -1,0 +1,227 @@
+"""
+`rate_limit`: so many requests per time, for each caller, tenant, tool, address or combination of these.
+
+The arithmetic is in `pipeline/model/gcra.py`: one number a key, no timers. By default the numbers are kept in this
+process, and nothing is awaited; with `store` they outlive it, and count for all who share the store.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import trio
+from attrs import define
+
+from sluiceway.pipeline.model.component import Context, Middleware, Order, State, middleware
+from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.gcra import NS_PER_S, Ledger, LedgerFull, Limit, Room, nanoseconds
+from sluiceway.pipeline.model.options import render_duration
+from sluiceway.pipeline.protocol.errors import CapacityExceeded, GatewayError, RateLimited
+from sluiceway.pipeline.protocol.messages import Json, Reply
+
+from .fields import Fields
+from .keys import key_of
+from .options import RateLimitConfig, limit_of
+from .shared import SharedLedger, StoreFailed
+
+_UNCOUNTED: Final = frozenset({"notifications/cancelled", "notifications/initialized"})
+"""What ends a request, or a handshake: refusing it would cost more than it saves."""
+_PAUSE_S: Final = 1.0
+"""Seconds in which a store that failed is left alone."""
+
+
+@final
+@define(eq=False)
+class _Account:
+    """One limit with all its keys."""
+
+    limit: Limit
+    ledger: Ledger
+    fields: Fields
+    shared: SharedLedger | None = None
+    """While the stage is open, if it has a store."""
+
+
+@final
+@middleware("rate_limit")
+class RateLimit(Middleware):
+    """
+    Admit so many requests per time and key; refuse the rest at once, or let them wait for their turn.
+
+    * A key gets at most `burst + rate x time`, and is never refused what fits into that. Several rates must all admit;
+      who is refused by one is charged by none.
+    * Notifications count, as requests of the same caller do; a LISTEN exchange counts once, however long it lasts.
+      Only `notifications/cancelled` and `notifications/initialized` always pass.
+    * `caller` is the tenant and subject of who authenticated. Anonymous callers are told apart by their address, and
+      by their session only where there is no address: a session costs nothing to open.
+    * Who waits has taken its turn already, and is charged even if it is cancelled before.
+    * Without `store` the counts are gone after a reload, and are those of one worker.
+
+    Raises:
+        RateLimited: With the exact `retry_after_ms`; nothing was charged, nothing was sent upstream.
+        CapacityExceeded: `max_keys` keys are in debt, or the store failed and `on_failure` is `closed`.
+    """
+
+    Config = RateLimitConfig
+    role = "rate_limit"
+    order = (
+        Order(
+            "after", "auth", "warning", "in front of authentication every caller is anonymous, and counts by address"
+        ),
+        Order("after", "cache", "info", "what the cache answers will be charged"),
+    )
+
+    def __init__(self, config: RateLimitConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._per = " and ".join(config.parts)
+        self._key = key_of(config.parts, config.trusted_proxies, config.ipv6_prefix)
+        self._weights = tuple((each.when.compile(), each.weight) for each in config.weights)
+        self._account = self._make_account(limit_of(config.rate, config.burst), context.id)
+        self._overrides: tuple[tuple[Callable[[Exchange], bool], _Account], ...] = tuple(
+            (each.when.compile(), self._make_account(limit_of(each.rate, each.burst), f"{context.id}:{number}"))
+            for number, each in enumerate(config.overrides, 1)
+        )
+        self._wait_at_most = config.wait_at_most or 0.0
+        self._store_back_at = -math.inf
+        """When a store that failed is asked again."""
+        self._allowed = self._refused = self._waited = self._failures = 0
+
+    def _make_account(self, limit: Limit, name: str) -> _Account:
+        config: RateLimitConfig = self.config
+        return _Account(limit, Ledger(limit, config.max_keys), Fields(config.headers, name, limit))
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Find the store."""
+        if self.config.store is not None:
+            store = self.context.store(self.config.store)
+            for account in self._accounts():
+                account.shared = SharedLedger(account.limit, store, account.fields.name)
+        try:
+            yield
+        finally:
+            for account in self._accounts():
+                account.shared = None
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        """Charge, then go on."""
+        if exchange.request.method in _UNCOUNTED:
+            return await call_next(exchange)
+        account = self._account
+        for matches, other in self._overrides:
+            if matches(exchange):
+                account = other
+                break
+        weight = 1
+        for matches, heavy in self._weights:
+            if matches(exchange):
+                weight = min(heavy, account.limit.burst)
+                break
+        if weight:
+            patience_ns = self._patience_ns(exchange) if self._wait_at_most else 0
+            if account.shared is None:
+                wait_ns = self._charge(exchange, account, weight, patience_ns)
+            else:
+                wait_ns = await self._charge_shared(exchange, account, account.shared, weight, patience_ns)
+            if wait_ns:
+                self._waited += 1
+                await trio.sleep(wait_ns / NS_PER_S)
+        self._allowed += 1
+        exchange.decide(self.context.id, "allow")
+        return await call_next(exchange)
+
+    def _patience_ns(self, exchange: Exchange) -> int:
+        """How long this exchange may wait: not until its own end."""
+        left_s = exchange.deadline - trio.current_time()
+        return nanoseconds(min(self._wait_at_most, left_s)) if left_s > 0 else 0  # minus infinity once it is cancelled
+
+    def _charge(self, exchange: Exchange, account: _Account, weight: int, patience_ns: int) -> int:
+        """Charge in this process; nanoseconds to wait."""
+        key, now_ns = self._key(exchange), nanoseconds(trio.current_time())
+        try:
+            wait_ns = account.ledger.take(key, now_ns, weight, patience_ns)
+        except LedgerFull as full:
+            why = f"max_keys is {self.config.max_keys}, and as many keys ({self._per}) have used some of their rate"
+            raise self._refusal(exchange, "max_keys", why, _whole_ms(full.relief_ns)) from None
+        self._settle(exchange, account, account.ledger.room(key, now_ns), wait_ns, patience_ns)
+        return wait_ns
+
+    async def _charge_shared(
+        self, exchange: Exchange, account: _Account, shared: SharedLedger, weight: int, patience_ns: int
+    ) -> int:
+        """Charge in the store; nanoseconds to wait."""
+        if trio.current_time() >= self._store_back_at:
+            try:
+                wait_ns, state, now_ns = await shared.take(self._key(exchange), weight, patience_ns)
+            except StoreFailed as error:
+                self._leave_alone(error)
+            else:
+                self._store_works()
+                self._settle(exchange, account, account.limit.room(state, now_ns), wait_ns, patience_ns)
+                return wait_ns
+        if self.config.on_failure == "closed":
+            raise self._refusal(exchange, "store", "what was used cannot be read or written now", _PAUSE_S)
+        return self._charge(exchange, account, weight, patience_ns)
+
+    def _settle(self, exchange: Exchange, account: _Account, room: Room, wait_ns: int, patience_ns: int) -> None:
+        """Tell the client what it still gets; refuse what did not fit."""
+        account.fields.write(exchange.reply_headers, room)
+        if wait_ns <= patience_ns:
+            return
+        self._refused += 1
+        limit, wait_s = account.limit, _whole_ms(wait_ns)
+        exchange.decide(self.context.id, "refuse", f"{limit} per {self._per}")
+        raise RateLimited(
+            f"{self.context.id}: rate limit exceeded: {limit} per {self._per}; try again in {render_duration(wait_s)}",
+            data={"rate_limit": str(limit), "retry_after_seconds": max(1, math.ceil(wait_s))},
+            retry_after_s=wait_s,
+        )
+
+    def _refusal(self, exchange: Exchange, cause: str, why: str, retry_after_s: float) -> GatewayError:
+        self._refused += 1
+        exchange.decide(self.context.id, "refuse", cause)
+        return CapacityExceeded(f"{self.context.id}: {why}; try again later", retry_after_s=retry_after_s)
+
+    def _leave_alone(self, error: StoreFailed) -> None:
+        """The store failed: work without it for a while."""
+        self._failures += 1
+        if self._store_back_at == -math.inf:
+            self.context.log.warning("rate limit store failed", store=self.config.store, error=str(error))
+            self.context.report(State.DEGRADED, f"store {self.config.store} failed: {error}")
+        self._store_back_at = trio.current_time() + _PAUSE_S
+
+    def _store_works(self) -> None:
+        if self._store_back_at != -math.inf:
+            self._store_back_at = -math.inf
+            self.context.report(State.READY, "")
+
+    def _accounts(self) -> Iterable[_Account]:
+        return (self._account, *(account for _, account in self._overrides))
+
+    def details(self) -> Mapping[str, Json]:
+        """The limit, and the keys in debt."""
+        details: dict[str, Json] = {
+            "limit": f"{self._account.limit} per {self._per}",
+            "keys": sum(len(account.ledger) for account in self._accounts()),
+            "refused": self._refused,
+        }
+        return {**details, "store_failures": self._failures} if self.config.store is not None else details
+
+    def figures(self) -> Iterable[Figure]:
+        """What was allowed, refused, made to wait; the keys held; failures of the store."""
+        decisions = "Requests that the limit allowed or refused."
+        yield Figure("rate_limit_requests_total", self._allowed, "counter", decisions, {"outcome": "allow"})
+        yield Figure("rate_limit_requests_total", self._refused, "counter", decisions, {"outcome": "refuse"})
+        yield Figure("rate_limit_waits_total", self._waited, "counter", "Requests that waited for their turn.")
+        keys = sum(len(account.ledger) for account in self._accounts())
+        yield Figure("rate_limit_keys", keys, "gauge", "Keys held in this process.")
+        yield Figure("rate_limit_store_failures_total", self._failures, "counter", "Failures of the store.")
+
+
+def _whole_ms(ns: int) -> float:
+    """Seconds, rounded up to milliseconds: who waits for so long is not too early."""
+    return -(-ns // 1_000_000) / 1000

@@ -10,6 +10,9 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sluiceway.pipeline.model.component import Middleware, Sink, Store
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, StageSpec, StoreSpec
@@ -108,7 +111,9 @@ async def ask(engine: Engine) -> Any:
     async def emit(_: Notification) -> None:
         await trio.lowlevel.checkpoint()
 
-    reply = await engine.pipelines["main"].handle(Request(1, "tools/call", {"name": "x"}), client=CLIENT, emit=emit).run()
+    reply = (
+        await engine.pipelines["main"].handle(Request(1, "tools/call", {"name": "x"}), client=CLIENT, emit=emit).run()
+    )
     assert isinstance(reply, Result)
     return dict(reply.value)
 
@@ -225,3 +230,61 @@ async def test_a_sink_that_is_no_longer_declared_closes(autojump_clock: Any) -> 
         assert Counted.closed == 1
         await engine.reload(document(b=Options(), a=Options()))
         assert {"sinks.b": 3} == await ask(engine)
+
+
+CHANGES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "stage": st.sampled_from(["a", "b"]),
+            "store": st.sampled_from(["a", "b"]),
+            "plain": st.sampled_from(["", "x"]),
+            "stored": st.sampled_from(["", "x", None]),
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(changes=CHANGES)
+def test_a_sink_is_kept_exactly_when_what_it_is_made_of_is_the_same(changes: list[dict[str, Any]]) -> None:
+    """Law: through any sequence of reloads under load, no call fails, and what was opened is closed, once."""
+
+    def made(change: dict[str, Any]) -> Document:
+        sinks = {"r": Options(to="p"), "p": Options(label=change["plain"])}
+        if change["stored"] is not None:
+            sinks["s"] = Options(label=change["stored"], store="kept")
+        return document(stage=change["stage"], store=Options(label=change["store"]), **sinks)
+
+    def essence(change: dict[str, Any]) -> dict[str, Any]:
+        stored = None if change["stored"] is None else (change["stored"], change["store"])
+        return {"p": change["plain"], "s": stored}
+
+    async def main() -> None:
+        Counted.opened = Counted.closed = 0
+        engine, before = Engine(made(changes[0])), changes[0]
+        calls = [0]
+
+        async def load() -> None:
+            while True:
+                assert {"sinks.p", "sinks.r"} == (await ask(engine)).keys()
+                calls[0] += 1
+
+        async with engine.running(), trio.open_nursery() as nursery:
+            for offset in range(3):
+                nursery.start_soon(load)
+                await trio.sleep(offset)
+            for change in changes[1:]:
+                sinks = engine.sinks
+                await engine.reload(made(change))
+                for name in ("p", "s"):
+                    same = essence(before)[name] == essence(change)[name]
+                    assert (sinks.get(name) is engine.sinks.get(name)) is same
+                before = change
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+        assert calls[0]
+        assert Counted.opened == Counted.closed
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

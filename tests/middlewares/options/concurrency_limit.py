@@ -9,3 +9,8 @@ ROWS = {
     "concurrency_limit.retry_after": {"one": 1.0, "other": 2.0, "given": {"max_in_flight": 1}},
     "concurrency_limit.wait_at_most": {"one": 1.0, "other": 2.0, "given": {"max_in_flight": 1, "max_waiting": 9}},
 }
+
+VARIANTS = [
+    {"config": {"max_in_flight": 1, "max_waiting": 8, "max_listeners": 4, "per": "caller"}},
+    {"config": {"max_in_flight": 2, "max_waiting": 0, "per": "target", "max_keys": 3}},
+]

@@ -8,3 +8,7 @@ ROWS = {
     "headers.hide": {"one": (), "other": ("cookie",)},
     "headers.security": {"one": False, "other": True},
 }
+
+VARIANTS = [
+    {"config": {"allowed_origins": ["https://a.example"], "allowed_hosts": ["a.example"], "expose": ["x-a"]}},
+]

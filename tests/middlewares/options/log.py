@@ -7,3 +7,8 @@ ROWS = {
     "log.sample": {"one": 1.0, "other": 0.5},
     "log.start": {"one": True, "other": False},
 }
+
+VARIANTS = [
+    {"config": {"params": "digest", "sample": "50%", "redact": ["x"]}},
+    {"config": {"params": "none", "start": False, "level": "debug"}},
+]

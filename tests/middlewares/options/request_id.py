@@ -5,3 +5,5 @@ ROWS = {
     "request_id.header": {"one": "x-request-id", "other": "x-correlation-id"},
     "request_id.max_length": {"one": 128, "other": 4},
 }
+
+VARIANTS = [{"config": {"accept": False, "header": "x-correlation-id"}}]

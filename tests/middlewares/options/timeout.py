@@ -18,3 +18,8 @@ ROWS = {
         "other": (Override(when=When(name=("work",)), after=0.5),),
     },
 }
+
+VARIANTS = [
+    {"config": {"after": "1s", "at_most": "2s", "idle_after": "1s"}},
+    {"config": {"on_progress": "keep", "overrides": [{"when": {"method": ["tools/*"]}, "after": "5s"}]}},
+]

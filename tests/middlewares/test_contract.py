@@ -2,8 +2,8 @@
 Every built-in stage keeps the contract of stages, with its defaults and with all it can do switched on.
 
 `options/<stage>.py` may say more than its rows: `REQUIRED`, the options without which the stage cannot be; `SENT`, what
-else `check_middleware` is to be given with them (`client`, `caller`, `samples`, ...); and `VARIANTS`, further cases, each
-the arguments of one call (`{"config": {...}, "samples": [...]}`).
+else `check_middleware` is to be given with them (`client`, `caller`, ...); and `VARIANTS`, further cases, each the
+arguments of one call (`{"config": {...}, "samples": [...]}`).
 """
 
 from __future__ import annotations

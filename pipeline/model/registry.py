@@ -35,6 +35,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "stdio": "sluiceway.transports.stdio_source:StdioSource",
     },
     ComponentKind.MIDDLEWARE: {
+        "access": "sluiceway.middlewares.access.stage:Access",
         "circuit_breaker": "sluiceway.middlewares.circuit_breaker:CircuitBreaker",
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
@@ -42,6 +43,8 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "log": "sluiceway.middlewares.log:Log",
         "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "request_id": "sluiceway.middlewares.request_id:RequestId",
+        "retry": "sluiceway.middlewares.retry:Retry",
+        "tenant": "sluiceway.middlewares.tenant:TenantStage",
         "timeout": "sluiceway.middlewares.timeout:Timeout",
     },
     ComponentKind.SINK: {

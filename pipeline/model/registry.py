@@ -36,6 +36,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
     },
     ComponentKind.MIDDLEWARE: {
         "access": "sluiceway.middlewares.access.stage:Access",
+        "access": "sluiceway.middlewares.access.stage:Access",
         "circuit_breaker": "sluiceway.middlewares.circuit_breaker:CircuitBreaker",
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
@@ -44,6 +45,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "request_id": "sluiceway.middlewares.request_id:RequestId",
         "retry": "sluiceway.middlewares.retry:Retry",
+        "tenant": "sluiceway.middlewares.tenant:TenantStage",
         "tenant": "sluiceway.middlewares.tenant:TenantStage",
         "timeout": "sluiceway.middlewares.timeout:Timeout",
     },

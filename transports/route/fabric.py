@@ -22,6 +22,8 @@ from .view import View
 
 MARGIN: Final = 0.9
 """Share of the time an exchange has left that it waits for upstreams; the rest is for the answer without them."""
+MAX_COLLISIONS: Final = 1000
+"""Shared names that are remembered as said."""
 
 Ask = Callable[[Upstream], Awaitable[Reply]]
 Outcome = Reply | GatewayError | None
@@ -118,11 +120,19 @@ class Fabric:
         return evolve(exchange, request=request or exchange.request, marks={}, relay=relay)
 
     def collide(self, name: str, ids: Sequence[str]) -> None:
-        """Say once, in the log and in the status, that several upstreams have the same name."""
-        if self._collisions.get(name) != list(ids) and len(self._collisions) < 1000:
-            self._collisions[name] = list(ids)
-            self.log.error("a name is ambiguous", name=name, upstreams=list(ids), collisions=self.config.collisions)
-            self.report(State.DEGRADED, f"{len(self._collisions)} ambiguous names; {name!r} is in {', '.join(ids)}")
+        """
+        Say once that several upstreams have the same name: in the log; and in the status, unless the configuration has
+        decided for such names whose they are.
+        """
+        if self._collisions.get(name) == list(ids) or len(self._collisions) >= MAX_COLLISIONS:
+            return
+        self._collisions[name] = list(ids)
+        policy = self.config.collisions
+        if policy != "error":
+            self.log.info("a name is shared", name=name, upstreams=list(ids), collisions=policy)
+            return
+        self.log.error("a name is ambiguous", name=name, upstreams=list(ids), collisions=policy)
+        self.report(State.DEGRADED, f"{len(self._collisions)} ambiguous names; {name!r} is in {', '.join(ids)}")
 
 
 def missing(outcomes: dict[str, Outcome], absent: int | None = None) -> list[str]:

@@ -224,13 +224,16 @@ async def test_names_without_prefixes_collide_by_policy(autojump_clock, scripted
 
 @pytest.mark.parametrize(("policy", "uris"), [("error", []), ("first", ["same://a"])])
 async def test_a_uri_of_two_upstreams_collides(autojump_clock, scripted, routed, policy, uris):
-    """Uris have no prefixes; the note names both."""
+    """Uris have no prefixes; the note names both, and so does the status where nobody has decided whose they are."""
     upstreams = [scripted(name, resources=[["same://a"]]) for name in ("one", "two")]
     async with routed(*upstreams, collisions=policy) as gateway:
         reply = await gateway.call("resources/list")
 
+        states = {row["id"]: row["state"] for row in gateway.engine.status()["components"]}
+
     assert uris == [item["uri"] for item in reply.value["resources"]]
     assert {"same://a": ["one", "two"]} == reply.value["_meta"][COLLISIONS]
+    assert ("degraded" if policy == "error" else "ready") == states["sinks.all"]
 
 
 async def test_a_template_of_two_upstreams_is_the_firsts(autojump_clock, scripted, routed, all_pages):

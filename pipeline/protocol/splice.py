@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,6 +13,8 @@ from .messages import Json, Notification, Request
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
+_NAME: Final = b'"_meta"'
+_OPENING: Final = re.compile(rb'"_meta"[ \t\r\n]*:[ \t\r\n]*\{')
 
 
 def with_meta(message: Request | Notification, changes: Mapping[str, Json]) -> Request | Notification:
@@ -24,30 +27,40 @@ def with_meta(message: Request | Notification, changes: Mapping[str, Json]) -> R
     """
     params = message.params
     meta = meta_of(params)
-    if all(meta.get(key) == value for key, value in changes.items()):
+    added = {key: value for key, value in changes.items() if value != meta.get(key)}
+    if not added:
         return message
-    changed = {**meta, **changes}
-    new = {**params, "_meta": {key: value for key, value in changed.items() if value is not None}}
-    if not new["_meta"]:
+    if None in added.values():
+        changed = {key: value for key, value in {**meta, **added}.items() if value is not None}
+    else:
+        changed = {**meta, **added}
+    new = {**params, "_meta": changed}
+    if not changed:
         del new["_meta"]
     if isinstance(message, Notification):
         return Notification(message.method, new)
     if message.raw is None:
-        return message.with_params(new)
-    return Request(message.id, message.method, new, _spliced(message.raw, changes, keep=bool(meta)))
+        return Request(message.id, message.method, new)
+    return Request(message.id, message.method, new, _spliced(message.raw, meta, added))
 
 
-def _spliced(raw: bytes, changes: Mapping[str, Json], *, keep: bool) -> bytes:
+def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) -> bytes:
+    if meta and None not in changes.values() and meta.keys().isdisjoint(changes):
+        # The usual case: new members go in front of the others. A name that is there once, and cannot be spelled in
+        # another way because nothing is escaped, is the one that was parsed; inside of a text its quotes would be.
+        at = raw.find(_NAME)
+        if raw.find(_NAME, at + 1) < 0 and b"\\u" not in raw and (opening := _OPENING.match(raw, at)):
+            return b"%b%b,%b" % (raw[: opening.end()], _encode(changes)[1:-1], raw[opening.end() :])
     message = _members(raw)
     params = _members(message["params"]) if "params" in message else {}
-    meta = _members(params["_meta"]) if keep else {}
+    members = _members(params["_meta"]) if meta else {}
     for key, value in changes.items():
         if value is None:
-            meta.pop(key, None)
+            members.pop(key, None)
         else:
-            meta[key] = msgspec.Raw(_encode(value))
-    if meta:
-        params["_meta"] = msgspec.Raw(_encode(meta))
+            members[key] = msgspec.Raw(_encode(value))
+    if members:
+        params["_meta"] = msgspec.Raw(_encode(members))
     else:
         params.pop("_meta", None)
     message["params"] = msgspec.Raw(_encode(params))

@@ -39,6 +39,9 @@ _BAGGAGE_MEMBER: Final = re.compile(
     rf"[!#$%&'*+\-.^_`|~0-9A-Za-z]+[ \t]*=[ \t]*{_BAGGAGE_VALUE}(?:[ \t]*;[\x20-\x2b\x2d-\x7e\t]*)?"
 )
 _BLANK: Final = " \t"
+_TRACEPARENT: Final = MetaKey.TRACEPARENT.value
+_TRACESTATE: Final = MetaKey.TRACESTATE.value
+_BAGGAGE: Final = MetaKey.BAGGAGE.value
 
 
 @final
@@ -116,11 +119,11 @@ def parse_baggage(text: str) -> str:
 
 def context_in(carrier: Mapping[str, Json]) -> TraceContext | None:
     """The context that `_meta`, or headers with names in lower case, carry; None where there is none that is valid."""
-    text = carrier.get(MetaKey.TRACEPARENT.value)
+    text = carrier.get(_TRACEPARENT)
     if not isinstance(text, str):
         return None
     parent = parse_traceparent(text)
-    state = carrier.get(MetaKey.TRACESTATE.value)
+    state = carrier.get(_TRACESTATE)
     if parent is None or not isinstance(state, str):
         return parent
     return TraceContext(parent.trace_id, parent.span_id, parent.flags, parse_tracestate(state))
@@ -128,5 +131,5 @@ def context_in(carrier: Mapping[str, Json]) -> TraceContext | None:
 
 def baggage_in(carrier: Mapping[str, Json]) -> str:
     """The baggage that `_meta` or headers carry; empty for none that is valid."""
-    text = carrier.get(MetaKey.BAGGAGE.value)
+    text = carrier.get(_BAGGAGE)
     return parse_baggage(text) if isinstance(text, str) else ""

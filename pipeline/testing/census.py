@@ -108,6 +108,8 @@ def _children(path: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, Mapping):
         for member in list(value.values())[:_SAMPLE]:
             yield f"{path}[...]", member
+    elif isinstance(value, deque) and value.maxlen is not None:
+        return  # its bound is the bound of all that is in it
     elif isinstance(value, list | tuple | deque | AbstractSet):
         for member in list(value)[:_SAMPLE]:
             yield f"{path}[...]", member

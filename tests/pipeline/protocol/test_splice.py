@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluiceway.pipeline.protocol.messages import Notification, Request
 from sluiceway.pipeline.protocol.splice import with_meta
@@ -68,3 +70,50 @@ def test_no_change_is_the_same_message():
     request = Request(1, "m", {"_meta": {"a": 1}}, b"not looked at")
 
     assert with_meta(request, {"a": 1, "b": None}) is request
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"_meta" :\n{ "k":1},"name":"n"}',
+        b'{"arguments":{"_meta":{"k":1}},"_meta":{"k":1}}',
+        b'{"_meta":{"k":1},"arguments":{"_meta":{"k":1}}}',
+        b'{"arguments":{"_meta":{"in":1}},"\\u005fmeta":{"k":1}}',
+        b'{"arguments":{"text":"\\"_meta\\":{\\"in\\":1}"},"_meta":{"k":1}}',
+        b'{"arguments":["_meta",{"x":1}],"_meta":{"k":1}}',
+        b'{"_meta":{"k":1,"deep":{"_meta":{}}}}',
+    ],
+)
+def test_new_members_go_where_they_belong_whatever_looks_like_it(params):
+    """The bytes and the decoded params never say different things."""
+    raw = b'{"jsonrpc":"2.0","id":1,"method":"m","params":' + params + b"}"
+
+    changed = with_meta(_request(raw), {"new": "x"})
+
+    assert isinstance(changed, Request)
+    assert changed.params["_meta"]["new"] == "x"
+    assert changed.params["_meta"]["k"] == 1
+    assert json.loads(changed.raw or b"")["params"] == changed.params
+
+
+_json = st.recursive(
+    st.none() | st.integers() | st.text(max_size=8) | st.sampled_from(['"_meta"', "_meta", '"_meta":{']),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["_meta", "a", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(_json, st.dictionaries(st.sampled_from(["a", "b", "traceparent"]), st.integers()), st.booleans(), st.booleans())
+def test_bytes_and_params_always_agree(arguments, meta, ascii_only, removes):
+    """With any arguments, in any spelling."""
+    params = {"arguments": arguments, "_meta": meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "m", "params": params}
+    raw = json.dumps(message, ensure_ascii=ascii_only).encode("utf-8", "replace")
+
+    changed = with_meta(_request(raw), {"traceparent": "t", "a": None} if removes else {"traceparent": "t"})
+
+    assert isinstance(changed, Request)
+    assert json.loads(changed.raw or b"")["params"] == changed.params
+    assert changed.params.get("arguments") == json.loads(raw)["params"]["arguments"]

@@ -59,6 +59,7 @@ class Config:
         (bytearray(b"abcd"), {"self.x": 4}),
         (deque([1, 2]), {"self.x": 2}),
         (deque([1, 2], maxlen=2), {}),
+        (deque([[1, 2]], maxlen=2), {}),
         ({"a": [1], "b": [2, 3]}, {"self.x": 2, "self.x[...]": 3}),
         (([1], [2, 3]), {"self.x[...]": 3}),
         (frozenset({(1, 2)}), {}),

@@ -255,11 +255,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--visits", type=int, default=0)
     options = parser.parse_args()
+    if not (options.seconds or options.visits):
+        parser.error("say how long: --seconds or --visits")
     with tempfile.TemporaryDirectory() as name:
         front, back = write_configs(Path(name))
         gateways = [serve(Path(name) / "back.yaml", back), serve(Path(name) / "front.yaml", front)]
         try:
-            wrong = trio.run(soak, gateways[1].pid, front, options.seconds, options.visits or 4000)
+            wrong = trio.run(soak, gateways[1].pid, front, options.seconds, options.visits)
             family = psutil.Process(gateways[1].pid).children(recursive=True)
         finally:
             for gateway in reversed(gateways):

@@ -28,6 +28,7 @@ _VERBS: Final = (
     ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),
     ("schema", "schema:schema", "Print the JSON Schema of configurations, for editors."),
     ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
+    ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
     ("status", "status:status", "Show the state of a running gateway."),
     ("tools", "tools:tools", "List and call the tools behind a running gateway."),
     ("completion", "completion:completion", "Print the completion script of a shell."),

@@ -27,7 +27,7 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     """What its credential grants."""
     how: str = "none"
-    """How it proved itself: `none`, `api_key`, `bearer`, `mtls`."""
+    """How it proved itself: `none`, `api_key`, `bearer`, `mtls`; `fixed` where the configuration says who it is."""
     roles: frozenset[str] = frozenset()
     """Roles the credential names; `access` maps them to capabilities."""
     tenants: frozenset[str] = frozenset()

@@ -20,6 +20,7 @@ VERBS = (
     "graph",
     "schema",
     "new",
+    "keys",
     "status",
     "tools",
     "completion",

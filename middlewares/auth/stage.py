@@ -1,0 +1,156 @@
+"""
+What all auth stages have in common: who is asked, what a refusal records, and that no credential goes further.
+
+Several auth stages in one chain are alternatives, asked in their order. Each looks for a credential of its own kind.
+If there is one, it decides: the caller is established, or the exchange is refused. A wrong credential is never passed
+on to the next stage, where it could come out as nobody's. If there is none, the stage refuses, unless it is
+`optional`: then it leaves the question to the next. Who has been established is not asked again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final, TypeVar
+
+from sluiceway.pipeline.model.component import Context, Middleware, Order
+from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.session import Caller, Client
+from sluiceway.pipeline.protocol.errors import SessionNotFound, Unauthenticated
+from sluiceway.pipeline.protocol.messages import Json, Reply
+
+CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+"""Headers that no stage or sink behind an auth stage sees (MCP 2026-07-28, authorization: no token passthrough)."""
+
+_E = TypeVar("_E", bound=Unauthenticated)
+
+
+def optional_option() -> bool:
+    """The option `optional`, which every auth stage has."""
+    flag: bool = option(
+        False,
+        doc="Whether a request without a credential of this kind goes on to the next auth stage instead of being "
+        "refused. A wrong credential is refused in any case. At least one auth stage of a chain must not be optional.",
+    )
+    return flag
+
+
+class AuthStage(Middleware):
+    """
+    Base of the auth stages. Subclasses implement `caller_of`.
+
+    Args:
+        config: With an option `optional`.
+        context: As for every component.
+        hides: Headers that carry this stage's credential, beside those that are hidden anyway.
+    """
+
+    role = "auth"
+    order = (
+        Order("before", "access", "error", "rules about callers would be asked about nobody"),
+        Order("before", "tenant", "error", "there is no principal yet whose tenants are known"),
+        Order(
+            "before", "cache", "error",
+            "keys would be computed for an anonymous caller: one tenant could be served another one's data",
+        ),
+        Order(
+            "before", "dedup", "error",
+            "keys would be computed for an anonymous caller: one tenant could be served another one's data",
+        ),
+    )  # fmt: skip
+    OUTCOMES: ClassVar = ("allow", "refuse", "pass")
+
+    def __init__(self, config: object, context: Context, hides: Iterable[str] = ()) -> None:
+        super().__init__(config, context)
+        self._optional: bool = getattr(config, "optional", False)
+        self._hidden = CREDENTIALS.union(hides)
+        self._counts: Counter[str] = Counter()
+
+    async def caller_of(self, exchange: Exchange) -> Caller | None:
+        """
+        Who the exchange's credential says it is; None if it carries none of this kind.
+
+        Raises:
+            Unauthenticated: It carries one that is wrong; made with `refusal`.
+        """
+        raise TypeError(f"{type(self).__name__} does not implement caller_of")
+
+    def missing(self, exchange: Exchange) -> Unauthenticated:
+        """The refusal of who brings no credential; made with `refusal`."""
+        raise TypeError(f"{type(self).__name__} does not implement missing")
+
+    def check(self, exchange: Exchange, caller: Caller) -> None:
+        """Refuse a caller who is established and may not do this; for subclasses. Raises a `GatewayError`."""
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        """Establish who calls, or refuse."""
+        if exchange.caller.how != "none":
+            return await call_next(exchange)
+        caller = await self.caller_of(exchange)
+        if caller is None:
+            if not self._optional:
+                raise self.missing(exchange)
+            self._note(exchange, "pass", "no credential")
+            return await call_next(exchange)
+        return await self.admit(exchange, caller, call_next)
+
+    async def admit(self, exchange: Exchange, caller: Caller, call_next: Service) -> Reply:
+        """Go on as this caller, without its credential."""
+        try:
+            exchange.authenticate(caller)
+        except SessionNotFound:
+            self._note(exchange, "refuse", "session of another principal")
+            raise
+        self.check(exchange, caller)
+        self._note(exchange, "allow", caller.credential)
+        client = exchange.client
+        if not self._hidden.isdisjoint(client.headers):
+            exchange = exchange.with_client(_without(client, self._hidden))
+        return await call_next(exchange)
+
+    def refusal(self, exchange: Exchange, cls: type[_E], cause: str, message: str, challenge: str | None) -> _E:
+        """
+        Record a refusal and make the error to raise.
+
+        Args:
+            exchange: What is refused.
+            cls: The error's class.
+            cause: One of a few fixed phrases, for those who read decisions.
+            message: For the client; without what it sent.
+            challenge: Value of `WWW-Authenticate`.
+        """
+        self._note(exchange, "refuse", cause)
+        return cls(f"{self.context.id}: {message}", challenge=challenge)
+
+    def _note(self, exchange: Exchange, outcome: str, cause: str) -> None:
+        exchange.decide(self.context.id, outcome, cause)
+        self._counts[outcome] += 1
+
+    def figures(self) -> Iterable[Figure]:
+        """How many were let in, refused, and left to the next stage."""
+        for outcome in self.OUTCOMES:
+            yield Figure(
+                "auth_decisions_total", self._counts[outcome], "counter",
+                "Exchanges let in, refused, or left to the next auth stage.", {"outcome": outcome},
+            )  # fmt: skip
+
+    def details(self) -> Mapping[str, Json]:
+        """The same, for `status`."""
+        return {outcome: self._counts[outcome] for outcome in self.OUTCOMES}
+
+
+def _without(client: Client, hidden: frozenset[str]) -> Client:
+    """The same client with headers left out. Written out, for `attrs.evolve` costs twice as much per request."""
+    return Client(
+        era=client.era,
+        version=client.version,
+        capabilities=client.capabilities,
+        info=client.info,
+        session=client.session,
+        transport=client.transport,
+        address=client.address,
+        headers={name: value for name, value in client.headers.items() if name not in hidden},
+        certificate=client.certificate,
+    )

@@ -188,7 +188,7 @@ async def test_a_refusal_as_the_client_sees_it(caller: Caller, names: Any, said:
 async def test_what_is_not_configured_names_nothing() -> None:
     """A header or a key that nobody named is a header or a key of somebody else's."""
     for options in ({"header": None}, {"meta": None}):
-        names = {"header": "globex"} if options == {"header": None} else {"meta": "globex"}
+        names: dict[str, Any] = {"header": "globex"} if options == {"header": None} else {"meta": "globex"}
         _, seen, _ = await visit(stage_of(**options), ANA, **names)
 
         assert ANA == seen

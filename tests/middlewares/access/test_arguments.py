@@ -89,7 +89,8 @@ def test_a_value_passes_or_fails_or_cannot_be_told(test: Test, value: Any, outco
 )  # fmt: skip
 def test_every_bound_is_a_bound(bound: str, passing: list[int]) -> None:
     """ge, gt, le and lt 2."""
-    check = Test(**{bound: 2}).compile()
+    options: dict[str, Any] = {bound: 2}
+    check = Test(**options).compile()
 
     assert passing == [value for value in (1, 2, 3) if check(value)]
 

@@ -103,6 +103,7 @@ GOLDEN = [
     ("completion/complete", {"ref": {"type": "ref/resource", "uri": "u"}}, "Access denied for resource: u", {}),
     ("completion/complete", {"ref": {"type": "ref/tool"}}, "Access denied for request: completion/complete", {}),
     ("completion/complete", {}, "Access denied for request: completion/complete", {}),
+    ("tools/call", {"name": 1}, "Access denied for request: tools/call", {}),
     ("tasks/get", {"taskId": "t"}, "Access denied for task: t", {}),
     ("acme/secret", {}, "Access denied for method: acme/secret", {}),
     ("notifications/acme", {}, "Access denied for method: notifications/acme", {}),

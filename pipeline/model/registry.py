@@ -40,6 +40,8 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
         "headers": "sluiceway.middlewares.headers:Headers",
+        "hedge": "sluiceway.middlewares.hedge:Hedge",
+        "load_shed": "sluiceway.middlewares.load_shed.stage:LoadShed",
         "log": "sluiceway.middlewares.log:Log",
         "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "redact": "sluiceway.middlewares.redact:Redact",

@@ -19,3 +19,8 @@ ROWS = {
     "circuit_breaker.per": _by("each_tool_can_have_a_breaker_of_its_own"),
     "circuit_breaker.max_keys": _by("breakers_of_targets_are_bounded"),
 }
+
+VARIANTS = (
+    {"config": {"per": "target", "max_keys": 2, "failures": 1}},
+    {"config": {"failure_rate": "0%", "failures": 1, "probes": 1, "successes": 1}},
+)

@@ -21,3 +21,8 @@ ROWS = {
     "retry.least_time": _by("an_attempt_that_could_not_end_in_time_is_not_begun"),
     "retry.failover": _by("failover_goes_to_the_next_sink_at_once"),
 }
+
+VARIANTS = (
+    {"config": {"preset": "seed-2025", "repeat": ["*"], "trust_hints": True, "reserve": "1000/s"}},
+    {"config": {"max_attempts": 1, "on": []}},
+)

@@ -21,6 +21,6 @@ ROWS = {
 }
 
 VARIANTS = (
-    {"config": {"per": "target", "max_keys": 2, "failures": 1}},
+    {"config": {"per": "target", "max_keys": 2, "failures": 9}},
     {"config": {"failure_rate": "0%", "failures": 1, "probes": 1, "successes": 1}},
 )

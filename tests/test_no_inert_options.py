@@ -245,6 +245,9 @@ ROWS: Mapping[str, Two | By] = {
     ),
     "source.http.bind": By("integration/test_process_options.py::test_bind_says_where_the_http_source_listens"),
     "source.http.body_grace": By("transports/http_source/test_limits.py::test_a_slow_body_is_cut_with_408"),
+    "source.http.compress_from": By(
+        "transports/http_source/test_compression.py::test_a_large_answer_is_compressed_for_who_accepts_it"
+    ),
     "source.http.head_timeout": By("transports/http_source/test_limits.py::test_a_head_must_come_in_time"),
     "source.http.idle_timeout": By("transports/http_source/test_limits.py::test_a_connection_may_be_idle_for_so_long"),
     "source.http.keep_alive": By(

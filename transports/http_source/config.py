@@ -77,6 +77,11 @@ class HttpConfig:
         Duration(15 * SECOND), gt=0,
         doc="Time a client may leave what was sent to it unread before it is cut off (TCP_USER_TIMEOUT, Linux only).",
     )  # fmt: skip
+    compress_from: Size | None = option(
+        None, gt=0, example="1KiB",
+        doc="Bytes from which JSON answers are compressed for clients that accept it: with gzip, and zstd or brotli if "
+        "`sluiceway[compression]` is installed. Event streams never are. Not at all when absent.",
+    )  # fmt: skip
     aliases: bool = option(
         False,
         doc="Whether methods also have paths of their own (`POST /tools/call` with the params as body), `/` is the "

@@ -19,6 +19,7 @@ from sluiceway.pipeline.protocol.messages import Json, encode_json
 from ..eras import modern
 from .aliases import ALIASES, SAMPLING, Aliases
 from .answers import Answer, HttpError, error_answer, json_answer, refusal_answer
+from .compression import choose_coding, installed_codings
 from .config import HttpConfig
 from .hosts import HostPolicy, split_host
 from .legacy_posts import LegacyPosts
@@ -61,6 +62,7 @@ class Endpoint:
         self._resource_metadata = resource_metadata
         self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
         self._serving: Serving | None = None
+        self._codings = installed_codings() if config.compress_from is not None else {}
         self._routes: dict[str, Callable[[HttpRequest, HttpResponse], Awaitable[None]]] = {config.path: self._endpoint}
         if config.aliases:
             self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
@@ -100,6 +102,7 @@ class Endpoint:
         try:
             self._check_address(request)
             self._check_origin(request, response)
+            self._choose_coding(request, response)
             refuse_query_token(request.query)
             route = self._routes.get(request.path)
             if route is None and (document := self._published_at(request.path)) is not None:
@@ -114,6 +117,15 @@ class Endpoint:
             await self._refuse(request, response, refusal_answer(error))
         except GatewayError as error:
             await self._refuse(request, response, error_answer(error))
+
+    def _choose_coding(self, request: HttpRequest, response: HttpResponse) -> None:
+        if self._config.compress_from is None:
+            return
+        vary = response.headers.get("vary")
+        response.headers["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
+        coding = choose_coding(request.headers.get("accept-encoding"), self._codings)
+        if coding is not None:
+            response.encode, response.encode_from = (coding, self._codings[coding]), self._config.compress_from
 
     async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
         if self._serving is not None:

@@ -1,4 +1,4 @@
-"""What a request's body is and what its response may be: Content-Type, Content-Encoding and Accept (RFC 9110)."""
+"""What a request's body is and what its response may be: Content-Type, Content-Encoding, Accept (RFC 9110)."""
 
 from __future__ import annotations
 
@@ -39,6 +39,15 @@ def accepts(accept: str | None, media_type: str) -> bool:
             if specific > best:
                 best, quality = specific, _quality(parameters)
     return quality > 0
+
+
+def quality_of(accept_encoding: str | None, coding: str) -> float:
+    """How much an `Accept-Encoding` header likes a coding, 0 to 1; one that it does not list is not liked."""
+    liked = {
+        name.strip().lower(): _quality([part.strip().lower() for part in parameters])
+        for name, *parameters in (item.split(";") for item in (accept_encoding or "").split(","))
+    }
+    return liked.get(coding, liked.get("*", 0.0))
 
 
 def _quality(parameters: list[str]) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import final
 
 from .answers import Answer
+from .compression import Encoder, compress
+from .media import JSON
 from .request import Send
 
 
@@ -20,6 +22,9 @@ class HttpResponse:
     """
 
     def __init__(self, send: Send, closing: Callable[[], bool]) -> None:
+        self.encode: tuple[str, Encoder] | None = None
+        """The content coding of whole JSON answers of at least `encode_from` bytes."""
+        self.encode_from = 0
         self.headers: dict[str, str] = {}
         """Sent with whatever is sent; the answer's own come on top."""
         self._send = send
@@ -27,9 +32,14 @@ class HttpResponse:
 
     async def answer(self, answer: Answer) -> None:
         """Send a whole response."""
-        length = {} if answer.status == 204 else {"content-length": str(len(answer.body))}
-        await self.start(answer.status, {**answer.headers, **length})
-        await self.write(answer.body, last=True)
+        body, headers = answer.body, dict(answer.headers)
+        if self.encode is not None and len(body) >= self.encode_from and headers.get("content-type") == JSON:
+            headers["content-encoding"], encoder = self.encode
+            body = await compress(body, encoder)
+        if answer.status != 204:
+            headers["content-length"] = str(len(body))
+        await self.start(answer.status, headers)
+        await self.write(body, last=True)
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin a response. Our server holds the head back until there is something to write behind it."""

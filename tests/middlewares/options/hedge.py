@@ -19,9 +19,9 @@ ROWS = {
     "hedge.max_keys": _by("methods_and_targets_are_measured_apart_and_bounded"),
 }
 
-SENT = {"config": {"window": 20}}
+SENT = {"config": {"window": 8, "min_samples": 4}}
 """A window that a batch of the checker fills."""
 VARIANTS = (
-    {"config": {"after": "50ms", "window": 20, "trust_hints": True, "max_keys": 2}},
+    {"config": {"after": "50ms", "window": 8, "min_samples": 4, "trust_hints": True, "max_keys": 2}},
     {"config": {"percentile": "50%", "min_samples": 2, "window": 4, "least": "1ms"}},
 )

@@ -7,7 +7,7 @@ is refused at once: a short queue smooths a burst, a long one only makes everybo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Final, Literal, final
 
 import trio
@@ -15,14 +15,16 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.options import SECOND, Duration, option, render_duration
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.mcp import Kind
-from sluiceway.pipeline.protocol.messages import Reply
+from sluiceway.pipeline.protocol.messages import Json, Reply
 
 _KEYS: Final[Mapping[str, Callable[[Exchange], Hashable]]] = {
     "all": lambda exchange: None,
-    "caller": lambda exchange: (exchange.caller.tenant, exchange.caller.subject),
+    "caller": principal_of,
     "tenant": lambda exchange: exchange.caller.tenant,
     "method": lambda exchange: exchange.method,
     "target": lambda exchange: (exchange.method, exchange.target),
@@ -41,6 +43,16 @@ class _Places:
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    @property
+    def taken(self) -> int:
+        """Places taken, of all keys."""
+        return sum(self._limit - places.value for places in self._by_key.values())
+
+    @property
+    def waiting(self) -> int:
+        """Exchanges that wait, for all keys."""
+        return sum(places.statistics().tasks_waiting for places in self._by_key.values())
 
     def at(self, key: Hashable, max_keys: int) -> trio.Semaphore | None:
         """The places of one key, or None if this would be one key too many."""
@@ -69,7 +81,9 @@ class ConcurrencyLimit(Middleware):
     * LISTEN exchanges stay for hours and would eat the places of requests, so they have `max_listeners` places of
       their own, and never wait; without `max_listeners` they are not limited.
     * Notifications pass: a `notifications/cancelled` must not queue behind the call it is meant to end.
-    * A place is free again when the reply is there or the exchange was cancelled, whatever happens inside.
+    * A place is free again when the reply is there or the exchange was cancelled, whatever happens inside. Who waits
+      and is cancelled, by its client or at its deadline, leaves the queue at once.
+    * For priorities, turns between tenants, or a limit that follows the load, use `load_shed`.
 
     Raises:
         CapacityExceeded: No place, with `retry_after_ms`; nothing was sent upstream.
@@ -111,6 +125,7 @@ class ConcurrencyLimit(Middleware):
         self._wait_at_most = config.wait_at_most
         self._calls = _Places(config.max_in_flight, config.max_waiting)
         self._listeners = None if config.max_listeners is None else _Places(config.max_listeners, 0)
+        self._allowed = self._waited = self._refused = 0
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Take a place, go on, give it back."""
@@ -120,24 +135,29 @@ class ConcurrencyLimit(Middleware):
         key = self._key(exchange)
         places = table.at(key, self._max_keys)
         if places is None:
-            raise self._refusal(f"max_keys is {self._max_keys}: too many different {self.config.per}s are busy")
+            why = f"max_keys is {self._max_keys}: too many different {self.config.per}s are busy"
+            raise self._refusal(exchange, "max_keys", why)
         try:
             places.acquire_nowait()
         except trio.WouldBlock:
-            await self._wait(table, places)
+            await self._wait(exchange, table, places)
         try:
+            self._allowed += 1
+            exchange.decide(self.context.id, "allow")
             return await call_next(exchange)
         finally:
             places.release()
             table.forget_if_idle(key, places)
 
-    async def _wait(self, table: _Places, places: trio.Semaphore) -> None:
+    async def _wait(self, exchange: Exchange, table: _Places, places: trio.Semaphore) -> None:
         if table.is_crowded(places):
-            raise self._refusal(self._full(table))
+            raise self._refusal(exchange, "full", self._full(table))
         with trio.move_on_after(self._wait_at_most) as scope:
             await places.acquire()
         if scope.cancelled_caught:
-            raise self._refusal(f"no place became free within {render_duration(self._wait_at_most)}")
+            why = f"no place became free within {render_duration(self._wait_at_most)}"
+            raise self._refusal(exchange, "wait_at_most", why)
+        self._waited += 1
 
     def _full(self, table: _Places) -> str:
         config = self.config
@@ -148,5 +168,27 @@ class ConcurrencyLimit(Middleware):
             "send less, or raise one"
         )
 
-    def _refusal(self, why: str) -> CapacityExceeded:
+    def _refusal(self, exchange: Exchange, cause: str, why: str) -> CapacityExceeded:
+        self._refused += 1
+        exchange.decide(self.context.id, "refuse", cause)
         return CapacityExceeded(f"{self.context.id}: {why}", retry_after_s=self.config.retry_after)
+
+    def details(self) -> Mapping[str, Json]:
+        """Exchanges inside and waiting."""
+        return {
+            "in_flight": self._calls.taken,
+            "waiting": self._calls.waiting,
+            "listeners": 0 if self._listeners is None else self._listeners.taken,
+            "refused": self._refused,
+        }
+
+    def figures(self) -> Iterable[Figure]:
+        """Places taken, waiters, and what was decided."""
+        listeners = 0 if self._listeners is None else self._listeners.taken
+        decisions = "Exchanges that got a place or were refused."
+        yield Figure("concurrency_limit_in_flight", self._calls.taken, "gauge", "Exchanges inside.")
+        yield Figure("concurrency_limit_listeners", listeners, "gauge", "LISTEN exchanges inside, if they are limited.")
+        yield Figure("concurrency_limit_waiting", self._calls.waiting, "gauge", "Exchanges that wait.")
+        yield Figure("concurrency_limit_exchanges_total", self._allowed, "counter", decisions, {"outcome": "allow"})
+        yield Figure("concurrency_limit_exchanges_total", self._refused, "counter", decisions, {"outcome": "refuse"})
+        yield Figure("concurrency_limit_waits_total", self._waited, "counter", "Exchanges that waited for a place.")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -295,3 +296,41 @@ async def test_a_cancel_at_any_point_leaves_no_place_taken(bench, autojump_clock
 async def _late(service, exchange):
     await trio.sleep(0.5)
     await _outcome(service, exchange)
+
+
+async def test_what_an_operator_sees(bench, autojump_clock):
+    """Places, waiters, decisions and counters, while it works and afterwards."""
+    stage = _stage(bench, max_in_flight=1, max_waiting=2, wait_at_most=1.5, max_listeners=1)
+    service = bench.service(Gauge(), stage)
+    exchanges = [*_calls(bench, 4), bench.exchange("subscriptions/listen")]
+    async with trio.open_nursery() as nursery:
+        for exchange in exchanges:
+            nursery.start_soon(_outcome, service, exchange)
+            await trio.testing.wait_all_tasks_blocked()
+        assert stage.details() == {"in_flight": 1, "waiting": 2, "listeners": 1, "refused": 1}
+
+    decisions = [[(made.outcome, made.cause) for made in exchange.link.decisions] for exchange in exchanges]
+    assert decisions == [
+        [("allow", "")],
+        [("allow", "")],
+        [("refuse", "wait_at_most")],
+        [("refuse", "full")],
+        [("allow", "")],
+    ]
+    assert {(figure.name, *figure.labels.values()): figure.value for figure in stage.figures()} == {
+        ("concurrency_limit_in_flight",): 0,
+        ("concurrency_limit_listeners",): 0,
+        ("concurrency_limit_waiting",): 0,
+        ("concurrency_limit_exchanges_total", "allow"): 3,
+        ("concurrency_limit_exchanges_total", "refuse"): 2,
+        ("concurrency_limit_waits_total",): 1,
+    }
+
+
+async def test_anonymous_callers_are_told_apart_by_their_addresses(bench, autojump_clock):
+    """Nobody's place is not everybody's."""
+    service = bench.service(Gauge(), _stage(bench, max_in_flight=1, per="caller"))
+    exchanges = _calls(bench, 3)
+    exchanges[1].client = evolve(exchanges[1].client, address="192.0.2.2")
+
+    assert await _all(service, exchanges) == ["in", "in", "refused"]

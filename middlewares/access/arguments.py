@@ -33,7 +33,7 @@ def texts(value: str | Iterable[str]) -> tuple[str, ...]:
 
 @final
 @frozen(kw_only=True)
-class Test:
+class Condition:
     """What one argument may be; everything that is given must hold."""
 
     one_of: tuple[Any, ...] | None = option(
@@ -103,7 +103,7 @@ def every(outcomes: Iterable[Outcome]) -> Outcome:
     return result
 
 
-def compile_tests(tests: Mapping[str, Test]) -> Callable[[Json], Outcome]:
+def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
     """
     A function from the `arguments` of a call to whether all tests hold.
 
@@ -143,7 +143,7 @@ def _find(value: Json, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _checks(test: Test) -> Iterable[Callable[[Any], Outcome]]:
+def _checks(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
     if test.one_of is not None:
         allowed = frozenset(map(_scalar, test.one_of))
         yield lambda value: None if (known := _scalar(value)) is None else known in allowed
@@ -164,7 +164,7 @@ def _checks(test: Test) -> Iterable[Callable[[Any], Outcome]]:
     yield from _bounds(test)
 
 
-def _bounds(test: Test) -> Iterable[Callable[[Any], Outcome]]:
+def _bounds(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
     if (least := test.ge) is not None:
         yield _of_number(lambda value: value >= least)
     if (above := test.gt) is not None:

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.options import MINUTE, Duration, Rate, option
 
-from .arguments import Test, texts
+from .arguments import Condition, texts
 from .capability import parse_capability
 
 Action = Literal["call", "get", "read", "subscribe", "*"]
@@ -56,7 +56,7 @@ class Rule:
         doc="What it is about: `call` (tools, methods), `get` (prompts), `read` and `subscribe` (resources), or all.",
         example=["read"],
     )
-    arguments: Mapping[str, Test] = option(
+    arguments: Mapping[str, Condition] = option(
         factory=dict,
         doc="Tests of the arguments of tools and prompts, by name; a name that begins with `/` is a JSON Pointer. All "
         "must hold. A rule with tests is about nothing but tools and prompts.",

@@ -18,6 +18,7 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import Ledger, LedgerFull, Limit, Window, nanoseconds
 from sluiceway.pipeline.model.keys import principal_of
+from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import Forbidden, InvalidParams, RateLimited, UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
@@ -152,7 +153,7 @@ class Access(Middleware):
 
     def _charge(self, exchange: Exchange, verdict: Verdict, asked: Asked) -> Permit:
         """The first of some rules with a rate that has something left for the caller."""
-        key, now_ns = repr(principal_of(exchange)), nanoseconds(trio.current_time())
+        key, now_ns = _payer(exchange), nanoseconds(trio.current_time())
         waits: list[tuple[int, str, str]] = []
         for permit in verdict.permits:
             ledger = self._ledgers[permit]
@@ -280,6 +281,13 @@ class Access(Middleware):
         inner: Request | Notification
         inner = request.with_params(params) if isinstance(request, Request) else evolve(request, body=params)
         return await call_next(exchange.with_request(inner))
+
+
+def _payer(exchange: Exchange) -> str:
+    """Whose uses are counted. Who is not authenticated can have as many sessions as it likes: its address counts."""
+    caller = exchange.caller
+    who = exchange.client.address if caller.subject == ANONYMOUS.subject else caller.subject
+    return f"{caller.tenant!r} {caller.how == 'none'} {who}"
 
 
 def _is_shared(value: Mapping[str, Json]) -> bool:

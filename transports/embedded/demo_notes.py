@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from sluiceway.pipeline.model.keys import digest
+
 from .content import Link, Message
 from .context import Context
 from .errors import NotFound, ToolError
@@ -64,7 +66,7 @@ def add_notes(server: Server) -> None:
 
 
 def _key(ctx: Context, title: str) -> str:
-    return f"notes/{ctx.caller.subject}/{title}"
+    return f"notes/{digest(ctx.caller.tenant, ctx.caller.subject)}/{title}"
 
 
 async def _titles(ctx: Context) -> list[str]:

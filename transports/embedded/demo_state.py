@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from attrs import define, field, frozen
 from msgspec import Meta
 
+from sluiceway.pipeline.model.keys import digest
 from sluiceway.pipeline.protocol.messages import decode_json, encode_json
 
 from .context import Context
@@ -124,4 +125,4 @@ async def _recall(ctx: Context, handle: str | None) -> dict[str, Any]:
 
 
 def _key(ctx: Context, handle: str) -> str:
-    return f"preferences/{ctx.caller.subject}/{handle}"
+    return f"preferences/{digest(ctx.caller.tenant, ctx.caller.subject)}/{handle}"

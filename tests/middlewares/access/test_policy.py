@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluiceway.middlewares.access import policy as module
-from sluiceway.middlewares.access.arguments import ANY, Test
+from sluiceway.middlewares.access.arguments import ANY, Condition
 from sluiceway.middlewares.access.config import AccessConfig, Rule
 from sluiceway.middlewares.access.policy import Policy, Reason
 from sluiceway.pipeline.model.options import Rate
@@ -18,7 +18,7 @@ from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 
 ANA = Caller("ana", "acme", frozenset({"read"}), "bearer", frozenset({"reader"}))
 
-BELOW = {"n": Test(le=1)}
+BELOW = {"n": Condition(le=1)}
 
 SUBJECTS = st.sampled_from(["ana", "bob", "anonymous"])
 TENANTS = st.sampled_from(["acme", "globex"])
@@ -42,7 +42,7 @@ WHO = st.fixed_dictionaries(
         "role": ROLES,
         "valid_until": st.sampled_from([1000, 3000]),
         "actions": st.sampled_from([("call",), ("read", "get"), ("*",)]),
-        "arguments": st.just({"n": Test(le=5)}),
+        "arguments": st.just({"n": Condition(le=5)}),
     },
 )
 ALLOWING = st.fixed_dictionaries({"allow": PATTERNS}, optional={"scopes": SCOPES, "rate": st.just(Rate(5, 1.0))})
@@ -240,7 +240,7 @@ def test_rules_without_a_rate_are_used_first() -> None:
 
 def test_tests_of_arguments_are_about_tools_and_prompts_only() -> None:
     """A resource has no arguments: a rule with tests neither allows nor denies it."""
-    tested = {"n": Test(present=False)}
+    tested = {"n": Condition(present=False)}
 
     assert not policy_of(Rule(allow="*", arguments=tested)).why(ANA, "resources", "x", "read", 0.0, None).allowed
     denying = policy_of(Rule(deny="*", arguments=tested), Rule(allow="*"))

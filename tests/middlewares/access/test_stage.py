@@ -11,7 +11,7 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluiceway.middlewares.access.arguments import Test
+from sluiceway.middlewares.access.arguments import Condition
 from sluiceway.middlewares.access.config import Rule
 from sluiceway.middlewares.access.stage import Access
 from sluiceway.pipeline.model.component import Context
@@ -114,7 +114,7 @@ GOLDEN = [
 async def test_a_refusal_as_the_client_sees_it(method: str, params: Any, message: str, data: Any) -> None:
     """S3-CL-03, X-13: the text with the name, 403, reason `forbidden`, nothing of the rules, and no call upstream."""
     stage = stage_of(
-        Rule(allow="pay", arguments={"amount": Test(le=100)}),
+        Rule(allow="pay", arguments={"amount": Condition(le=100)}),
         Rule(allow="write", scopes="files:write"),
         Rule(allow="old", valid_until=-1),
         Rule(deny="resources:*", role="nobody"),
@@ -394,9 +394,21 @@ async def test_a_rule_with_a_rate_lets_so_many_through_and_no_more(autojump_cloc
     assert isinstance((await ask(stage, "tools/call", {"name": "t"}))[0], RateLimited)
 
 
+async def test_nobody_gets_more_by_opening_sessions(autojump_clock: Any) -> None:
+    """Who is not authenticated is counted by address; somebody authenticated of that name is somebody else."""
+    stage = stage_of(Rule(allow="t", rate=Rate(1, 60.0)))
+    clients = [evolve(legacy_client(session_id=f"s{n}"), address=address) for n, address in enumerate("aab")]
+    replies = [
+        (await ask(stage, "tools/call", {"name": "t"}, caller=ANONYMOUS, client=client))[0] for client in clients
+    ]
+    named, _, _ = await ask(stage, "tools/call", {"name": "t"}, caller=Caller("a", how="bearer"))
+
+    assert [Result, RateLimited, Result, Result] == [type(reply) for reply in (*replies, named)]
+
+
 async def test_a_refused_call_costs_nothing(autojump_clock: Any) -> None:
     """Only what is let through is counted."""
-    stage = stage_of(Rule(allow="t", rate=Rate(1, 60.0), arguments={"n": Test(le=1)}))
+    stage = stage_of(Rule(allow="t", rate=Rate(1, 60.0), arguments={"n": Condition(le=1)}))
     for _ in range(5):
         assert isinstance((await ask(stage, "tools/call", {"name": "t", "arguments": {"n": 2}}))[0], Forbidden)
 
@@ -562,7 +574,7 @@ def test_a_list_is_what_can_be_called_for_everybody(rules: list[Rule], order: Se
 async def test_an_operator_asks_why() -> None:
     """The action gives the stage's own answer, with what every rule says."""
     stage = stage_of(
-        Rule(id="readers", role="reader", allow="tools:db_*", arguments={"n": Test(le=5)}, rate=Rate(2, 60.0)),
+        Rule(id="readers", role="reader", allow="tools:db_*", arguments={"n": Condition(le=5)}, rate=Rate(2, 60.0)),
         Rule(id="nobody", deny="tools:db_drop"),
     )
     question = {"caller": "ana", "tenant": "acme", "roles": ["reader"], "name": "db_read"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sluiceway.middlewares.access.arguments import Test
+from sluiceway.middlewares.access.arguments import Condition
 from sluiceway.middlewares.access.config import AccessConfig, Rule
 from sluiceway.middlewares.access.policy import Policy
 from sluiceway.middlewares.access.why import explain
@@ -15,7 +15,7 @@ from sluiceway.pipeline.protocol.mcp import METHODS
 POLICY = Policy(
     AccessConfig(
         rules=(
-            Rule(id="tools", tenant="acme", allow="tools:t", arguments={"n": Test(le=1)}),
+            Rule(id="tools", tenant="acme", allow="tools:t", arguments={"n": Condition(le=1)}),
             Rule(id="prompts", role="writer", allow="prompts:p"),
             Rule(id="docs", scopes="docs:read", allow="resources:docs://*", actions=("read",)),
             Rule(id="vendor", subject="ana", allow="methods:acme/*", valid_until=1000),

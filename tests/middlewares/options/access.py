@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sluiceway.middlewares.access.arguments import Test
+from sluiceway.middlewares.access.arguments import Condition
 from sluiceway.middlewares.access.config import Rule
 from sluiceway.pipeline.model.options import Rate
 
@@ -17,7 +17,7 @@ def rules(**given: Any) -> tuple[Rule, ...]:
 
 
 def tested(**test: Any) -> tuple[Rule, ...]:
-    return rules(arguments={"note": Test(**test)})
+    return rules(arguments={"note": Condition(**test)})
 
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -54,8 +54,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "access.rules.arguments.max_length": {"one": tested(max_length=0), "other": tested(max_length=1)},
     "access.rules.arguments.present": {"one": tested(present=True), "other": tested(present=False)},
     "access.rules.arguments.optional": {
-        "one": rules(arguments={"absent": Test(le=1)}),
-        "other": rules(arguments={"absent": Test(le=1, optional=True)}),
+        "one": rules(arguments={"absent": Condition(le=1)}),
+        "other": rules(arguments={"absent": Condition(le=1, optional=True)}),
     },
     "access.rules.valid_until": {"one": rules(valid_until=1), "other": rules(valid_until="2999-01-01T00:00:00Z")},
     "access.rules.rate": {"one": rules(rate=Rate(1, 600.0)), "other": rules(rate=Rate(2, 600.0))},

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from sluiceway.pipeline.model.component import Context, Store
-from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.transports.embedded.demo import build
@@ -149,6 +149,21 @@ async def test_notes_are_kept_in_the_store_and_are_resources(connect: Any, versi
     assert ("Deleted todo", True) == (deleted, again["isError"])
     assert {"uri": "note://todo"} == gone.data
     assert (2 if peer.session else 0) == len(peer.told)
+
+
+async def test_notes_and_handles_are_their_principals(connect: Any, notes: Any) -> None:
+    """Another subject, or one of the same name in another tenant, finds neither, whatever it is called."""
+    async with connect(build(), version=MODERN, stores=notes, store="notes") as peer:
+        peer.caller = Caller("ana", "acme")
+        await peer.call("add_note", raw=True, title="todo", text="buy milk")
+        said = (await peer.call("set_preference", raw=True, name="color", value="blue"))["structuredContent"]
+        found = []
+        for peer.caller in (Caller("ana", "acme"), Caller("ana", "globex"), Caller("ana"), Caller("acme/ana")):
+            color = await peer.call("get_preference", raw=True, name="color", handle=said["handle"])
+            found.append((await peer.call("list_notes"), color["content"][0]["text"]))
+
+    unknown = "nothing is known under this handle, or it has expired"
+    assert [('["todo"]', "blue"), *[("[]", unknown)] * 3] == found
 
 
 async def test_notes_are_summarized_by_the_clients_model(connect: Any, notes: Any) -> None:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sluiceway.middlewares.access.arguments import MISSING, Condition, compile_tests, every
 
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),

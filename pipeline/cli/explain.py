@@ -1,4 +1,4 @@
-"""`sluiceway explain`: a component's options, or one place of a configuration, in words."""
+"""`sluiceway explain`: a component's options, one place of a configuration, or what a caller may do, in words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .documents import Environment, Overlays, load_or_fail, overlays_of
 from .exits import Failure, usage
 from .output import emit
 from .plugins import Plugins, registry_with
+from .why import Ask, answers
 
 if TYPE_CHECKING:
     from ..model.document import Document
@@ -28,12 +29,14 @@ def explain(
     plugin: Plugins = None,
     env: Environment = None,
     overlay: Overlays = None,
+    question: Ask = None,
 ) -> None:
     """
-    Explain a component, or one place of a configuration.
+    Explain a component, one place of a configuration, or why a caller may do something, or may not.
 
     Without a file, what is explained is a component: its options, their defaults, and its rules of order. With one, it
-    is a place in it: every option in force, and which of them are defaults. Secrets are shown by their origin.
+    is a place in it: every option in force, and which of them are defaults. Secrets are shown by their origin. With
+    --tool, --prompt, --resource or --method it is what the stages there say to a caller, rule by rule.
 
     Args:
         what: A component's name such as retry or sink.stdio; with a file, a path such as pipelines.main.chain[0],
@@ -42,7 +45,14 @@ def explain(
         plugin: A module or a ./file.py with components; may be given several times.
         env: Use the overlay of this environment, `<file>.<env>.yaml`.
         overlay: A file laid over the configuration; may be given several times.
+        question: Who asks for what.
     """
+    if question is not None:
+        if file is None:
+            raise usage("to ask what a caller may do, name the file: sluiceway explain . FILE --tool NAME")
+        asked = question.asked()
+        emit("\n".join(answers(load_or_fail(file, overlays_of(file, env, overlay)), what, asked)))
+        return
     if file is not None:
         emit(_place(load_or_fail(file, overlays_of(file, env, overlay)), what))
         return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Literal, TypeAlias, final
 
-from sluiceway.pipeline.model.gcra import NS_PER_S, Limit, Room, Window
+from sluiceway.pipeline.model.gcra import NS_PER_S, Limit, State, Window
 
 Style: TypeAlias = Literal["ratelimit", "x-ratelimit", "none"]
 
@@ -31,33 +31,33 @@ class Fields:
         windows = limit.windows
         self.name = name
         """Of the policy."""
+        self._limit = limit
         self._style = style
-        self._names = {w: name if len(windows) == 1 else f"{name}/{n}" for n, w in enumerate(windows, 1)}
-        self._policy = ", ".join(map(self._quota, windows))
+        self._names = [f'"{name}"'] if len(windows) == 1 else [f'"{name}/{n}"' for n, _ in enumerate(windows, 1)]
+        self._policy = ", ".join(map(_quota, self._names, windows))
 
-    def write(self, headers: MutableMapping[str, str], room: Room) -> None:
-        """Add them to the headers of a response; of several windows, the room of the one that leaves least."""
+    def write(self, headers: MutableMapping[str, str], state: State, now_ns: int) -> None:
+        """Add them to the headers of a response; of several windows, the one that leaves least."""
         if self._style == "none":
             return
-        window, remaining, reset_ns = room
+        number, remaining, reset_ns = self._limit.room(state, now_ns)
         reset_s = -(-reset_ns // NS_PER_S)
         if self._style == "ratelimit":
-            _add(headers, "ratelimit-policy", self._policy)
-            _add(headers, "ratelimit", f'"{self._names[window]}";r={remaining};t={reset_s}')
+            left = f"{self._names[number]};r={remaining};t={reset_s}"
+            outer = headers.get("ratelimit")
+            headers["ratelimit"] = left if outer is None else f"{outer}, {left}"
+            headers["ratelimit-policy"] = (
+                self._policy if outer is None else f"{headers['ratelimit-policy']}, {self._policy}"
+            )
             return
         before = headers.get("x-ratelimit-remaining")
         if before is None or remaining < int(before):
-            headers["x-ratelimit-limit"] = str(window.burst)
+            headers["x-ratelimit-limit"] = str(self._limit.windows[number].burst)
             headers["x-ratelimit-remaining"] = str(remaining)
             headers["x-ratelimit-reset"] = str(reset_s)
 
-    def _quota(self, window: Window) -> str:
-        """A burst, and the time in which it is there again: what the rate is, whatever words it was written in."""
-        whole_s, rest = divmod(window.tolerance, window.ticks * NS_PER_S)
-        width = f";w={whole_s}" if not rest else ""  # the draft has whole seconds only
-        return f'"{self._names[window]}";q={window.burst}{width}'
 
-
-def _add(headers: MutableMapping[str, str], name: str, value: str) -> None:
-    before = headers.get(name)
-    headers[name] = value if before is None else f"{before}, {value}"
+def _quota(name: str, window: Window) -> str:
+    """A burst, and the time in which it is there again: what the rate is, whatever words it was written in."""
+    whole_s, rest = divmod(window.tolerance, window.ticks * NS_PER_S)
+    return f"{name};q={window.burst}" if rest else f"{name};q={window.burst};w={whole_s}"  # the draft has whole seconds

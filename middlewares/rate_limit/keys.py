@@ -57,15 +57,14 @@ def key_of(per: Sequence[Per], trusted_proxies: Iterable[str] = (), ipv6_prefix:
         "source": lambda exchange: exchange.source,
         "address": address,
     }
-    if len(per) == 1:
-        return _short(parts[per[0]])
     several = tuple(parts[each] for each in per)
-    return _short(lambda exchange: "".join(f"{len(text)}:{text}" for text in [part(exchange) for part in several]))
+    only = several[0] if len(several) == 1 else None
 
-
-def _short(key: Key) -> Key:
-    def short(exchange: Exchange) -> str:
-        text = key(exchange)
+    def key(exchange: Exchange) -> str:
+        if only is not None:
+            text = only(exchange)
+        else:
+            text = "".join([f"{len(text)}:{text}" for text in [part(exchange) for part in several]])
         return text if len(text) <= _LONGEST else f"#{digest(text)}"
 
-    return short
+    return key

@@ -16,9 +16,9 @@ import trio
 from attrs import define
 
 from sluiceway.pipeline.model.component import Context, Middleware, Order, State, middleware
-from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.exchange import MAX_DECISIONS, Decision, Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
-from sluiceway.pipeline.model.gcra import NS_PER_S, Ledger, LedgerFull, Limit, Room, nanoseconds
+from sluiceway.pipeline.model.gcra import NS_PER_S, Ledger, LedgerFull, Limit, nanoseconds
 from sluiceway.pipeline.model.options import render_duration
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, GatewayError, RateLimited
 from sluiceway.pipeline.protocol.messages import Json, Reply
@@ -88,6 +88,7 @@ class RateLimit(Middleware):
         self._wait_at_most = config.wait_at_most or 0.0
         self._store_back_at = -math.inf
         """When a store that failed is asked again."""
+        self._allow = Decision(context.id, "allow")
         self._allowed = self._refused = self._waited = self._failures = 0
 
     def _make_account(self, limit: Limit, name: str) -> _Account:
@@ -131,7 +132,9 @@ class RateLimit(Middleware):
                 self._waited += 1
                 await trio.sleep(wait_ns / NS_PER_S)
         self._allowed += 1
-        exchange.decide(self.context.id, "allow")
+        decisions = exchange.link.decisions
+        if len(decisions) < MAX_DECISIONS:  # what `decide` does, with a decision that is made already
+            decisions.append(self._allow)
         return await call_next(exchange)
 
     def _patience_ns(self, exchange: Exchange) -> int:
@@ -141,13 +144,15 @@ class RateLimit(Middleware):
 
     def _charge(self, exchange: Exchange, account: _Account, weight: int, patience_ns: int) -> int:
         """Charge in this process; nanoseconds to wait."""
-        key, now_ns = self._key(exchange), nanoseconds(trio.current_time())
+        key, now_ns = self._key(exchange), int(trio.current_time() * 1e9 + 0.5)  # `nanoseconds`, without a call
         try:
-            wait_ns = account.ledger.take(key, now_ns, weight, patience_ns)
+            wait_ns, state = account.ledger.charge(key, now_ns, weight, patience_ns)
         except LedgerFull as full:
             why = f"max_keys is {self.config.max_keys}, and as many keys ({self._per}) have used some of their rate"
             raise self._refusal(exchange, "max_keys", why, _whole_ms(full.relief_ns)) from None
-        self._settle(exchange, account, account.ledger.room(key, now_ns), wait_ns, patience_ns)
+        account.fields.write(exchange.reply_headers, state, now_ns)
+        if wait_ns > patience_ns:
+            raise self._limited(exchange, account.limit, wait_ns)
         return wait_ns
 
     async def _charge_shared(
@@ -161,21 +166,20 @@ class RateLimit(Middleware):
                 self._leave_alone(error)
             else:
                 self._store_works()
-                self._settle(exchange, account, account.limit.room(state, now_ns), wait_ns, patience_ns)
+                account.fields.write(exchange.reply_headers, state, now_ns)
+                if wait_ns > patience_ns:
+                    raise self._limited(exchange, account.limit, wait_ns)
                 return wait_ns
         if self.config.on_failure == "closed":
             raise self._refusal(exchange, "store", "what was used cannot be read or written now", _PAUSE_S)
         return self._charge(exchange, account, weight, patience_ns)
 
-    def _settle(self, exchange: Exchange, account: _Account, room: Room, wait_ns: int, patience_ns: int) -> None:
-        """Tell the client what it still gets; refuse what did not fit."""
-        account.fields.write(exchange.reply_headers, room)
-        if wait_ns <= patience_ns:
-            return
+    def _limited(self, exchange: Exchange, limit: Limit, wait_ns: int) -> RateLimited:
+        """What a key hears that has used its rate."""
         self._refused += 1
-        limit, wait_s = account.limit, _whole_ms(wait_ns)
+        wait_s = _whole_ms(wait_ns)
         exchange.decide(self.context.id, "refuse", f"{limit} per {self._per}")
-        raise RateLimited(
+        return RateLimited(
             f"{self.context.id}: rate limit exceeded: {limit} per {self._per}; try again in {render_duration(wait_s)}",
             data={"rate_limit": str(limit), "retry_after_seconds": max(1, math.ceil(wait_s))},
             retry_after_s=wait_s,

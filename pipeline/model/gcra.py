@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
-from typing import Final, NamedTuple, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 from attrs import field, frozen
 
@@ -34,7 +34,7 @@ _LOOKS_WHEN_FULL: Final = 64
 
 def nanoseconds(seconds: float) -> int:
     """Seconds of a clock, or a duration, as whole nanoseconds."""
-    return int(seconds * NS_PER_S + 0.5)
+    return int(seconds * 1e9 + 0.5)
 
 
 @final
@@ -70,14 +70,11 @@ def _exactly(number: float) -> Fraction:
     return Fraction(repr(number)).limit_denominator(NS_PER_S)
 
 
-class Room(NamedTuple):
-    """What a key still gets of the window in which it has least."""
-
-    window: Window
-    remaining: int
-    """Units that fit now."""
-    reset_ns: int
-    """Nanoseconds until the whole burst fits, if nothing is charged."""
+Room: TypeAlias = tuple[int, int, int]
+"""
+What a key still gets: the number of the window in which it has least (from 0), the units that fit into that now, and
+the nanoseconds until its whole burst fits, if nothing is charged. A plain tuple: it is made for every request.
+"""
 
 
 @final
@@ -130,16 +127,15 @@ class Limit:
         if window is not None and isinstance(state, int):
             ahead = state - now_ns * window.ticks
             if ahead <= 0:
-                return Room(window, window.burst, 0)
+                return 0, window.burst, 0
             left = window.tolerance - ahead
-            return Room(window, left // window.interval if left > 0 else 0, -(-ahead // window.ticks))
+            return 0, left // window.interval if left > 0 else 0, -(-ahead // window.ticks)
         rooms = []
-        for window, arrival in zip(self.windows, self.arrivals(state), strict=True):
-            now = now_ns * window.ticks
-            ahead = max(arrival - now, 0)
+        for number, (window, arrival) in enumerate(zip(self.windows, self.arrivals(state), strict=True)):
+            ahead = max(arrival - now_ns * window.ticks, 0)
             left = max(window.tolerance - ahead, 0) // window.interval
-            rooms.append(Room(window, left, -(-ahead // window.ticks)))
-        return min(rooms, key=lambda room: (room.remaining, -room.reset_ns))
+            rooms.append((number, left, -(-ahead // window.ticks)))
+        return min(rooms, key=lambda room: (room[1], -room[2]))
 
     def debt_ns(self, state: State, now_ns: int) -> int:
         """Nanoseconds until the key is as one that was never seen; 0 if it already is."""
@@ -201,18 +197,24 @@ class Ledger:
         Raises:
             LedgerFull: The key is new and there is no place for it. Nothing was charged.
         """
-        state = self._states.get(key)
-        if state is None:
-            charged, wait_ns = self.limit.charge(FRESH, now_ns, weight)
-            if wait_ns <= patience_ns:
-                self._make_room(now_ns)
-                self._ring.append(key)
-                self._states[key] = charged
-            return wait_ns
+        return self.charge(key, now_ns, weight, patience_ns)[0]
+
+    def charge(self, key: str, now_ns: int, weight: int = 1, patience_ns: int = 0) -> tuple[int, State]:
+        """
+        As `take`.
+
+        Returns:
+            The wait, and what the key owes now.
+        """
+        state = self._states.get(key, FRESH)
         charged, wait_ns = self.limit.charge(state, now_ns, weight)
-        if wait_ns <= patience_ns:
-            self._states[key] = charged
-        return wait_ns
+        if wait_ns > patience_ns:
+            return wait_ns, state
+        if state == FRESH:
+            self._make_room(now_ns)
+            self._ring.append(key)
+        self._states[key] = charged
+        return wait_ns, charged
 
     def room(self, key: str, now_ns: int) -> Room:
         """What a key still gets; charges nothing."""

@@ -201,6 +201,7 @@ ROWS: Mapping[str, Two | By] = {
     "sink.stdio.env": By(
         "transports/test_stdio_sink.py::test_the_environment_of_a_child_is_an_allowlist_and_what_is_declared"
     ),
+    "sink.stdio.era": By("transports/test_stdio_era.py::test_what_is_configured_is_not_asked"),
     "sink.stdio.kill_grace": By("transports/test_stdio_sink_lifecycle.py::test_a_hard_cancel_kills_at_once"),
     "sink.stdio.max_children": By("transports/test_stdio_sink.py::test_children_are_bounded"),
     "sink.stdio.max_message": By(

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import final
 
 import trio
@@ -44,6 +43,7 @@ from .http_upstream.legacy import LegacySession
 from .http_upstream.modern import ModernUpstream
 from .http_upstream.oauth import MAX_ANSWER, TokenSource
 from .http_upstream.upstream import Upstream
+from .mirrors import Mirrors
 
 
 @final
@@ -59,6 +59,7 @@ class HttpSink(Sink):
         self._nursery: trio.Nursery | None = None
         self._upstream: Upstream | None = None
         self._modern: ModernUpstream | None = None
+        self._mirrors = Mirrors()
         self._sessions: dict[Session, LegacySession] = {}
 
     @property
@@ -79,7 +80,7 @@ class HttpSink(Sink):
         upstream = self._make_upstream(client, tokens_client)
         async with open_background_nursery() as nursery:
             self._upstream = upstream
-            self._modern = ModernUpstream(upstream, detect=self._config.era == "auto")
+            self._modern = ModernUpstream(upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
             self._nursery = nursery
             await nursery.start(client.run)
             if tokens_client is not None:
@@ -182,6 +183,10 @@ class HttpSink(Sink):
             return Result()
         raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
 
+    def _heard(self, notification: Notification) -> None:
+        self._mirrors.heard(notification)
+        self.context.changes.announce(self.context.id, notification)
+
     def _is_closed(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
 
@@ -205,7 +210,7 @@ class HttpSink(Sink):
                 tokens,
                 max_message=config.max_message,
                 idle_s=config.idle_timeout,
-                announce=partial(self.context.changes.announce, self.context.id),
+                announce=self._heard,
             )
         except ValueError as error:  # a secret with a line end in it, for example
             raise ConnectFailed(f"{self.context.id}: {error}") from error

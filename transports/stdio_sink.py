@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, final
 
 import trio
 from attrs import frozen
@@ -37,6 +37,7 @@ from sluiceway.pipeline.protocol.errors import (
     ConnectFailed,
     InvalidMessage,
     SessionNotFound,
+    UnsupportedVersion,
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import Era, Kind
@@ -44,12 +45,14 @@ from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .confinement import ConfineConfig, Lifetime, Walls
+from .mirrors import Mirrors
 from .multiplex import Multiplexer
 from .outbox import Outbox
 from .process import Process, Shim, Tail, child_environment, find_executable
 from .restarts import RestartConfig
 from .server_limits import LimitsConfig
 from .stdio_child import Child
+from .stdio_era import StdioEra
 from .stdio_health import Health
 
 _LAST_ANSWERS_S: Final = 1.0
@@ -80,6 +83,13 @@ class StdioSinkConfig:
         factory=dict,
         doc="Variables for the server. It inherits only PATH, HOME, LANG, LC_*, TZ, TMPDIR, USER and a few like them.",
         example={"API_KEY": {"from_env": "SEARCH_API_KEY"}},
+    )
+    era: Literal["auto", "legacy", "modern"] = option(
+        "auto",
+        doc="Which revisions of MCP the server speaks: those with a handshake (`legacy`, up to 2025-11-25), those "
+        "without (`modern`, from 2026-07-28), or whichever it turns out to (`auto`): a modern client's first request "
+        "makes the gateway ask, and clients of the other kind are refused.",
+        example="legacy",
     )
     stop_grace: Duration = option(
         2.0, ge=0, doc="Time between closing the server's input and SIGTERM to its process group.", example="2s"
@@ -146,6 +156,8 @@ class StdioSink(Sink):
         self._walls = Walls((), Shim())
         self._secrets: list[str] = []
         self._nursery: trio.Nursery | None = None
+        self._era = StdioEra(context.id, config.era)
+        self._mirrors = Mirrors()
         self._children: dict[Session | None, Child] = {}
         self._running: set[Child] = set()
 
@@ -188,6 +200,7 @@ class StdioSink(Sink):
             ConnectFailed: The child could not be started.
             CapacityExceeded: `max_children`, `max_pending` or `max_unsent` is reached.
             InvalidMessage: A legacy client asks without a session.
+            UnsupportedVersion: A modern client asks a server that speaks legacy revisions only.
             SessionNotFound: The session's child is gone, and the session with it.
             UpstreamFault: The child died, or answered with something that is not MCP.
         """
@@ -197,11 +210,35 @@ class StdioSink(Sink):
             self._notify(exchange.request, session)
             return Result()
         if exchange.client.era is Era.MODERN:
-            child = await self._shared_child()
-        elif session is None:
+            return await self._serve_modern(exchange)
+        if session is None:
             return await self._answer_stranger(exchange)
-        else:
-            child = await self._child_of(session, exchange.method)
+        if exchange.method == "initialize":
+            self._era.check_handshake(exchange)
+        return await self._ask(await self._child_of(session, exchange.method), exchange)
+
+    async def _serve_modern(self, exchange: Exchange) -> Reply:
+        """
+        Ask the child that all modern clients share.
+
+        Raises:
+            UnsupportedVersion: The server speaks legacy revisions only.
+            HeaderMismatch: Headers of a call say something else than its arguments.
+        """
+        self._era.check(exchange)
+        child = await self._shared_child()
+        ask = partial(self._ask, child)
+        try:
+            await self._mirrors.check(exchange, partial(self._era.call, call=ask))
+            reply = await self._era.call(exchange, ask)
+        except UnsupportedVersion:
+            if self._era.is_legacy and not child.connection.in_flight:
+                child.stop()  # nobody can use it
+            raise
+        self._mirrors.learn(exchange, reply)
+        return reply
+
+    async def _ask(self, child: Child, exchange: Exchange) -> Reply:
         reply = await child.connection.call(exchange)
         assert self._health is not None
         self._health.answered(child)
@@ -268,7 +305,7 @@ class StdioSink(Sink):
                 self.context.log,
                 session=session,
                 max_pending=config.max_pending,
-                announce=partial(self.context.changes.announce, name),
+                announce=self._heard,
             ),
             outbox,
             Tail(config.stderr_lines, self._secrets),
@@ -284,6 +321,10 @@ class StdioSink(Sink):
         # in a context of its own: what the child says later must not be logged as said by whoever came first
         contextvars.Context().run(self._nursery.start_soon, self._host, child, session)
         return child
+
+    def _heard(self, notification: Notification) -> None:
+        self._mirrors.heard(notification)
+        self.context.changes.announce(self.context.id, notification)
 
     def _note_death(self, session: Session | None, child: Child) -> None:
         if self._health is not None and (session is None or not child.proven):

@@ -715,8 +715,9 @@ async def test_the_inbox_of_a_client_that_never_reads_ends_its_exchange(upstream
     calls = Calls(nursery, upstream)
     calls.start("a", memory_exchange("subscriptions/listen"))
     listen = await upstream.next()
-    for _ in range(65):
-        upstream.notify("notifications/tools/list_changed", _meta={SUBSCRIPTION: listen["id"]})
+    for number in range(257):
+        uri = f"a:{number}"
+        upstream.notify("notifications/resources/updated", uri=uri, _meta={SUBSCRIPTION: listen["id"]})
 
     assert (await upstream.next())["params"] == {"requestId": listen["id"]}
     assert isinstance(calls.outcomes["a"], SlowConsumer)

@@ -11,20 +11,24 @@ import psutil
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.session import Client, Session
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
     ConnectFailed,
+    HeaderMismatch,
     InvalidMessage,
     SessionNotFound,
+    UnsupportedVersion,
     UpstreamClosed,
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
 from sluiceway.pipeline.protocol.messages import Notification, Result
-from sluiceway.pipeline.testing import memory_exchange
+from sluiceway.pipeline.testing import MODERN_CLIENT, legacy_client, memory_exchange
 from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 
 CHILDREN = Path(__file__).parent / "children"
@@ -46,7 +50,9 @@ def program(name: str) -> tuple[str, ...]:
 def sink_of(name: str = "echo", **options: object) -> StdioSink:
     """A sink whose graces are short enough for a test."""
     options = {"command": program(name), "stop_grace": 0.2, "kill_grace": 0.2, **options}
-    return StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
+    sink = StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
+    sink._era._modern = True  # what it finds out is the business of test_stdio_era.py
+    return sink
 
 
 @asynccontextmanager
@@ -375,3 +381,62 @@ async def test_what_a_child_says_is_not_logged_as_part_of_the_exchange_that_star
             await sink(exchange_of("flood"))
 
     assert seen == {"server started": "first", "server stderr": "none", "server ended": "none"}
+
+
+async def test_a_modern_client_of_a_legacy_server_is_refused_and_the_child_let_go() -> None:
+    """Found out before its request is misunderstood; sessions are served as ever."""
+    script = (
+        "import json, sys\n"
+        "for line in sys.stdin:\n"
+        "    message = json.loads(line)\n"
+        "    known = message['method'] == 'initialize'\n"
+        "    answer = {'result': {}} if known else {'error': {'code': -32601, 'message': 'what?'}}\n"
+        "    print(json.dumps({'jsonrpc': '2.0', 'id': message['id'], **answer}), flush=True)\n"
+    )
+    command = (sys.executable, "-S", "-c", script)
+    with trio.fail_after(30):
+        sink = StdioSink(StdioSinkConfig(command=command, stop_grace=0.5), Context(id="files"))
+        async with sink.open():
+            for _ in range(2):
+                with pytest.raises(UnsupportedVersion, match="initialize a session"):
+                    await sink(exchange_of("x"))
+            while sink.children:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.01)
+            client = legacy_client()
+            reply = await sink(memory_exchange("initialize", {"protocolVersion": "2025-11-25"}, client=client))
+            assert client.session is not None
+            client.session.close()
+
+    assert reply == Result({})
+
+
+async def test_headers_are_compared_for_a_server_that_sees_none() -> None:
+    """And a list that says its tools have changed makes the sink look again."""
+    script = (
+        "import json, sys\n"
+        "schema = {'type': 'object', 'properties': {'region': {'type': 'string', 'x-mcp-header': 'Region'}}}\n"
+        "for line in sys.stdin:\n"
+        "    message = json.loads(line)\n"
+        "    if message['method'] == 'tools/list':\n"
+        "        result = {'tools': [{'name': 't', 'inputSchema': schema}]}\n"
+        "    else:\n"
+        "        result = {'supportedVersions': ['2026-07-28']}\n"
+        "        print(json.dumps({'jsonrpc': '2.0', 'method': 'notifications/tools/list_changed'}))\n"
+        "    print(json.dumps({'jsonrpc': '2.0', 'id': message['id'], 'result': result}), flush=True)\n"
+    )
+    command = (sys.executable, "-S", "-c", script)
+    client = evolve(MODERN_CLIENT, transport="http", headers={"mcp-param-region": "eu"})
+    context, told = Context(id="files"), []
+    context.changes.listen(lambda sink, notification: told.append((sink, notification.method)))
+
+    def call(region: str) -> Exchange:
+        return memory_exchange("tools/call", {"name": "t", "arguments": {"region": region}}, client=client)
+
+    with trio.fail_after(30):
+        sink = StdioSink(StdioSinkConfig(command=command, stop_grace=0.5), context)
+        async with sink.open():
+            assert isinstance(await sink(call("eu")), Result)
+            with pytest.raises(HeaderMismatch):
+                await sink(call("us"))
+
+    assert {("files", "notifications/tools/list_changed")} == set(told)

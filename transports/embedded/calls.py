@@ -9,12 +9,12 @@ from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Json
 
+from ..mirrored import check_mirrored
 from .content import ToolResult, for_version, to_json
 from .context import BadAnswer, Context
 from .errors import Denied, InternalError, InvalidParams, MissingCapability, NotFound, ServerError
 from .handlers import Handler
 from .incidents import incident_of
-from .mirrored import check_mirrored
 from .runtime import Runtime
 from .tools import Tool
 

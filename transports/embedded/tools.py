@@ -14,10 +14,10 @@ import jsonschema_rs
 
 from sluiceway.pipeline.protocol.messages import Json
 
+from ..mirrored import Mirrored, mirrored_of
 from .content import ToolResult, to_tool_result, without_none
 from .errors import InvalidParams
 from .handlers import Handler, run_function
-from .mirrored import Mirrored, mirrored_of
 from .schema import output_schema
 
 if TYPE_CHECKING:

@@ -20,21 +20,12 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode
-from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, RequestId, Response, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, RequestId, Response
 
 from ..http_client.parser import Head
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
-
-MODERN_CODES: Final = frozenset(
-    {ErrorCode.HEADER_MISMATCH, ErrorCode.MISSING_CLIENT_CAPABILITY, ErrorCode.UNSUPPORTED_PROTOCOL_VERSION}
-)
-"""Errors that only a server of 2026-07-28 sends (basic/versioning)."""
-
-_NOT_SPOKEN: Final = frozenset({400, 404, 405, 406, 415, 501})
-"""What a server answers that does not understand a request of another era."""
 
 
 def error_in(body: bytes, limits: Limits) -> ErrorReply | None:
@@ -110,29 +101,6 @@ def check_answers(name: str, response: Response, request_id: RequestId) -> Reply
     if type(answered) is not type(request_id) or answered != request_id:
         raise UpstreamProtocolError(f"{name}: the upstream answers a request with another id")
     return response.reply
-
-
-def speaks_modern(status: int, reply: Reply | None) -> bool | None:
-    """
-    What the answer to `server/discover` tells about an upstream (2026-07-28, basic/versioning).
-
-    Args:
-        status: HTTP status of the answer.
-        reply: The JSON-RPC message in it; None if there is none.
-
-    Returns:
-        Whether it is of the modern era; None if the answer tells nothing about that.
-    """
-    if isinstance(reply, Result):
-        return True
-    if reply is not None and reply.code in MODERN_CODES:
-        return not _offers_legacy_only(reply)
-    return False if status in _NOT_SPOKEN or (reply is not None and status < 300) else None
-
-
-def _offers_legacy_only(error: ErrorReply) -> bool:
-    supported = error.data.get("supported") if isinstance(error.data, dict) else None
-    return isinstance(supported, list) and supported != [] and all(version in LEGACY_VERSIONS for version in supported)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

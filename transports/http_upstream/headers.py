@@ -2,14 +2,15 @@
 The headers of a request to an upstream: made from the body that goes out, never copied from the client's.
 
 2026-07-28, basic/transports/streamable-http, and SEP-2243. A stage may have rewritten the request, so what mirrors it
-is computed anew. `Mcp-Param-*` alone is passed on as it came: what it mirrors is written in a tool's schema, which
-intermediaries need not know, and must forward.
+is computed anew. `Mcp-Param-*` alone is passed on as it came, for the server to compare; it is made only for clients
+that do not speak HTTP (`mirrors.py`).
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from sluiceway.pipeline.model.session import Client
@@ -31,13 +32,14 @@ def encode_value(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
-def modern_headers(message: Request | Notification, client: Client) -> bytes:
+def modern_headers(message: Request | Notification, client: Client, mirrored: Mapping[str, str] | None = None) -> bytes:
     """
     Header lines of a modern message.
 
     Args:
         message: As it goes out.
         client: Who sent it; of its headers only `Mcp-Param-*` is used.
+        mirrored: `Mcp-Param-*` headers of a client that has no headers to send.
 
     Raises:
         HeaderMismatch: One of those cannot be sent.
@@ -46,6 +48,7 @@ def modern_headers(message: Request | Notification, client: Client) -> bytes:
     target = target_of(message.method, message.params)
     if target is not None:
         headers[NAME_HEADER] = encode_value(target)
+    headers.update((name, encode_value(value)) for name, value in (mirrored or {}).items())
     headers.update((name, value) for name, value in client.headers.items() if name.startswith(PARAM_PREFIX))
     try:
         return render_headers(headers)

@@ -15,14 +15,17 @@ from attrs import evolve
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE
+from sluiceway.pipeline.model.tools import CALL
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Kind, MetaKey, meta_of, method_of
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode, Kind, MetaKey, meta_of, method_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
+from ..eras.detection import speaks_modern
 from ..http_client.client import Use
 from ..http_client.connection import Response as HttpResponse
-from .answers import check_answers, cut_off, error_in, speaks_modern, with_status
+from ..mirrors import Mirrors
+from .answers import check_answers, cut_off, error_in, with_status
 from .headers import modern_headers
 from .upstream import Upstream
 
@@ -37,10 +40,12 @@ class ModernUpstream:
     Args:
         upstream: Where requests go.
         detect: Whether to find out if it speaks modern revisions at all; else it is taken for granted.
+        mirrors: What is known of its tools.
     """
 
-    def __init__(self, upstream: Upstream, *, detect: bool) -> None:
+    def __init__(self, upstream: Upstream, *, detect: bool, mirrors: Mirrors) -> None:
         self._upstream = upstream
+        self._mirrors = mirrors
         self._known = not detect
         self._legacy_until = float("-inf")
 
@@ -58,7 +63,11 @@ class ModernUpstream:
             await self._find_out(exchange)
         if exchange.kind is Kind.LISTEN:
             return await self._listen(exchange)
-        return await self._send(exchange)
+        reply = await self._send(exchange)
+        if _lacks_headers(exchange, reply) and await self._mirrors.find(exchange, self._send, again=True):
+            reply = await self._send(exchange)
+        self._mirrors.learn(exchange, reply)
+        return reply
 
     async def notify(self, exchange: Exchange) -> None:
         """
@@ -81,7 +90,8 @@ class ModernUpstream:
         request = exchange.request
         assert isinstance(request, Request)
         upstream, use = self._upstream, Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
-        headers, repeatable = modern_headers(request, exchange.client), method_of(request.method).repeatable
+        headers = modern_headers(request, exchange.client, self._mirrors.headers(exchange))
+        repeatable = method_of(request.method).repeatable
         with await upstream.post(request, headers, repeatable=repeatable, use=use) as response:
             if not self._known:
                 return await self._judged(exchange, request, response)
@@ -160,3 +170,10 @@ class ModernUpstream:
             f"{self._upstream.name}: the upstream speaks revisions with a handshake only; initialize a session",
             data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
         )
+
+
+def _lacks_headers(exchange: Exchange, reply: Reply) -> bool:
+    """Whether a call was refused for headers that the sink has to make, and that it may not know of yet."""
+    if exchange.method != CALL or exchange.client.transport == "http":
+        return False
+    return isinstance(reply, ErrorReply) and reply.code == ErrorCode.HEADER_MISMATCH

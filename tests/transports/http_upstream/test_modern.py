@@ -542,3 +542,27 @@ async def test_content_with_an_encoding_nobody_asked_for_is_refused(autojump_clo
     async with make_sink(era="modern") as sink:
         with pytest.raises(UpstreamProtocolError):
             await sink(modern())
+
+
+async def test_headers_are_made_for_clients_that_have_none(autojump_clock, upstream, make_sink, modern):
+    """A refusal makes the sink read the schemas and try once more; from then on it knows."""
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+
+    async def handle(seen, answer):
+        if seen.rpc == "tools/list":
+            await answer.result(seen, {"tools": [{"name": "t", "inputSchema": schema}]})
+        elif seen.headers.get("mcp-param-region") != "=?base64?w6Q=?=":
+            await answer.error(seen, -32020, 400)
+        else:
+            await answer.result(seen, {"done": True})
+
+    upstream.handle = handle
+    async with make_sink(era="modern") as sink:
+        for _ in range(2):
+            assert await sink(modern("tools/call", name="t", arguments={"region": "\u00e4"})) == Result({"done": True})
+
+        refused = await sink(modern("tools/call", name="t", arguments={"region": "b"}))
+
+    assert refused.code == -32020
+    rpcs = [seen.rpc for seen in upstream.seen]
+    assert ["tools/call", "tools/list", "tools/call", "tools/call", "tools/call", "tools/list"] == rpcs

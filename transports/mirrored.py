@@ -1,8 +1,8 @@
 """
 Arguments that clients mirror into `Mcp-Param-*` headers (`x-mcp-header`, SEP-2243; 2026-07-28, streamable-http).
 
-Only the server knows a tool's schema, so only the server can compare header and body. An annotation that the spec
-forbids makes clients drop the tool, so it is refused when the tool is registered.
+Only the tool's schema says what is mirrored, so whoever compares header and body, or makes the headers, must know it.
+An annotation that the spec forbids makes clients drop the tool.
 """
 
 from __future__ import annotations
@@ -99,6 +99,18 @@ def check_mirrored(mirrored: tuple[Mirrored, ...], arguments: Json, headers: Map
             raise HeaderMismatch(f"{each.header} and the argument {'.'.join(each.path)} differ: {lacking} is missing")
         if not _same(_decode(each.header, header.strip()), value):
             raise HeaderMismatch(f"{each.header} and the argument {'.'.join(each.path)} differ")
+
+
+def mirror(mirrored: tuple[Mirrored, ...], arguments: Json) -> dict[str, str]:
+    """The headers of a call with these arguments, values as text; arguments that are absent have none."""
+    values = {each.header: _value_at(arguments, each.path) for each in mirrored}
+    return {name: _text(value) for name, value in values.items() if isinstance(value, str | int | float)}
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _value_at(arguments: Json, path: tuple[str, ...]) -> Json:

@@ -113,6 +113,9 @@ def _read(member: Json, *, symmetric: bool) -> SigningKey | None:
     use, operations = member.get("use"), member.get("key_ops")
     if use not in (None, "sig") or (isinstance(operations, list) and "verify" not in operations):
         return None
+    modulus = member.get("n")
+    if isinstance(modulus, str) and len(modulus) * 6 < _LEAST_RSA_BITS:
+        return None
     try:
         key = import_key(member)  # what is wrong with JSON from outside raises
     except (JoseError, ValueError, TypeError, KeyError):

@@ -151,6 +151,7 @@ SERVER_LEGS: Final = (
     Setup("http", "merged", "run", "plain"),
     Setup("http", "behind-http", "run", "every-stage"),
     Setup("stdio", "behind-stdio", "run", "plain"),
+    Setup("http", "behind-stdio", "run", "plain"),
 )
 CLIENT_LEGS: Final = (
     Setup("suite", "alone", "driver", "plain"),

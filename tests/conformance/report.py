@@ -40,15 +40,6 @@ EXPECTED: Final = {
     ("server-sse-polling", "stream-closed"): POLLED,
 }
 """Checks that may differ from the direct run though neither fails, by scenario and id, each with its reason."""
-UNSEEN_SCHEMAS: Final = (
-    "which arguments a client mirrors into headers is written in a tool's schema; a server on stdio sees no headers, "
-    "and the gateway keeps no schemas of its tools"
-)
-ACCEPTED: Final = {
-    ("stdio", "http-custom-header-server-validation", "sep-2243-server-validate-param-match"): UNSEEN_SCHEMAS,
-    ("stdio", "http-custom-header-server-validation", "sep-2243-server-reject-param-mismatch"): UNSEEN_SCHEMAS,
-}
-"""Unscored checks that fail, by upstream, scenario and id, each with its reason."""
 PEERS: Final = {
     ("server", "2025-11-25"): {
         "fastmcp 4.1.6": (27, 67, 70),
@@ -119,7 +110,7 @@ class Leg:
             f"{each.name}: {check}: {text}"
             for each in self.scenarios
             for check, status, text in each.statuses
-            if status == "FAILURE" and each.counts and not self._accepts(each, check)
+            if status == "FAILURE" and each.counts
         ]
         lines += [f"{each.name}: did not run" for each in self.scenarios if each.scored and not each.statuses]
         scenarios, checks = BASELINE[self.kind, self.revision]
@@ -141,14 +132,9 @@ class Leg:
             for check in sorted({*ours, *theirs}):
                 got, wanted = ours.get(check, []), theirs.get(check, [])
                 excused = (each.name, check) in EXPECTED and "FAILURE" not in got
-                excused = excused or self._accepts(each, check)
                 if got != wanted and not excused:
                     lines.append(f"{each.name}: {check}: {_words(got)}, but {_words(wanted)} directly")
         return lines
-
-    def _accepts(self, scenario: Scenario, check: str) -> bool:
-        upstream = self.title.partition(",")[0]
-        return not scenario.scored and (upstream, scenario.name, check) in ACCEPTED
 
     def warnings(self) -> list[str]:
         """One line for each warning."""

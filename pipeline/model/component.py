@@ -221,6 +221,12 @@ class Middleware(Component):
     order: ClassVar[tuple[Order, ...]] = ()
     replays: ClassVar[bool] = False
     """May await `call_next` more than once."""
+    behind: Service | None = None
+    """
+    What stands behind this stage now, for calls of its own accord in exchanges of its own (refreshing, warming), from
+    `open` on, in its own background nursery. Set when a chain is compiled, so also when an inner stage is replaced;
+    None where the chain is not compiled yet.
+    """
 
     @classmethod
     def sees_stages(cls, config: Any) -> bool:

@@ -41,6 +41,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "auth_mtls": "sluiceway.middlewares.auth_mtls:AuthMtls",
         "access": "sluiceway.middlewares.access.stage:Access",
         "circuit_breaker": "sluiceway.middlewares.circuit_breaker:CircuitBreaker",
+        "cache": "sluiceway.middlewares.cache.stage:Cache",
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
         "fallback": "sluiceway.middlewares.fallback:Fallback",
@@ -48,6 +49,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "hedge": "sluiceway.middlewares.hedge:Hedge",
         "load_shed": "sluiceway.middlewares.load_shed.stage:LoadShed",
         "log": "sluiceway.middlewares.log:Log",
+        "metrics": "sluiceway.middlewares.metrics:Metrics",
         "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "redact": "sluiceway.middlewares.redact:Redact",
         "request_id": "sluiceway.middlewares.request_id:RequestId",
@@ -55,6 +57,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "tenant": "sluiceway.middlewares.tenant:TenantStage",
         "timeout": "sluiceway.middlewares.timeout:Timeout",
         "trace": "sluiceway.middlewares.trace:Trace",
+        "validate": "sluiceway.middlewares.validate.stage:Validate",
     },
     ComponentKind.SINK: {
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",

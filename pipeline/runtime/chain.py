@@ -96,6 +96,7 @@ def compile_chain(
 
 def _bind(stage: Stage, call_next: Service, probe: Probe | None) -> Service:
     handle, guard = stage.middleware.__call__, stage.guard
+    stage.middleware.behind = call_next
 
     def enter(exchange: Exchange) -> Awaitable[Reply]:
         return handle(exchange, call_next)

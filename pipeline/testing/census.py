@@ -20,7 +20,7 @@ from ..model.component import Store
 
 _FOREIGN: Final = frozenset({"trio", "outcome", "structlog", "logging", "re", "random", "pathlib", "asyncio", "types"})
 """Top-level packages whose objects are not entered."""
-_OTHERS: Final = frozenset({"config", "context"})
+_OTHERS: Final = frozenset({"config", "context", "behind"})
 """Attributes of a component that are not its own."""
 _SAMPLE: Final = 200
 """Members of one container that are entered."""

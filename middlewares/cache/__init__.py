@@ -1,0 +1,1 @@
+"""The stage `cache`: answers that were given before, while they are good."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -44,6 +44,9 @@ from .http_upstream.modern import ModernUpstream
 from .http_upstream.oauth import MAX_ANSWER, TokenSource
 from .http_upstream.upstream import Upstream
 from .mirrors import Mirrors
+
+_CLOSING_S: Final = 1.0
+"""How long the sink waits for handshakes under way when it closes."""
 
 
 @final
@@ -89,7 +92,7 @@ class HttpSink(Sink):
                 yield
                 self._nursery = None
                 for session in self._sessions.values():
-                    session.end()
+                    session.end(within_s=_CLOSING_S)
                 for session in list(self._sessions.values()):
                     await session.ended.wait()
             finally:

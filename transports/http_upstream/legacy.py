@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from typing import Any, Final, final
 
 import trio
+from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
@@ -49,6 +50,18 @@ _MODERN_ONLY: Final = frozenset(
 _LAST_ANSWERS_S: Final = 1.0
 """How long a session stays that the upstream refuses to renew, so that the answers which say so can still leave."""
 _FAREWELL_S: Final = 1.0
+_SHAKING_S: Final = 10.0
+"""How long a handshake that nobody waits for any more may go on, so that the session it opens can be ended."""
+
+
+@final
+@define(eq=False)
+class _Handshake:
+    """One in progress, in a task of the session: whoever asked for it may leave."""
+
+    reply: Reply | None = None
+    error: GatewayError | None = None
+    done: trio.Event = field(factory=trio.Event)
 
 
 class _SessionLost(Exception):
@@ -78,6 +91,9 @@ class LegacySession:
         self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
+        self._hosted = trio.Event()
+        self._handshake: _Handshake | None = None
+        self._shaking = trio.CancelScope()
         self._ending = trio.Event()
         self.ended = trio.Event()
         """Set when nothing of it is left."""
@@ -94,7 +110,9 @@ class LegacySession:
             with unwrap_single():
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
+                    self._hosted.set()
                     await self._ending.wait()
+                    await self._finish_handshake()
                     nursery.cancel_scope.cancel()
             if self._id is not None:
                 with trio.move_on_after(_FAREWELL_S):
@@ -104,18 +122,56 @@ class LegacySession:
             forget()
             self.ended.set()
 
-    def end(self) -> None:
-        """Have it end. Idempotent, never blocks."""
+    def end(self, *, within_s: float = _SHAKING_S) -> None:
+        """
+        Have it end. Idempotent, never blocks.
+
+        Args:
+            within_s: Time for a handshake under way to tell which session there is to be ended.
+        """
+        self._shaking.deadline = min(self._shaking.deadline, trio.current_time() + within_s)
         self._ending.set()
 
     async def initialize(self, exchange: Exchange) -> Reply:
         """
         Open the session with the client's own handshake.
 
+        If the client does not wait for it, it goes on without: a request that was sent may open a session, and only
+        its answer says which one there is to be ended.
+
         Raises:
             UnsupportedVersion: The upstream knows no handshakes.
             UpstreamFault: It failed.
         """
+        await self._hosted.wait()
+        assert self._nursery is not None
+        handshake = self._handshake = _Handshake()
+        self._nursery.start_soon(self._shake_hands, exchange, handshake)
+        try:
+            await handshake.done.wait()
+        finally:
+            if not handshake.done.is_set():
+                exchange.mute()
+        if handshake.error is not None:
+            raise handshake.error
+        if handshake.reply is None:
+            raise SessionNotFound(f"{self._upstream.name}: the session was ended during its handshake")
+        return handshake.reply
+
+    async def _shake_hands(self, exchange: Exchange, handshake: _Handshake) -> None:
+        try:
+            handshake.reply = await self._greet(exchange)
+        except GatewayError as error:
+            handshake.error = error
+        finally:
+            handshake.done.set()
+
+    async def _finish_handshake(self) -> None:
+        if self._handshake is not None:
+            with self._shaking:
+                await self._handshake.done.wait()
+
+    async def _greet(self, exchange: Exchange) -> Reply:
         request = exchange.request
         assert isinstance(request, Request)
         with self._askable(exchange) as questions, await self._upstream.post(request, b"") as response:

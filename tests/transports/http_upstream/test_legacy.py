@@ -671,3 +671,73 @@ async def test_changes_are_announced_from_every_stream(autojump_clock, upstream,
         await trio.testing.wait_all_tasks_blocked()
 
     assert [("up", "notifications/tools/list_changed"), ("up", "notifications/prompts/list_changed")] == told
+
+
+@pytest.mark.parametrize("ending", ["client", "sink"])
+async def test_a_handshake_that_is_cancelled_leaves_no_session_behind(
+    autojump_clock, upstream, server, make_sink, peer, ending
+):
+    """The upstream opens one all the same; its answer says which one there is to be ended."""
+    handle = server.handle
+
+    async def slow(seen: Any, answer: Any) -> None:
+        if seen.method == "POST" and seen.rpc == "initialize":
+            await trio.sleep(0.5)
+        await handle(seen, answer)
+
+    upstream.handle = slow
+    async with make_sink() as sink:
+        with trio.move_on_after(0.2):
+            await peer.start(sink)
+        if ending == "client":
+            await trio.sleep(1)
+            assert sink.sessions == 0
+            assert server.known == set()
+
+    assert server.sessions == 1
+    assert server.known == set()
+
+
+async def test_a_handshake_without_an_end_is_given_up(autojump_clock, upstream, make_sink, peer):
+    """Nothing waits for it for ever."""
+
+    async def never(seen: Any, answer: Any) -> None:
+        await trio.sleep_forever()
+
+    upstream.handle = never
+    async with make_sink() as sink:
+        with trio.move_on_after(1):
+            await peer.start(sink)
+        assert sink.sessions == 1
+        await trio.sleep(11)
+        assert sink.sessions == 0
+        before = trio.current_time()
+        with trio.move_on_after(1):
+            await peer.start(sink)
+    assert trio.current_time() - before < 3
+
+
+async def test_a_session_that_ends_during_its_handshake_has_not_been_opened(
+    autojump_clock, nursery, upstream, make_sink, peer
+):
+    """Whoever waits for it is told, and not left waiting."""
+
+    async def never(seen: Any, answer: Any) -> None:
+        await trio.sleep_forever()
+
+    upstream.handle = never
+    failures: list[Exception] = []
+
+    async def start() -> None:
+        try:
+            await peer.start(sink)
+        except SessionNotFound as error:
+            failures.append(error)
+
+    async with make_sink() as sink:
+        nursery.start_soon(start)
+        await trio.sleep(1)
+        peer.session.close()
+        await trio.sleep(11)
+        assert len(failures) == 1
+        assert sink.sessions == 0

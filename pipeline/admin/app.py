@@ -5,7 +5,7 @@ The admin endpoints, as an ASGI application.
     GET /-/ready     200 or 503; likewise
     GET /-/status    the engine's status as JSON; needs the token
 
-Everything further (metrics, tap, the console) is a route of its own behind the same guard: `endpoints` takes it.
+Everything further (`endpoints.py`, the console) is a route of its own behind the same guard: `endpoints` takes it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ OPEN: Final = frozenset({"/-/live", "/-/ready"})
 """Paths that need no token: a probe cannot keep a secret, and they say a single word."""
 
 
-class _Json(JSONResponse):
+class PlainJson(JSONResponse):
+    """JSON that nobody may keep."""
+
     def __init__(self, content: Json, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(content, status_code, {"cache-control": "no-store", **(headers or {})})
 
     def render(self, content: Json) -> bytes:
+        """As the rest of the gateway encodes."""
         return encode_json(content)
 
 
@@ -48,14 +51,14 @@ def admin_app(guard: Guard, status: Status, endpoints: Iterable[BaseRoute] = ())
     """
 
     async def live(_request: Request) -> Response:  # Starlette would run a plain function in a thread
-        return _Json({"live": True})
+        return PlainJson({"live": True})
 
     async def ready(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         is_ready = bool(status()["ready"])
-        return _Json({"ready": is_ready}, status_code=200 if is_ready else 503)
+        return PlainJson({"ready": is_ready}, status_code=200 if is_ready else 503)
 
     async def show_status(_request: Request) -> Response:  # Starlette would run a plain function in a thread
-        return _Json(dict(status()))
+        return PlainJson(dict(status()))
 
     routes = [Route("/-/live", live), Route("/-/ready", ready), Route("/-/status", show_status), *endpoints]
     return guarded(Starlette(routes=routes), guard)
@@ -74,8 +77,8 @@ def guarded(app: ASGIApp, guard: Guard) -> ASGIApp:
 def _refusal(request: HTTPConnection, guard: Guard) -> Response | None:
     host = request.headers.get("host")
     if not guard.host_allowed(host):
-        return _Json({"error": f"this listener is {guard.address}, not {host}"}, status_code=421)
+        return PlainJson({"error": f"this listener is {guard.address}, not {host}"}, status_code=421)
     if request.url.path not in OPEN and not guard.token_allowed(request.headers.get("authorization")):
         challenge = {"www-authenticate": 'Bearer realm="sluiceway admin"'}
-        return _Json({"error": "send the token of run.admin"}, status_code=401, headers=challenge)
+        return PlainJson({"error": "send the token of run.admin"}, status_code=401, headers=challenge)
     return None

@@ -23,6 +23,7 @@ from .guard import Guard
 
 if TYPE_CHECKING:
     from .app import Status
+    from .endpoints import Gateway
 
 NAME: Final = "run.admin"
 """What errors call the listener."""
@@ -31,7 +32,11 @@ STALL_MS: Final = 5000
 
 
 async def serve_admin(
-    admin: Admin, status: Status, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    admin: Admin,
+    status: Status,
+    gateway: Gateway | None = None,
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """
     Serve the admin endpoints until cancelled.
@@ -39,6 +44,7 @@ async def serve_admin(
     Args:
         admin: Address and token.
         status: Returns the engine's status; asked for each request.
+        gateway: Whose metrics, traces and components are shown; without it, status is all there is.
         task_status: Told the addresses, with the port the system chose, once connections are accepted.
 
     Raises:
@@ -46,10 +52,11 @@ async def serve_admin(
     """
     from .app import admin_app
     from .connections import serve_connections
+    from .endpoints import endpoints_of
 
     guard = _guard(admin)
     async with _open_listeners(guard.address) as listeners:
-        app = admin_app(guard, status)
+        app = admin_app(guard, status, () if gateway is None else endpoints_of(gateway))
         await serve_connections(app, listeners, lambda: task_status.started([_name(each) for each in listeners]))
 
 

@@ -30,6 +30,7 @@ _VERBS: Final = (
     ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
     ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
     ("status", "status:status", "Show the state of a running gateway."),
+    ("act", "act:act", "Have a component of a running gateway do something, or list what it can do."),
     ("tools", "tools:tools", "List and call the tools behind a running gateway."),
     ("completion", "completion:completion", "Print the completion script of a shell."),
 )

@@ -23,6 +23,8 @@ class Figure:
     """One sentence."""
     labels: Mapping[str, str] = Factory(dict)
     """Few, from small fixed sets: never a caller, a uri, or anything else that clients choose."""
+    across: Literal["sum", "min", "max"] = "sum"
+    """What several workers' samples of it come to; counters are always added up."""
 
 
 @final

@@ -28,6 +28,8 @@ class Admission:
         """Exchanges inside, LISTEN ones not counted."""
         self.listeners = 0
         """LISTEN exchanges inside."""
+        self.admitted = 0
+        """Exchanges that were let in so far."""
 
     @property
     def waiting(self) -> int:
@@ -40,9 +42,11 @@ class Admission:
             if self.listeners >= self._limits.max_listeners:
                 raise CapacityExceeded(f"max_listeners is {self._limits.max_listeners}; raise it or end a subscription")
             self.listeners += 1
+            self.admitted += 1
             return True
         if self.in_flight < self._limits.max_in_flight and not self._queue:
             self.in_flight += 1
+            self.admitted += 1
             return True
         return False
 
@@ -77,6 +81,7 @@ class Admission:
                 f"no place became free within {limits.wait_at_most:g} s (max_in_flight is {limits.max_in_flight})",
                 retry_after_s=limits.wait_at_most,
             )
+        self.admitted += 1
 
     def leave(self, kind: Kind) -> None:
         """Give a place back, or on to whoever waits longest."""

@@ -22,9 +22,11 @@ from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
 from ..protocol.errors import ComponentError
 from ..protocol.messages import EMPTY, Notification, Request
+from ..telemetry.metrics import Snapshot
 from .chain import Probe
 from .deadlines import Deadlines
 from .entrance import Entrances
+from .gauging import take_snapshot
 from .generation import Generation, Overrides, Surroundings
 from .nursery import open_background_nursery
 from .pipeline import Pipeline, PipelineTicket
@@ -127,6 +129,32 @@ class Engine:
             "pipelines": [pipeline.status() for pipeline in self.pipelines.values()],
         }
 
+    def snapshot(self) -> Snapshot:
+        """Everything that the gateway counts, now; for metrics."""
+        return take_snapshot(self._hosts(), self.pipelines.values())
+
+    def component(self, component_id: str) -> Component:
+        """
+        An open component, by the id that `status` shows.
+
+        Raises:
+            LookupError: There is none of that id.
+            ComponentError: It is not open.
+        """
+        for host in self._hosts():
+            if host.id == component_id:
+                if not host.is_open:
+                    raise ComponentError(component_id, "run", f"it is {host.row.state}, not open")
+                return host.component
+        raise LookupError(f"no component {component_id!r}; there are: {', '.join(host.id for host in self._hosts())}")
+
+    def components(self) -> list[Component]:
+        """Every open component."""
+        return [host.component for host in self._hosts() if host.is_open]
+
+    def _hosts(self) -> list[Host]:
+        return [*self._generation.hosts(), *self._sources.values()]
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Engine]:
         """
@@ -142,7 +170,7 @@ class Engine:
                 nursery, self.board, stop_timeout_s=run.stop_timeout, on_crash=self._crash, rng=self._around.random
             )
             nursery.start_soon(self.deadlines.serve)
-            await self._supervisor.open([*self._generation.hosts(), *self._sources.values()])
+            await self._supervisor.open(self._hosts())
             try:
                 for host in self._sources.values():
                     host.release()
@@ -159,7 +187,7 @@ class Engine:
         for pipeline in self.pipelines.values():
             pipeline.draining = True
             await pipeline.lane.finish(0, _GRACE_S)
-        await self._supervisor.close([*self._generation.hosts(), *self._sources.values()])
+        await self._supervisor.close(self._hosts())
 
     def _crash(self, host: Host) -> None:
         failure = ComponentError(host.id, "run", f"{type(host.failure).__name__}: {host.failure}")

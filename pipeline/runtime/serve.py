@@ -124,7 +124,7 @@ class _Process:
             if engine.document.run.admin is not None:
                 from ..admin import serve_admin
 
-                await nursery.start(serve_admin, engine.document.run.admin, engine.status)
+                await nursery.start(serve_admin, engine.document.run.admin, engine.status, engine)
             if self._watch:
                 nursery.start_soon(self._reload_on_change, engine)
             nursery.start_soon(self._wait_finished, engine)

@@ -17,3 +17,7 @@ ROWS = {
     "trace.sample": {"by": f"{_HERE}::test_a_share_of_the_traces_is_sampled"},
     "trace.stages": {"by": f"{_HERE}::test_stages_have_spans_if_wanted"},
 }
+VARIANTS = [
+    {"config": {"sample": "50%", "stages": True, "keep": 4, "incoming": "restart", "propagate": ["baggage"]}},
+    {"config": {"sample": "0%", "propagate": []}},
+]

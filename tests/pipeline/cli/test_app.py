@@ -22,6 +22,7 @@ VERBS = (
     "new",
     "keys",
     "status",
+    "act",
     "tools",
     "completion",
 )

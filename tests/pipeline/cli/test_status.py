@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
+from sluiceway.pipeline.cli.asking import TURN_ON
 from sluiceway.pipeline.cli.exits import Exit
-from sluiceway.pipeline.cli.status import TURN_ON
 
 ANSWER = {
     "version": "9.9",
@@ -14,7 +14,8 @@ ANSWER = {
     "ready": True,
     "draining": False,
     "generation": 2,
-    "components": [{"id": "sinks.up", "kind": "sink", "state": "degraded", "reason": "restarting\x1b"}],
+    "components": [{"id": "sinks.up", "kind": "sink", "state": "degraded", "reason": "restarting\x1b",
+        "details": {"open": ["a"], "note": "x"}}],
     "pipelines": [{"id": "main", "in_flight": 1, "waiting": 2, "listeners": 3, "served": 4, "refused": 5}],
 }  # fmt: skip
 
@@ -47,7 +48,8 @@ def test_every_figure_is_shown(sluiceway, answering):
 
     assert lines[0] == "sluiceway 9.9: ready, up 61s, configuration 2"
     assert lines[3].split() == ["sinks.up", "sink", "degraded", "restarting?"]
-    assert lines[6].split() == ["main", "1", "2", "3", "4", "5"]
+    assert [line.split() for line in lines[6:8]] == [["sinks.up", "open", '["a"]'], ["sinks.up", "note", "x"]]
+    assert lines[10].split() == ["main", "1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize(

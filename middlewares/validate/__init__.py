@@ -1,0 +1,1 @@
+"""`validate`: arguments and structured results against the schemas of their tools."""

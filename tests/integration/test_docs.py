@@ -26,7 +26,7 @@ LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#([^)\s]+))?\)")
 
 def _concrete(cls: type[GatewayError] = GatewayError) -> Iterator[type[GatewayError]]:
     for sub in cls.__subclasses__():
-        if sub.reason and sub.__module__.startswith("sluiceway."):
+        if sub.reason and sub.__module__.startswith("sluiceway.pipeline."):  # a subclass of a stage keeps its reason
             yield sub
         yield from _concrete(sub)
 

@@ -32,8 +32,8 @@ class NoChoice(ValueError):
 
 
 def allowed_to(caller: Caller) -> frozenset[str]:
-    """Tenants that a caller may act for: its own, and those its credential names beside it."""
-    return caller.tenants if caller.tenant is None else caller.tenants | {caller.tenant}
+    """Tenants that a caller may act for: its own, and those its credential names beside it. An empty name is none."""
+    return frozenset(filter(None, (*caller.tenants, caller.tenant)))
 
 
 def choose(

@@ -8,7 +8,7 @@ filtered with the same answers, so that what cannot be called is not shown.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, final
+from typing import Final, final
 
 import trio
 from attrs import evolve
@@ -19,12 +19,13 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import Ledger, LedgerFull, Limit, Window, nanoseconds
 from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.session import ANONYMOUS
-from sluiceway.pipeline.protocol.errors import Forbidden, InvalidParams, RateLimited, UpstreamProtocolError
+from sluiceway.pipeline.protocol.errors import Forbidden, RateLimited
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
 
 from .asking import FREE, LIST_OF_TASKS, LISTEN, LISTS, OF_TASKS, Asked, asked_by
 from .config import AccessConfig
+from .lists import Shown, is_shared, subset, without
 from .policy import Permit, Policy, Reason, Verdict
 from .tasks import Owners, may_be_task, task_in
 from .why import explain
@@ -201,7 +202,7 @@ class Access(Middleware):
         reply = await call_next(exchange)
         if exchange.client.era is Era.LEGACY or not isinstance(reply, Result) or b"cacheScope" not in reply.body.raw:
             return reply
-        return reply if not _is_shared(reply.value) else Result({**reply.value, "cacheScope": "private"})
+        return reply if not is_shared(reply.value) else Result({**reply.value, "cacheScope": "private"})
 
     async def _filter(self, exchange: Exchange, call_next: Service) -> Reply:
         """A list: only what the caller could use."""
@@ -226,31 +227,12 @@ class Access(Middleware):
             exchange, reply, "tasks", "taskId", lambda task: self._owners.owns(principal, task, now)
         )  # fmt: skip
 
-    def _only(
-        self, exchange: Exchange, reply: Result, members: str, key: str, is_shown: Callable[[str], bool]
-    ) -> Reply:
-        """
-        A list without some of its entries; the same object if nothing is to change.
-
-        Raises:
-            UpstreamProtocolError: It is no list; nothing of it could be judged.
-        """
-        listed = reply.value.get(members, [])
-        if not isinstance(listed, list):
-            raise UpstreamProtocolError(f"{exchange.request.method}: the upstream's {members} is no list")
-        shown = [
-            entry
-            for entry in listed
-            if isinstance(entry, dict) and isinstance(name := entry.get(key), str) and is_shown(name)
-        ]
-        hidden = len(listed) - len(shown)
+    def _only(self, exchange: Exchange, reply: Result, members: str, key: str, is_shown: Shown) -> Reply:
+        shown, hidden = without(reply, members, key, is_shown)
         if hidden:
             self._counts["hidden"] += hidden
-            exchange.decide(self.context.id, "filter", f"{hidden} of {len(listed)} not shown")
-        changed: dict[str, Json] = {members: shown} if hidden else {}
-        if _is_shared(reply.value):
-            changed["cacheScope"] = "private"
-        return Result({**reply.value, **changed}) if changed else reply
+            exchange.decide(self.context.id, "filter", f"{hidden} not shown")
+        return shown
 
     async def _ask_for_task(self, exchange: Exchange, call_next: Service) -> Reply:
         """`tasks/get` and its like: for whoever made it."""
@@ -269,8 +251,8 @@ class Access(Middleware):
         principal, clock = principal_of(exchange), trio.current_time()
         sort = LISTS["resources/list"].sort
         kept = {
-            **_subset(wanted, "resourceSubscriptions", lambda uri: standing.shows(sort, uri, "subscribe", now)),
-            **_subset(wanted, "taskIds", lambda task: self._owners.owns(principal, task, clock)),
+            **subset(wanted, "resourceSubscriptions", lambda uri: standing.shows(sort, uri, "subscribe", now)),
+            **subset(wanted, "taskIds", lambda task: self._owners.owns(principal, task, clock)),
         }
         hidden = sum(len(wanted[key]) - len(kept[key]) for key in kept)
         if not hidden:
@@ -288,24 +270,3 @@ def _payer(exchange: Exchange) -> str:
     caller = exchange.caller
     who = exchange.client.address if caller.subject == ANONYMOUS.subject else caller.subject
     return f"{caller.tenant!r} {caller.how == 'none'} {who}"
-
-
-def _is_shared(value: Mapping[str, Json]) -> bool:
-    """Whether a result says that it is everybody's (MCP 2026-07-28, caching)."""
-    scope: Any = value.get("cacheScope")
-    return scope is not None and scope != "private"
-
-
-def _subset(wanted: Mapping[str, Json], key: str, may: Callable[[str], bool]) -> Mapping[str, Json]:
-    """
-    Those texts of a list that may stay, under its key; nothing if there is no such list.
-
-    Raises:
-        InvalidParams: It is no list of texts.
-    """
-    listed = wanted.get(key)
-    if listed is None:
-        return {}
-    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-        raise InvalidParams(f"notifications.{key} must be a list of texts")
-    return {key: [item for item in listed if may(item)]}

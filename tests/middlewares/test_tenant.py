@@ -74,6 +74,8 @@ async def visit(
         (BOB, None, {"known": frozenset({"acme"})}, "acme"),
         (Caller("x", tenants=frozenset({"one"})), None, {}, "one"),
         (NOBODY, None, {}, None),
+        (Caller("x", "", tenants=frozenset({""})), None, {}, None),
+        (Caller("x", ""), None, {"default": "public"}, "public"),
         (NOBODY, None, {"default": "acme"}, "acme"),
         (NOBODY, "acme", {"default": "acme"}, "acme"),
         (ANONYMOUS, None, {"default": "public"}, "public"),

@@ -283,7 +283,25 @@ async def test_a_list_shows_what_may_be_used(
     assert inner.seen == [exchange]
     assert len(names) == len(result.value[members])
     hidden = len(names) - len(shown)
-    assert f"{hidden} of {len(names)} not shown" == exchange.link.decisions[0].cause
+    assert f"{hidden} not shown" == exchange.link.decisions[0].cause
+
+
+async def test_what_a_route_left_out_is_not_told_to_everybody() -> None:
+    """Names that collide stand in `_meta`; they are filtered as names of the list are."""
+    stage = stage_of(Rule(subject="ana", allow="tools:open_*"))
+    told = {"open_x": ["one", "two"], "secret": ["one", "two"]}
+    meta = {"io.sluiceway/collisions": told, "more": 1}
+
+    shown, _, _ = await ask(stage, "tools/list", reply=tools("open_a", _meta=meta))
+    other, _, _ = await ask(stage, "tools/list", reply=tools(_meta=meta), caller=BOB)
+    rubbish, _, _ = await ask(stage, "tools/list", reply=tools(_meta={"io.sluiceway/collisions": "secret"}))
+
+    assert isinstance(shown, Result)
+    assert isinstance(other, Result)
+    assert isinstance(rubbish, Result)
+    assert {"io.sluiceway/collisions": {"open_x": ["one", "two"]}, "more": 1} == shown.value["_meta"]
+    assert {"more": 1} == other.value["_meta"]
+    assert {} == rubbish.value["_meta"]
 
 
 async def test_a_list_of_which_everything_may_be_used_stays_the_same_object() -> None:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import ClassVar, Final, Literal, final
 
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, State, middleware
+from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, State, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MINUTE, SECOND, Duration, Ratio, option
+from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import CircuitOpen, GatewayError
 from sluiceway.pipeline.protocol.failures import blames_upstream, name_of
 from sluiceway.pipeline.protocol.mcp import Kind
@@ -109,6 +110,16 @@ class CircuitBreaker(Middleware):
                 )
             if self.open_for_max < self.open_for:
                 raise ValueError("open_for_max is shorter than open_for; raise it")
+
+    @classmethod
+    def advise(cls, config: Config, when: When | None, sinks: Sequence[str]) -> Iterable[Advice]:
+        """One breaker for several upstreams."""
+        if len(sinks) > 1 and config.per == "all":
+            yield Advice(
+                "order/circuit_breaker-over-several-sinks", "warning",
+                f"stands in front of several sinks: {', '.join(sinks)}",
+                "one bad upstream would open the circuit for all", "put it into sinks.<id>.chain of each",
+            )  # fmt: skip
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)

@@ -152,7 +152,7 @@ class Fallback(Middleware):
                 await self._kept.keep(exchange, outcome)
             return outcome
         failure = failure_of(outcome)
-        if failure in self._on:
+        if failure is not None and failure in self._on:
             makeshift = await self._makeshift(exchange, outcome, failure, exchange.shown != shown)
             if makeshift is not None:
                 return makeshift

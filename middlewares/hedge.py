@@ -9,7 +9,7 @@ See "The Tail at Scale" (Dean and Barroso, CACM 56/2, 2013).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -17,11 +17,12 @@ import trio
 from attrs import define, field, frozen
 
 from sluiceway.pipeline.model.budget import Budget
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MILLISECOND, Duration, Rate, Ratio, option, render_duration
-from sluiceway.pipeline.model.repeating import Repeatables
+from sluiceway.pipeline.model.repeating import Repeatables, may_repeat_any
+from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.failures import failure_of
 from sluiceway.pipeline.protocol.mcp import Kind
@@ -139,6 +140,16 @@ class Hedge(Middleware):
         def __attrs_post_init__(self) -> None:
             if self.min_samples > self.window:
                 raise ValueError(f"min_samples is {self.min_samples} but window is {self.window}; raise window")
+
+    @classmethod
+    def advise(cls, config: Config, when: When | None, sinks: Sequence[str]) -> Iterable[Advice]:
+        """A hedge that may send nothing of what it is for a second time."""
+        vouched = config.repeat or config.trust_hints
+        if not vouched and when is not None and not may_repeat_any(when.method):
+            yield Advice(
+                "hedge/not-repeatable", "error", f"is meant for {', '.join(when.method)}, which it may not send twice",
+                "it may have side effects", "list tools that may run twice under repeat, or remove the stage",
+            )  # fmt: skip
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)

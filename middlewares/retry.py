@@ -10,7 +10,7 @@ repetitions the protocol itself asks for (a forgotten session, another revision)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, final
 
@@ -18,11 +18,12 @@ import trio
 from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.budget import Budget
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MILLISECOND, Duration, Rate, Ratio, option
-from sluiceway.pipeline.model.repeating import Repeatables
+from sluiceway.pipeline.model.repeating import Repeatables, may_repeat_any
+from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError, OutcomeUnknown
 from sluiceway.pipeline.protocol.failures import UNSENT, Failure, failure_of, name_of, retry_after_of
 from sluiceway.pipeline.protocol.mcp import Kind, method_of
@@ -121,6 +122,24 @@ class Retry(Middleware):
         failover: tuple[str, ...] = option(
             (), doc="Sinks that get the next attempts, in this order.", example=["replica"], refers="sink"
         )
+
+    @classmethod
+    def advise(cls, config: Config, when: When | None, sinks: Sequence[str]) -> Iterable[Advice]:
+        """A retry that cannot repeat what it is for, and one for several upstreams."""
+        vouched = config.repeat or config.trust_hints or not ({"lost", "timeout", "error", "garbled"} & set(config.on))
+        if not vouched and when is not None and not may_repeat_any(when.method):
+            yield Advice(
+                "retry/not-repeatable", "error", f"is meant for {', '.join(when.method)}, which it may not repeat",
+                "it may have side effects: without somebody who vouches for it, only what was never sent is repeated",
+                "list tools that may run twice under repeat, or set trust_hints for an upstream you trust, or say "
+                "on: [unreachable, refused]",
+            )  # fmt: skip
+        if len(sinks) > 1:
+            yield Advice(
+                "order/retry-over-several-sinks", "warning", f"stands in front of several sinks: {', '.join(sinks)}",
+                "they share one budget: a bad upstream uses up the repetitions of the others",
+                "put it into sinks.<id>.chain of each",
+            )  # fmt: skip
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)

@@ -15,12 +15,12 @@ from itertools import combinations, product
 from attrs import define, field
 
 from ..model.component import Order
-from ..model.document import Document, PipelineSpec, SourceSpec, StageSpec
+from ..model.document import Document, PipelineSpec, SinkSpec, SourceSpec, StageSpec
 from ..model.options import render_duration
 from .components import Components
 from .nodes import node_at, place_of
 from .problems import Problem, Span, has_errors
-from .references import sink_targets
+from .references import sink_targets, sinks_in
 
 
 def role_of(stage: StageSpec) -> str:
@@ -65,6 +65,7 @@ class Linter:
         for before, after in self.successions():
             for outer, inner in product(before, after):
                 self.pair(outer, inner)
+        self.advice()
         self.admin()
         self.binds()
         if self.sound:
@@ -94,6 +95,28 @@ class Linter:
                     found[target] = None
                     waiting.append(target)
         return [id_ for id_ in found if id_ in self.document.sinks]
+
+    def ends(self, sink: str, seen: frozenset[str] = frozenset()) -> list[str]:
+        """The sinks at which requests to this one end: itself, or those that it sends to."""
+        spec = self.document.sinks.get(sink)
+        if spec is None or sink in seen:
+            return []
+        targets = sinks_in((spec,))
+        found = [end for target in targets for end in self.ends(target, seen | {sink})]
+        return list(dict.fromkeys(found)) if targets else [sink]
+
+    def advice(self) -> None:
+        """What stages say about their own options at their place."""
+        specs: list[PipelineSpec | SinkSpec] = [*self.document.pipelines.values(), *self.document.sinks.values()]
+        for spec in specs:
+            chain = _active(spec.chain)
+            sinks = self.ends(spec.sink if isinstance(spec, PipelineSpec) else spec.id) if chain else []
+            for stage in chain:
+                for advice in stage.cls.advise(stage.config, stage.when, sinks):
+                    self.components.problems.append(
+                        Problem(rule=advice.rule, level=advice.level, message=f"{stage.id!r} {advice.message}",
+                                span=self.components.spans[stage.path], reason=advice.reason, fix=advice.fix)
+                    )  # fmt: skip
 
     def firsts(self, chain: Sequence[StageSpec]) -> None:
         """Stages that want to be first in their chain, and are not."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random as _random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, final
@@ -25,6 +25,7 @@ from .figures import Distribution, Figure
 
 if TYPE_CHECKING:
     from .session import Asker, Caller, Client
+    from .when import When
 
 API_VERSION = 1
 """The version of the component contract. A component that declares another one is refused."""
@@ -206,6 +207,22 @@ class Order:
     """What goes wrong otherwise, in one sentence."""
 
 
+@final
+@frozen
+class Advice:
+    """What `check` says about the options of a stage at the place where it stands."""
+
+    rule: str
+    """Stable name of the rule: `retry/not-repeatable`."""
+    level: Level
+    message: str
+    """What is wrong; the stage's id is put in front of it."""
+    reason: str
+    """What goes wrong, in one sentence."""
+    fix: str
+    """What to do about it."""
+
+
 class Middleware(Component):
     """
     A stage of a chain: sees an exchange on its way in and the reply on its way out.
@@ -232,6 +249,18 @@ class Middleware(Component):
     def sees_stages(cls, config: Any) -> bool:
         """Whether it sets `Exchange.around_stage`, with these options: only then do chains look for it."""
         return False
+
+    @classmethod
+    def advise(cls, config: Any, when: When | None, sinks: Sequence[str]) -> Iterable[Advice]:
+        """
+        What is allowed but wrong about these options here, beyond `order`; asked by `check`, must not do any I/O.
+
+        Args:
+            config: The options.
+            when: The stage's guard, if it has one.
+            sinks: Ids of the sinks behind it at which requests end; several if a router stands in between.
+        """
+        return ()
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Handle one exchange. Raise a `GatewayError` to refuse it."""

@@ -14,7 +14,7 @@ from typing import Final, final
 import trio
 
 from ..protocol.errors import GatewayError
-from ..protocol.mcp import Kind, method_of
+from ..protocol.mcp import METHODS, Kind, method_of
 from ..protocol.messages import Reply
 from .changes import Changes
 from .exchange import Exchange, Service
@@ -24,6 +24,14 @@ from .when import matcher
 
 LOOKUP_PAUSE_S: Final = 10.0
 """A list of tools is fetched at most once in this time: an upstream that fails must not get twice the requests."""
+
+
+def may_repeat_any(methods: Sequence[str]) -> bool:
+    """Whether the method table lets any of the methods be sent twice that these globs match; no globs match all."""
+    if not methods:
+        return True
+    matches = matcher(methods)
+    return any(row.repeatable and matches(name) for name, row in METHODS.items())
 
 
 @final

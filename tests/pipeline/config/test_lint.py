@@ -174,3 +174,45 @@ def test_limits_that_contradict_each_other_are_told(check_it: CheckIt, limits: s
     checked = check_it(f"{head}pipelines: {{main: {{{limits}}}}}\n")
 
     assert found == [f"{p.level} {p.rule}" for p in checked.problems]
+
+
+SEVERAL = """
+    version: 1
+    sources: {{s: {{quiet_toy: {{}}, pipeline: main}}}}
+    pipelines:
+      main: {{chain: [{stage}], sink: all}}
+    sinks:
+      all: {{route_toy: {{to: [one, two]}}}}
+      one: {{echo_toy: {{}}}}
+      two: {{echo_toy: {{}}, chain: [{inner}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "inner", "found"),
+    [
+        ("circuit_breaker", "", ["warning order/circuit_breaker-over-several-sinks"]),
+        ("circuit_breaker: {per: target}", "", []),
+        ("retry", "", ["warning order/retry-over-several-sinks"]),
+        ("log", "{retry: {}}, {circuit_breaker: {}}", []),
+        ("circuit_breaker: {enabled: false}", "", []),
+        ("log", "{retry: {when: {method: [tools/call]}}}", ["error retry/not-repeatable"]),
+        ("log", "{retry: {when: {method: ['tools/*']}}}", []),
+        ("log", "{retry: {when: {name: 'a*'}}}", []),
+        ("log", "{retry: {when: {method: [tools/call]}, repeat: ['a*']}}", []),
+        ("log", "{retry: {when: {method: [tools/call]}, trust_hints: true}}", []),
+        ("log", "{retry: {when: {method: [tools/call]}, on: [unreachable]}}", []),
+        ("log", "{hedge: {when: {method: [tools/call]}}}", ["error hedge/not-repeatable"]),
+        ("log", "{hedge: {when: {method: [tools/call]}, repeat: ['a*']}}", []),
+        ("log", "{circuit_breaker: {}}, {retry: {}}", ["warning order/circuit_breaker-before-retry"]),
+        ("log", "{retry: {}}, {retry: {}}", ["warning order/retry-before-retry"]),
+    ],
+)
+def test_stages_say_what_is_wrong_about_their_options_here(
+    check_it: CheckIt, stage: str, inner: str, found: list[str]
+) -> None:
+    """One breaker for several upstreams; a retry of what must not be repeated; each with a reason and a fix."""
+    checked = check_it(SEVERAL.format(stage=stage, inner=inner))
+
+    assert found == rules(checked)
+    assert all(problem.reason and problem.fix for problem in checked.problems)

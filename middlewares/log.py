@@ -19,7 +19,8 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import Ratio, option
 from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import Blame, GatewayError
-from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
+from sluiceway.pipeline.telemetry.outcomes import Outcome, end_of, is_cancelled
 from sluiceway.pipeline.telemetry.redaction import SENSITIVE_KEYS, Redaction, clip, digest
 
 _LEVELS: Final[Mapping[str, int]] = {
@@ -27,6 +28,9 @@ _LEVELS: Final[Mapping[str, int]] = {
     "info": logging.INFO,
     "warning": logging.WARNING,
 }
+
+MAX_DECISIONS: Final = 24
+"""Decisions that a line shows, the first ones."""
 
 
 @final
@@ -42,12 +46,20 @@ class Log(Middleware):
     * Params are written as `params` says, without `_meta`; never as they came.
     * A cancelled request is no failure: its client left, its deadline passed or the gateway stopped. The line says
       whether the deadline had passed.
+    * The line at the end says how it ended (`outcome`, in the words of metrics and traces), how often an upstream was
+      asked (`attempts`), and what the stages further in decided. A tool result with `isError` completed, and its
+      outcome is `error`.
+    * Every line has the `correlation_id` that `request_id` gives, and the `trace_id` if a `trace` stage stands in
+      front.
 
     A stage in front of this one that refuses a request leaves no line here.
     """
 
     role = "log"
-    order = (Order("after", "request_id", "warning", "lines written in front of request_id carry no correlation id"),)
+    order = (
+        Order("after", "request_id", "warning", "lines written in front of request_id carry no correlation id"),
+        Order("after", "trace", "info", "lines written in front of trace carry no trace id"),
+    )
 
     @frozen
     class Config:
@@ -81,22 +93,17 @@ class Log(Middleware):
         wanted = self.context.log.is_enabled_for(self._level) and self._is_sampled()
         if wanted and self.config.start:
             self._started(exchange)
-        start = trio.current_time()
+        start, decided = trio.current_time(), len(exchange.link.decisions)
         reply: Reply | None = None
         try:
             reply = await call_next(exchange)
             return reply
         finally:
-            duration_ms = round((trio.current_time() - start) * 1000, 3)
-            if reply is None:
-                self._raised(exchange, sys.exception(), duration_ms, wanted)
-            elif isinstance(reply, ErrorReply):
-                self._refused_upstream(exchange, reply, duration_ms)
-            elif wanted:
-                self._write(
-                    self._level, "request completed", exchange, duration_ms, status="ok",
-                    response_size=len(reply.body.raw),
-                )  # fmt: skip
+            error = sys.exception() if reply is None else None
+            failed = isinstance(reply, ErrorReply) or (reply is None and not is_cancelled(error))
+            if wanted or failed:
+                duration_ms = round((trio.current_time() - start) * 1000, 3)
+                self._ended(exchange, reply, error, {"duration_ms": duration_ms, **_course(exchange, decided)})
 
     def _is_sampled(self) -> bool:
         share: float = self.config.sample
@@ -109,39 +116,42 @@ class Log(Middleware):
             shown["params"] = digest(params) if self.config.params == "digest" else self._redaction(params)
         self.context.log.log(self._level, "request started", **_identity(exchange), **shown)
 
-    def _raised(self, exchange: Exchange, error: BaseException | None, duration_ms: float, wanted: bool) -> None:
-        if _is_cancelled(error):
-            if wanted:
-                late = trio.current_time() >= exchange.link.deadline
-                self._write(
-                    self._level, "request cancelled", exchange, duration_ms, status="cancelled", deadline_passed=late
-                )
-            return
-        level = logging.ERROR
-        details: dict[str, Json] = {"error": clip(str(error)), "error_type": type(error).__name__}
-        if isinstance(error, GatewayError):
-            level = logging.WARNING if error.blame is Blame.CLIENT else logging.ERROR
-            details |= {"reason": error.reason, "http_status": error.http_status}
-        self._write(level, "request failed", exchange, duration_ms, status="error", **details)
+    def _ended(
+        self, exchange: Exchange, reply: Reply | None, error: BaseException | None, course: dict[str, Any]
+    ) -> None:
+        end = end_of(exchange, reply, error)
+        course["outcome"] = end.outcome.value
+        if isinstance(reply, Result):
+            size = len(reply.body.raw)
+            self._write(self._level, "request completed", exchange, course, status="ok", response_size=size)
+        elif isinstance(reply, ErrorReply):
+            details = {"error": clip(reply.message), "error_type": "ErrorReply", "code": reply.code}
+            self._write(logging.WARNING, "request failed", exchange, course, status="error", **details)
+        elif is_cancelled(error):
+            late = end.outcome is Outcome.TIMEOUT
+            self._write(self._level, "request cancelled", exchange, course, status="cancelled", deadline_passed=late)
+        else:
+            level = logging.ERROR
+            details = {"error": clip(str(error)), "error_type": type(error).__name__}
+            if isinstance(error, GatewayError):
+                level = logging.WARNING if error.blame is Blame.CLIENT else logging.ERROR
+                details |= {"reason": error.reason, "http_status": error.http_status}
+            self._write(level, "request failed", exchange, course, status="error", **details)
 
-    def _refused_upstream(self, exchange: Exchange, reply: ErrorReply, duration_ms: float) -> None:
-        self._write(
-            logging.WARNING, "request failed", exchange, duration_ms, status="error", error=clip(reply.message),
-            error_type="ErrorReply", code=reply.code,
-        )  # fmt: skip
-
-    def _write(self, level: int, event: str, exchange: Exchange, duration_ms: float, **details: Any) -> None:
+    def _write(self, level: int, event: str, exchange: Exchange, course: Mapping[str, Any], **details: Any) -> None:
         log = self.context.log
         if log.is_enabled_for(level):
-            relayed = exchange.relayed
-            log.log(level, event, **_identity(exchange), duration_ms=duration_ms, relayed=relayed, **details)
+            log.log(level, event, **_identity(exchange), **course, **details)
 
 
-def _is_cancelled(error: BaseException | None) -> bool:
-    """Whether an exchange was cancelled: also where a stage's nursery made a group of it."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[1] is None
-    return isinstance(error, trio.Cancelled)
+def _course(exchange: Exchange, decided: int) -> dict[str, Any]:
+    """What became of an exchange on its way; `decided` is how many decisions were none of the stages further in."""
+    link = exchange.link
+    course: dict[str, Any] = {"relayed": link.relayed, "attempts": link.attempts}
+    decisions = link.decisions[decided : decided + MAX_DECISIONS]
+    if decisions:
+        course["decisions"] = [f"{each.stage}:{each.outcome}" for each in decisions]
+    return course
 
 
 def _identity(exchange: Exchange) -> dict[str, Json]:
@@ -159,5 +169,6 @@ def _identity(exchange: Exchange) -> dict[str, Json]:
         "source": exchange.source,
         "address": client.address,
         "attempt": exchange.attempt if exchange.attempt > 1 else None,
+        "trace_id": None if exchange.link.trace is None else exchange.link.trace.trace_id,
     }
     return {name: value for name, value in fields.items() if value is not None}

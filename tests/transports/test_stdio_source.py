@@ -140,6 +140,19 @@ async def test_a_modern_request_is_answered_with_its_own_id():
         }
 
 
+async def test_its_one_client_is_counted_while_it_is_there():
+    """`mcp_active_connections` is 1, and 0 before and after."""
+    async with serving(answer) as client:
+        await client.call_modern()
+        (during,) = client.source.figures()
+    (after,) = client.source.figures()
+
+    assert [(each.name, each.value) for each in (during, after)] == [
+        ("mcp_active_connections", 1),
+        ("mcp_active_connections", 0),
+    ]
+
+
 async def test_a_legacy_client_is_known_after_its_handshake():
     """Version from the result, capabilities from the request, one session for the connection."""
     sink = FakeSink(answer)

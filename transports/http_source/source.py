@@ -6,13 +6,14 @@ Under `sluiceway run` the source owns its listening sockets; under a plain hyper
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, ClassVar, final
 
 import trio
 
 from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
@@ -57,6 +58,16 @@ class HttpSource(Source):
         """Where clients find the endpoint, as far as the source is bound to TCP ports."""
         config: HttpConfig = self.config
         return tuple(f"http://{each}{config.path}" for each in self.addresses if not each.startswith("unix:"))
+
+    def figures(self) -> Iterator[Figure]:
+        """Connections, as far as it has them itself, and sessions."""
+        if self._server is not None:
+            yield Figure("mcp_active_connections", self._server.connections, "gauge", "Connections of clients.")
+            turned, contained = self._server.turned_away, self._server.contained
+            yield Figure("http_turned_away_total", turned, "counter", "Connections beyond max_connections.")
+            yield Figure("http_contained_total", contained, "counter", "Exceptions that ended one connection.")
+        if self.sessions is not None:
+            yield Figure("http_sessions", len(self.sessions), "gauge", "Legacy sessions that live.")
 
     @property
     def server(self) -> HttpServer | None:

@@ -119,6 +119,35 @@ async def test_opening_holds_the_sockets_and_closing_gives_them_back():
         assert ((), (), None) == (guest.addresses, guest.urls, guest.server)
 
 
+async def test_connections_are_counted_while_they_are_open(running):
+    """`mcp_active_connections` goes up and comes down; a server that is not ours is not counted."""
+
+    def counted(source):
+        return {figure.name: figure.value for figure in source.figures()}
+
+    async def sink(_exchange):
+        return Result()
+
+    async with running(sink, bound=True) as served:
+        before = counted(served.source)
+        stream = await dial(served.source.addresses[0])
+        while counted(served.source)["mcp_active_connections"] == 0:
+            await trio.lowlevel.checkpoint()
+        during = counted(served.source)
+        await stream.aclose()
+        while counted(served.source)["mcp_active_connections"] == 1:
+            await trio.lowlevel.checkpoint()
+        after = counted(served.source)
+
+    assert before == after
+    assert (before["mcp_active_connections"], during["mcp_active_connections"]) == (0, 1)
+    assert before.keys() == {
+        "mcp_active_connections", "http_turned_away_total", "http_contained_total", "http_sessions",
+    }  # fmt: skip
+    guest = HttpSource(HttpConfig(bind="127.0.0.1:0"), Context(id="web", listen=False))
+    assert counted(guest) == {}
+
+
 async def test_it_stops_accepting_and_finishes_what_is_open(running):
     """The listener is closed at once; the open call is answered and its connection closed."""
     release = trio.Event()

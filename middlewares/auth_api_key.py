@@ -7,7 +7,6 @@ a store the running stage makes and revokes them itself, by its actions. See `do
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from sluiceway.pipeline.protocol.errors import MalformedCredentials, Unauthentic
 from sluiceway.pipeline.protocol.messages import Json
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
-from .auth.api_keys import MAX_KEY, PREFIX, SHAPE, Entry, check_pepper, parse_keys, table_of
+from .auth.api_keys import MAX_KEY, PREFIX, SHAPE, Entry, check_pepper, digest_under, parse_keys, table_of
 from .auth.challenges import render_challenge, split_authorization
 from .auth.stage import AuthStage, optional_option
 from .auth.stored_keys import StoredKeys, shown
@@ -108,6 +107,7 @@ class AuthApiKey(AuthStage):
         self._scheme = config.scheme.lower() if config.scheme is not None else None
         self._challenge = render_challenge(config.scheme or "ApiKey", {"realm": "sluiceway"})
         self._pepper = b""
+        self._digest = digest_under(b"")
         self._table: Mapping[bytes, Entry] = {}
         self._stored: StoredKeys | None = None
 
@@ -122,6 +122,7 @@ class AuthApiKey(AuthStage):
             OSError: The file cannot be read.
         """
         self._pepper = check_pepper(self._config.pepper.resolve())
+        self._digest = digest_under(self._pepper)
         if self._config.store is not None:
             self._stored = self._open_store(self._config.store)
             yield
@@ -146,14 +147,14 @@ class AuthApiKey(AuthStage):
             key = found[1]
             if self._optional and self._scheme == "bearer" and not key.startswith(PREFIX):
                 return None  # a token, for the next stage
-        if not SHAPE.fullmatch(key):
+        digest = self._digest(key.encode("utf-8", "replace"))
+        entry = self._table.get(digest) if self._stored is None else await self._stored.find(digest)
+        if entry is None and not SHAPE.fullmatch(key):
             raise self.refusal(
                 exchange, MalformedCredentials, "malformed",
                 f"header {self._header} must hold one key of at most {MAX_KEY} visible ASCII characters",
                 self._challenge,
             )  # fmt: skip
-        digest = hmac.digest(self._pepper, key.encode(), "sha256")
-        entry = self._table.get(digest) if self._stored is None else await self._stored.find(digest)
         if entry is None:
             raise self.refusal(exchange, Unauthenticated, "unknown key", "this key opens nothing", self._challenge)
         if entry.expires <= self.context.now():

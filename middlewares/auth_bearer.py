@@ -250,12 +250,13 @@ class AuthBearer(AuthStage):
         """The claims of a JWT, with newer keys if the known ones do not fit and newer ones may be had."""
         try:
             return verify(token, ring.keys, self._rules, audiences, self.context.now())
-        except UnknownKey:
-            fetched = await ring.newer()
-            if not ring.keys.keys:
-                raise FetchFailed("there are no keys") from None
-            if not fetched:
-                raise
+        except UnknownKey as unknown:
+            rejected = unknown
+        fetched = await ring.newer()
+        if not ring.keys.keys:
+            raise FetchFailed("there are no keys")
+        if not fetched:
+            raise rejected
         return verify(token, ring.keys, self._rules, audiences, self.context.now())
 
     def missing(self, exchange: Exchange) -> Unauthenticated:

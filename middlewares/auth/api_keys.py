@@ -8,10 +8,11 @@ can choose which digest a guess has.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, final
 
@@ -30,6 +31,8 @@ MIN_PEPPER: Final = 16
 """Bytes that a pepper has at least."""
 MAX_KEYS: Final = 100_000
 """Keys of one file or store."""
+_BLOCK: Final = 64
+"""Bytes of a block of SHA-256."""
 _SCHEME: Final = "hmac-sha256:"
 
 
@@ -95,6 +98,17 @@ def make_key(randomness: str | None = None) -> str:
 def digest_of(pepper: bytes, key: str) -> str:
     """How a key is written down."""
     return _SCHEME + hmac.digest(pepper, key.encode(), "sha256").hex()
+
+
+def digest_under(pepper: bytes) -> Callable[[bytes], bytes]:
+    """
+    HMAC-SHA-256 under one pepper, by its definition (RFC 2104): half the time of `hmac.digest`, which looks its hash up
+    and pads its key every time.
+    """
+    block = (hashlib.sha256(pepper).digest() if len(pepper) > _BLOCK else pepper).ljust(_BLOCK, b"\0")
+    inner, outer = bytes(byte ^ 0x36 for byte in block), bytes(byte ^ 0x5C for byte in block)
+    sha256 = hashlib.sha256
+    return lambda key: sha256(outer + sha256(inner + key).digest()).digest()
 
 
 def check_pepper(text: str) -> bytes:

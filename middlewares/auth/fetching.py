@@ -124,13 +124,16 @@ def _guarded(meant: frozenset[tuple[str, int]], *, allow_private: bool) -> Any:
         """Resolves names itself."""
 
         def __init__(self) -> None:
-            self._inner = httpcore2.TrioBackend()
+            self._inner: Any = httpcore2.TrioBackend()
 
         async def connect_tcp(
             self, host: str, port: int, timeout: float | None = None, *rest: Any, **options: Any
         ) -> httpcore2.AsyncNetworkStream:
             address = await resolve(host, port, open_to_all=allow_private or (host, port) in meant)
-            return await self._inner.connect_tcp(address, port, timeout, *rest, **options)
+            stream: httpcore2.AsyncNetworkStream = await self._inner.connect_tcp(
+                address, port, timeout, *rest, **options
+            )
+            return stream
 
         async def sleep(self, seconds: float) -> None:
             await trio.sleep(seconds)

@@ -7,12 +7,15 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluiceway.middlewares.auth.api_keys import (
     SHAPE,
     ApiKey,
     check_pepper,
     digest_of,
+    digest_under,
     entry_of,
     make_key,
     parse_key,
@@ -43,6 +46,12 @@ def test_a_digest_is_the_hmac_under_the_pepper():
 
     assert digest_of(b"Jefe", "what do ya want for nothing?") == f"hmac-sha256:{expected}"
     assert raw_digest(key()) == hmac.digest(PEPPER, b"slw_a", "sha256")
+
+
+@given(st.binary(max_size=200), st.binary(max_size=100))
+def test_the_quick_digest_is_the_hmac(pepper, key):
+    """For peppers shorter and longer than a block."""
+    assert digest_under(pepper)(key) == hmac.digest(pepper, key, "sha256")
 
 
 def test_files_are_read_back_as_they_were_written():

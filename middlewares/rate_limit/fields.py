@@ -38,17 +38,19 @@ class Fields:
 
     def write(self, headers: MutableMapping[str, str], state: State, now_ns: int) -> None:
         """Add them to the headers of a response; of several windows, the one that leaves least."""
-        if self._style == "none":
+        style = self._style
+        if style == "none":
             return
         number, remaining, reset_ns = self._limit.room(state, now_ns)
         reset_s = -(-reset_ns // NS_PER_S)
-        if self._style == "ratelimit":
+        if style == "ratelimit":
             left = f"{self._names[number]};r={remaining};t={reset_s}"
-            outer = headers.get("ratelimit")
-            headers["ratelimit"] = left if outer is None else f"{outer}, {left}"
-            headers["ratelimit-policy"] = (
-                self._policy if outer is None else f"{headers['ratelimit-policy']}, {self._policy}"
-            )
+            if "ratelimit" in headers:
+                headers["ratelimit"] += f", {left}"
+                headers["ratelimit-policy"] += f", {self._policy}"
+            else:
+                headers["ratelimit"] = left
+                headers["ratelimit-policy"] = self._policy
             return
         before = headers.get("x-ratelimit-remaining")
         if before is None or remaining < int(before):

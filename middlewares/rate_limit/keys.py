@@ -14,13 +14,13 @@ Per: TypeAlias = Literal["all", "caller", "tenant", "method", "target", "source"
 """What `per` in YAML can name."""
 Key: TypeAlias = Callable[[Exchange], str]
 
-_LONGEST: Final = 120
-"""Characters of a key as it is; a longer one is kept as its digest, since clients choose names of any length."""
+LONGEST: Final = 120
+"""Characters of a key that is kept as it is."""
 
 
 def key_of(per: Sequence[Per], trusted_proxies: Iterable[str] = (), ipv6_prefix: int = 64) -> Key:
     """
-    A function from exchange to key.
+    A function from exchange to key, which has yet to be `bounded`.
 
     Args:
         per: What the key is made of; none twice.
@@ -57,14 +57,12 @@ def key_of(per: Sequence[Per], trusted_proxies: Iterable[str] = (), ipv6_prefix:
         "source": lambda exchange: exchange.source,
         "address": address,
     }
+    if len(per) == 1:
+        return parts[per[0]]
     several = tuple(parts[each] for each in per)
-    only = several[0] if len(several) == 1 else None
+    return lambda exchange: "".join([f"{len(text)}:{text}" for text in [part(exchange) for part in several]])
 
-    def key(exchange: Exchange) -> str:
-        if only is not None:
-            text = only(exchange)
-        else:
-            text = "".join([f"{len(text)}:{text}" for text in [part(exchange) for part in several]])
-        return text if len(text) <= _LONGEST else f"#{digest(text)}"
 
-    return key
+def bounded(key: str) -> str:
+    """A long key as its digest: clients choose names of any length."""
+    return key if len(key) <= LONGEST else f"#{digest(key)}"

@@ -21,15 +21,17 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import NS_PER_S, Ledger, LedgerFull, Limit, nanoseconds
 from sluiceway.pipeline.model.options import render_duration
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, GatewayError, RateLimited
+from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply
 
 from .fields import Fields
-from .keys import key_of
+from .keys import LONGEST, bounded, key_of
 from .options import RateLimitConfig, limit_of
 from .shared import SharedLedger, StoreFailed
 
 _UNCOUNTED: Final = frozenset({"notifications/cancelled", "notifications/initialized"})
 """What ends a request, or a handshake: refusing it would cost more than it saves."""
+_NOTIFY: Final = Kind.NOTIFY
 _PAUSE_S: Final = 1.0
 """Seconds in which a store that failed is left alone."""
 
@@ -85,6 +87,7 @@ class RateLimit(Middleware):
             (each.when.compile(), self._make_account(limit_of(each.rate, each.burst), f"{context.id}:{number}"))
             for number, each in enumerate(config.overrides, 1)
         )
+        self._is_plain = not self._weights and not self._overrides
         self._wait_at_most = config.wait_at_most or 0.0
         self._store_back_at = -math.inf
         """When a store that failed is asked again."""
@@ -110,18 +113,9 @@ class RateLimit(Middleware):
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Charge, then go on."""
-        if exchange.request.method in _UNCOUNTED:
-            return await call_next(exchange)
-        account = self._account
-        for matches, other in self._overrides:
-            if matches(exchange):
-                account = other
-                break
-        weight = 1
-        for matches, heavy in self._weights:
-            if matches(exchange):
-                weight = min(heavy, account.limit.burst)
-                break
+        account, weight = self._account, 1
+        if not self._is_plain or exchange.kind is _NOTIFY:
+            account, weight = self._choose(exchange)
         if weight:
             patience_ns = self._patience_ns(exchange) if self._wait_at_most else 0
             if account.shared is None:
@@ -137,6 +131,14 @@ class RateLimit(Middleware):
             decisions.append(self._allow)
         return await call_next(exchange)
 
+    def _choose(self, exchange: Exchange) -> tuple[_Account, int]:
+        """Which limit is meant, and what the exchange weighs."""
+        if exchange.request.method in _UNCOUNTED:
+            return self._account, 0
+        account = next((account for matches, account in self._overrides if matches(exchange)), self._account)
+        weight = next((weight for matches, weight in self._weights if matches(exchange)), 1)
+        return account, min(weight, account.limit.burst)
+
     def _patience_ns(self, exchange: Exchange) -> int:
         """How long this exchange may wait: not until its own end."""
         left_s = exchange.deadline - trio.current_time()
@@ -144,7 +146,10 @@ class RateLimit(Middleware):
 
     def _charge(self, exchange: Exchange, account: _Account, weight: int, patience_ns: int) -> int:
         """Charge in this process; nanoseconds to wait."""
-        key, now_ns = self._key(exchange), int(trio.current_time() * 1e9 + 0.5)  # `nanoseconds`, without a call
+        key = self._key(exchange)
+        if len(key) > LONGEST:
+            key = bounded(key)
+        now_ns = int(trio.current_time() * 1e9 + 0.5)  # `nanoseconds`, without a call
         try:
             wait_ns, state = account.ledger.charge(key, now_ns, weight, patience_ns)
         except LedgerFull as full:
@@ -161,7 +166,7 @@ class RateLimit(Middleware):
         """Charge in the store; nanoseconds to wait."""
         if trio.current_time() >= self._store_back_at:
             try:
-                wait_ns, state, now_ns = await shared.take(self._key(exchange), weight, patience_ns)
+                wait_ns, state, now_ns = await shared.take(bounded(self._key(exchange)), weight, patience_ns)
             except StoreFailed as error:
                 self._leave_alone(error)
             else:

@@ -105,7 +105,7 @@ class Limit:
         window = self._only
         if window is not None and isinstance(state, int):
             now = now_ns * window.ticks
-            arrival = max(state, now) + weight * window.interval
+            arrival = (state if state > now else now) + weight * window.interval  # noqa: FURB136  # three times as fast
             early = arrival - window.tolerance - now
             return arrival, -(-early // window.ticks) if early > 0 else 0
         arrivals: list[int] = []

@@ -301,6 +301,21 @@ async def test_cancelled_anywhere_it_goes_on(autojump_clock):
     assert await outcome(stage, call()) == "in"
 
 
+@pytest.mark.parametrize("store", [None, "state"])
+async def test_long_names_take_no_room(store, mock_clock):
+    """A megabyte in a name is a few bytes in the table, here and in a store; two long names are two keys."""
+    shaky = Shaky()
+    context = Context(id="limit", stores={"state": shaky}.__getitem__)
+    stage = make("1/h", context, per="target", store=store)
+    async with stage.open():
+        for end in "ab":
+            assert await outcomes(stage, 2, name="x" * 1_000_000 + end) == ["in", pytest.approx(3600, abs=1)]
+    kept = [*stage._account.ledger._states, *await shaky.keys()]
+
+    assert len(kept) == 2
+    assert max(map(len, kept)) < 60
+
+
 async def test_what_an_operator_sees(mock_clock):
     """Keys, refusals and counters."""
     stage = make("1/s", overrides=(Override(when=When(name=("slow",)), rate=Rate(1, 1.0)),))

@@ -112,8 +112,9 @@ class TenantStage(Middleware):
         Order("after", "auth", "error", "before authentication nobody may act for any tenant"),
         *(
             Order("before", role, "error", "its keys would be those of another tenant, or of none")
-            for role in ("cache", "dedup", "rate_limit")
+            for role in ("cache", "dedup")
         ),
+        Order("before", "rate_limit", "warning", "what it counts would be another tenant's, or nobody's"),
         Order("before", "concurrency_limit", "warning", "places per tenant would be counted for another one, or none"),
         Order("before", "load_shed", "warning", "a tenant's share would be counted for another one, or none"),
     )

@@ -13,14 +13,14 @@ readings to match, who denies one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Final, Literal, TypeAlias, final, get_args
 from urllib.parse import unquote
 
 from attrs import frozen
 
-from sluiceway.pipeline.model.when import glob
+from sluiceway.pipeline.model.when import glob, matcher
 
 MAX_DECODINGS: Final = 3
 """How often percent-encoding is taken off; what is still encoded then has no canonical form."""
@@ -43,6 +43,8 @@ class Capability:
     """One capability: sorts of things, and a glob over their names."""
 
     sorts: frozenset[Sort]
+    glob: str
+    """The pattern as it is written."""
     pattern: re.Pattern[str]
     canonical: re.Pattern[str]
     """The same for the canonical form of uris."""
@@ -82,7 +84,25 @@ def parse_capability(text: str) -> Capability:
     sorts, pattern = (_UNSORTED, text) if sort is None else (frozenset({sort}), rest)
     if not pattern:
         raise ValueError(f"{text!r} names nothing; write {text}* for everything")
-    return Capability(sorts, glob(pattern), glob(canonical(pattern) or pattern), "*" not in pattern)
+    return Capability(sorts, pattern, glob(pattern), glob(canonical(pattern) or pattern), "*" not in pattern)
+
+
+def covering(capabilities: Iterable[Capability], *, denies: bool) -> Callable[[Sort, str], bool]:
+    """Whether one of some capabilities covers a name: beyond doubt, or, of a rule that denies, in any reading."""
+    all_of = tuple(capabilities)
+    names = {
+        sort: matcher(tuple(each.glob for each in all_of if sort in each.sorts))
+        for sort in SORTS
+        if sort != "resources"
+    }
+    uris = tuple(each for each in all_of if "resources" in each.sorts)
+
+    def covers(sort: Sort, name: str) -> bool:
+        if sort != "resources":
+            return names[sort](name)
+        return any(each.denies(sort, name) if denies else each.allows(sort, name) for each in uris)
+
+    return covers
 
 
 def canonical(uri: str) -> str | None:

@@ -128,6 +128,12 @@ class AccessConfig:
         doc="Scopes that a scope includes, and those that they include.",
         example={"files": ["files:read", "files:write"]},
     )
+    scope_prefix: str | None = option(
+        None,
+        doc="Scopes that begin like this allow what follows, as `allow` does: with `may:`, the scope "
+        "`may:tools:db_*` of a token allows these tools. Rules that deny win.",
+        example="may:",
+    )
     max_callers: int = option(
         1000, ge=1, doc="Callers whose rules are kept ready; for others they are looked through again."
     )
@@ -145,6 +151,8 @@ class AccessConfig:
     )
 
     def __attrs_post_init__(self) -> None:
+        if self.scope_prefix == "":
+            raise ValueError("scope_prefix: must not be empty, or every scope would be a capability")
         named = [rule.id for rule in self.rules if rule.id is not None]
         twice = {name for name in named if named.count(name) > 1}
         if twice:

@@ -10,19 +10,18 @@ caller and a name, which of these cover it. Both tables are bounded; what falls 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from enum import StrEnum
+from collections.abc import Iterable
 from typing import Any, Final, final
 
-from attrs import define, field, frozen
+from attrs import frozen
 
-from sluiceway.pipeline.model.session import ANONYMOUS, Caller
-from sluiceway.pipeline.model.when import matcher
+from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.messages import Json
 
-from .arguments import ANY, Outcome, compile_tests, texts
-from .capability import Capability, Sort, parse_capability
+from .arguments import ANY, texts
+from .capability import SORTS, Sort
 from .config import AccessConfig, Rule, closure
+from .permit import Permit, Reason, Verdict
 
 MAX_RULINGS: Final = 10_000
 """Names, by caller, whose rules are kept ready."""
@@ -30,114 +29,8 @@ MAX_NAME: Final = 256
 """Characters of the longest name that is kept there."""
 
 
-class Reason(StrEnum):
-    """Why a rule or a verdict is what it is; fit for `Exchange.decide`."""
-
-    ALLOWED = "allowed"
-    DENIED = "denied"
-    NO_RULE = "no rule allows it"
-    CALLER = "another caller"
-    NAME = "another name"
-    ACTION = "another action"
-    EXPIRED = "expired"
-    ARGUMENTS = "arguments"
-    SCOPES = "scopes missing"
-    RATE = "rate"
-
-
 _NEARNESS: Final = (Reason.SCOPES, Reason.ARGUMENTS, Reason.EXPIRED, Reason.ACTION)
 """Of several reasons why nothing allows something, the first of these is told."""
-
-
-@final
-@frozen
-class Verdict:
-    """An answer, with its reason."""
-
-    allowed: bool
-    rule: str
-    """The rule that decided, or came nearest to allowing it; empty if there is none."""
-    reason: Reason
-    scopes: tuple[str, ...] = ()
-    """Scopes with which it would be allowed, if nothing else is missing."""
-    permits: tuple[Permit, ...] = ()
-    """Every rule that allows it; those without a rate first. One of them that has something left is enough."""
-
-
-@final
-@define(eq=False)
-class Permit:
-    """A rule, made ready."""
-
-    id: str
-    rule: Rule
-    denies: bool
-    capabilities: tuple[Capability, ...]
-    actions: frozenset[str] | None
-    """None for all."""
-    ends_at: float
-    """Seconds since 1970."""
-    scopes: frozenset[str]
-    tests: Callable[[Json], Outcome] | None
-    """From arguments to outcome; None without tests."""
-    verdict: Verdict = field(init=False)
-    """What is answered where it alone allows something."""
-
-    def __attrs_post_init__(self) -> None:
-        self.verdict = Verdict(True, self.id, Reason.ALLOWED, (), (self,))
-
-    @classmethod
-    def of(cls, rule: Rule, number: int) -> Permit:
-        """Make a rule ready."""
-        ends_at = rule.ends_at()
-        return cls(
-            id=rule.id or f"rules[{number}]",
-            rule=rule,
-            denies=bool(rule.deny),
-            capabilities=tuple(map(parse_capability, (*texts(rule.allow), *texts(rule.deny)))),
-            actions=None if "*" in rule.actions else frozenset(rule.actions),
-            ends_at=float("inf") if ends_at is None else ends_at,
-            scopes=frozenset(texts(rule.scopes)),
-            tests=compile_tests(rule.arguments) if rule.arguments else None,
-        )
-
-    def concerns(self, caller: Caller, roles: frozenset[str]) -> bool:
-        """Whether it is about a caller, scopes apart."""
-        rule = self.rule
-        if rule.subject and not _is_subject(texts(rule.subject), caller):
-            return False
-        if rule.tenant and (caller.tenant is None or not matcher(texts(rule.tenant))(caller.tenant)):
-            return False
-        return not rule.role or not roles.isdisjoint(texts(rule.role))
-
-    def covers(self, sort: Sort, name: str) -> bool:
-        """Whether it is about a name."""
-        if self.denies:
-            return any(each.denies(sort, name) for each in self.capabilities)
-        return any(each.allows(sort, name) for each in self.capabilities)
-
-    def obstacle(self, sort: Sort, action: str, now: float, arguments: Json) -> Reason | None:
-        """What keeps it from applying to something whose name it covers; None if nothing does."""
-        if self.actions is not None and action not in self.actions:
-            return Reason.ACTION
-        if now >= self.ends_at:
-            return Reason.EXPIRED
-        if self.tests is None:
-            return None
-        if sort not in ("tools", "prompts"):
-            return Reason.ARGUMENTS
-        if arguments is ANY:
-            return Reason.ARGUMENTS if self.denies else None
-        outcome = self.tests(arguments)
-        applies = outcome is not False if self.denies else outcome is True
-        return None if applies else Reason.ARGUMENTS
-
-
-def _is_subject(patterns: tuple[str, ...], caller: Caller) -> bool:
-    """Whether a caller is one of some subjects: stars are for authenticated ones, `anonymous` is for the others."""
-    if caller.subject == ANONYMOUS.subject:
-        return caller.subject in patterns
-    return matcher(patterns)(caller.subject)
 
 
 @final
@@ -214,6 +107,7 @@ class Policy:
         """Whether answers depend on the date."""
         self._roles = config.roles
         self._scopes = config.scopes
+        self._prefix = config.scope_prefix
         self._max_callers = config.max_callers
         self._standings: dict[tuple[str, str | None, frozenset[str], frozenset[str]], Standing] = {}
         self._rulings: dict[tuple[str, str | None, frozenset[str], frozenset[str], Sort, str], Standing] = {}
@@ -262,7 +156,7 @@ class Policy:
     ) -> Iterable[tuple[str, Reason]]:
         """Every rule, in order, and what it says about something, or why it says nothing."""
         roles, scopes = closure(caller.roles, self._roles), closure(caller.scopes, self._scopes)
-        for permit in self.permits:
+        for permit in (*self.permits, *self._granted(caller)):
             if not permit.concerns(caller, roles):
                 yield permit.id, Reason.CALLER
             elif not permit.covers(sort, name):
@@ -276,7 +170,8 @@ class Policy:
 
     def _stand(self, caller: Caller) -> Standing:
         roles, scopes = closure(caller.roles, self._roles), closure(caller.scopes, self._scopes)
-        concerned = [permit for permit in self.permits if permit.concerns(caller, roles)]
+        permits = (*self.permits, *self._granted(caller))
+        concerned = [permit for permit in permits if permit.concerns(caller, roles)]
         allows = [permit for permit in concerned if not permit.denies and permit.scopes <= scopes]
         return Standing(
             tuple(permit for permit in concerned if permit.denies),
@@ -284,6 +179,14 @@ class Policy:
             tuple(permit for permit in concerned if not permit.denies and not permit.scopes <= scopes),
             scopes,
         )
+
+    def _granted(self, caller: Caller) -> Iterable[Permit]:
+        """What the caller's own scopes allow; those that name nothing are scopes like others."""
+        if self._prefix is not None:
+            for scope in sorted(caller.scopes):
+                what = scope.removeprefix(self._prefix)
+                if what not in (scope, "", *(f"{sort}:" for sort in SORTS)):
+                    yield Permit.of(Rule(id=f"scope {scope}", allow=what), -1)
 
 
 def _keep(table: dict[Any, Any], key: Any, value: Any, maximum: int) -> None:

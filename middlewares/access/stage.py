@@ -26,7 +26,8 @@ from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Requ
 from .asking import FREE, LIST_OF_TASKS, LISTEN, LISTS, OF_TASKS, Asked, asked_by
 from .config import AccessConfig
 from .lists import Shown, is_shared, subset, without
-from .policy import Permit, Policy, Reason, Verdict
+from .permit import Permit, Reason, Verdict
+from .policy import Policy
 from .tasks import Owners, may_be_task, task_in
 from .why import explain
 
@@ -63,7 +64,7 @@ class Access(Middleware):
         Order("after", "tenant", "error", "rules are about tenants, and the caller's is not chosen yet"),
         Order("before", "cache", "error", "what the cache keeps would be given to callers who may not have it"),
         Order("before", "dedup", "error", "a caller could join a call that it may not make"),
-        Order("before", "retry", "error", "a refusal does not change when it is repeated"),
+        Order("before", "retry", "warning", "a refusal does not change when it is repeated"),
     )
     actions = {"why": "Say whether a caller may do something, and which rule decides."}
     Config = AccessConfig

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from sluiceway.middlewares.access import policy as module
 from sluiceway.middlewares.access.arguments import ANY, Condition
 from sluiceway.middlewares.access.config import AccessConfig, Rule
-from sluiceway.middlewares.access.policy import Policy, Reason
+from sluiceway.middlewares.access.permit import Reason
+from sluiceway.middlewares.access.policy import Policy
 from sluiceway.pipeline.model.options import Rate
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 
@@ -185,6 +186,25 @@ def test_roles_and_scopes_include_others() -> None:
         "files:read",
         "files:write",
     )
+
+
+def test_a_token_may_bring_its_own_capabilities() -> None:
+    """S4-CA-01: scopes behind `scope_prefix`; rules that deny still win, and what names nothing allows nothing."""
+    scopes = frozenset({"may:tools:db_*", "may:", "may:tools:", "tools:mail", "may:files.*"})
+    caller = Caller("ana", scopes=scopes, how="bearer")
+    policy = policy_of(Rule(id="no", deny="tools:db_drop"), scope_prefix="may:")
+    names = ["db_read", "db_drop", "mail", "files.x", "other"]
+
+    assert ["db_read", "files.x"] == [n for n in names if policy.why(caller, "tools", n, "call", 0.0).allowed]
+    assert ["db_read", "files.x"] == [n for n in names if policy.standing(caller).shows("tools", n, "call", 0.0)]
+    assert "scope may:tools:db_*" == policy.why(caller, "tools", "db_read", "call", 0.0).rule
+    assert [("no", Reason.NAME), ("scope may:files.*", Reason.NAME), ("scope may:tools:db_*", Reason.ALLOWED)] == [
+        *policy.consider(caller, "tools", "db_read", "call", 0.0)
+    ]
+    assert not policy.why(Caller("bob"), "tools", "db_read", "call", 0.0).allowed
+    assert not policy_of().why(caller, "tools", "db_read", "call", 0.0).allowed
+    with pytest.raises(ValueError, match="scope_prefix: must not be empty"):
+        AccessConfig(scope_prefix="")
 
 
 @pytest.mark.parametrize(

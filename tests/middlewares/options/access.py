@@ -64,6 +64,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "access.roles": {"by": f"{POLICY}test_roles_and_scopes_include_others"},
     "access.scopes": {"by": f"{POLICY}test_roles_and_scopes_include_others"},
+    "access.scope_prefix": {"by": f"{POLICY}test_a_token_may_bring_its_own_capabilities"},
     "access.max_callers": {"by": f"{POLICY}test_what_is_kept_is_bounded"},
     "access.max_keys": {"one": 1, "other": 2, "given": {"rules": rules(rate=Rate(1, 600.0))}},
     "access.max_tasks": {"by": f"{STAGE}test_tasks_are_bounded"},

@@ -169,6 +169,7 @@ class Connection:
             info=info,
             last_activity=trio.current_time(),
             notify=self._notify,
+            ask=self._ask,
         )
         return self._session
 

@@ -14,12 +14,11 @@ session gives it to its latest exchange, one that is shared only if there is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, final
 
 import trio
-from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
@@ -44,54 +43,19 @@ from sluiceway.pipeline.protocol.messages import (
     Response,
     Result,
 )
-from sluiceway.pipeline.runtime.correlation import Correlation, Entry
+from sluiceway.pipeline.runtime.correlation import Correlation
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
+from .multiplexed_call import Call
 from .outbox import Outbox
-from .readdress import readdress, with_subscription, with_token
+from .questions import Questions
+from .readdress import readdress, with_token
 
 _CANCELLED: Final = "notifications/cancelled"
 _MAX_QUESTIONS: Final = 64
 """Questions of one upstream that may be open at once."""
 _MAX_TASK_TOKENS: Final = 256
 """Progress tokens kept after the reply, for the tasks of 2025-11-25 that still make progress."""
-
-
-@final
-@define(eq=False)
-class _Call:
-    """One exchange that waits for its reply."""
-
-    exchange: Exchange
-    entry: Entry
-    questions: dict[RequestId, trio.CancelScope] = field(factory=dict)
-    """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
-    hung_up: bool = False
-    """The reply is ours: the upstream still has to be told."""
-
-    @property
-    def token(self) -> Json:
-        """The client's own progress token; None when it sent none."""
-        return meta_of(self.exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
-
-    def restore(self, notification: Notification) -> Notification:
-        """The notification as the client knows it: its token, its subscription id."""
-        if notification.method == PROGRESS:
-            return with_token(notification, self.token)
-        if MetaKey.SUBSCRIPTION_ID in meta_of(notification.params):
-            return Notification(notification.method, with_subscription(notification.params, self._id))
-        return notification
-
-    def restore_reply(self, reply: Reply) -> Reply:
-        """The end of a subscription names the subscription; every other reply is as it was."""
-        if self.exchange.kind is Kind.LISTEN and isinstance(reply, Result):
-            return Result(with_subscription(reply.value, self._id))
-        return reply
-
-    @property
-    def _id(self) -> RequestId:
-        assert isinstance(self.exchange.request, Request)
-        return self.exchange.request.id
 
 
 @final
@@ -105,6 +69,7 @@ class Multiplexer:
         log: A structured logger.
         session: The legacy session the connection belongs to; None for one that several clients share.
         max_pending: Requests that may wait for a reply at once.
+        spawn: Runs a task for as long as the connection may live; for questions that no exchange caused.
         announce: Told of every notification of the upstream, whoever it is for, before anybody else. Must not block.
     """
 
@@ -116,6 +81,7 @@ class Multiplexer:
         *,
         session: Session | None,
         max_pending: int,
+        spawn: Callable[[Callable[[Request], Awaitable[None]], Request], None],
         announce: Callable[[Notification], None],
     ) -> None:
         self._name = name
@@ -123,9 +89,12 @@ class Multiplexer:
         self._log = log
         self._session = session
         self._announce = announce
+        self._spawn = spawn
+        ask = None if session is None else session.ask
+        self._unsolicited = None if ask is None else Questions(ask, self._reply)
         self._table = Correlation(max_pending)
-        self._calls: dict[int, _Call] = {}
-        self._asked: dict[RequestId, _Call] = {}
+        self._calls: dict[int, Call] = {}
+        self._asked: dict[RequestId, Call] = {}
         self._task_tokens: dict[int, Json] = {}
         self._closed: Callable[[], GatewayError] | None = None
         self.noise = 0
@@ -151,7 +120,7 @@ class Multiplexer:
         request = exchange.request
         assert isinstance(request, Request)
         with self._table.register() as entry:
-            call = _Call(exchange, entry)
+            call = Call(exchange, entry)
             self._send(readdress(request, entry.id), entry.id)
             self._calls[entry.id] = call
             try:
@@ -198,6 +167,8 @@ class Multiplexer:
         """The connection is over: every exchange on it, and every later one, fails with such an error. Idempotent."""
         if self._closed is None:
             self._closed = make_error
+            if self._unsolicited is not None:
+                self._unsolicited.close()
             self._table.fail_all(make_error)
 
     @property
@@ -208,9 +179,9 @@ class Multiplexer:
     @property
     def questions(self) -> int:
         """Questions of the upstream that have no answer yet."""
-        return len(self._asked)
+        return len(self._asked) + (0 if self._unsolicited is None else len(self._unsolicited))
 
-    async def _converse(self, call: _Call) -> Reply:
+    async def _converse(self, call: Call) -> Reply:
         while True:
             item = await call.entry.receive()
             if isinstance(item, Notification):
@@ -220,7 +191,7 @@ class Multiplexer:
             else:
                 return item
 
-    async def _converse_asking(self, call: _Call, item: Request | Notification | Reply) -> Reply:
+    async def _converse_asking(self, call: Call, item: Request | Notification | Reply) -> Reply:
         """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
         with unwrap_single():
             async with trio.open_nursery() as questions:
@@ -233,7 +204,7 @@ class Multiplexer:
                 questions.cancel_scope.cancel()
         return item
 
-    async def _listen(self, call: _Call) -> Reply:
+    async def _listen(self, call: Call) -> Reply:
         """A conversation that ends by itself when the gateway drains."""
 
         async def hang_up() -> None:
@@ -248,10 +219,10 @@ class Multiplexer:
                 nursery.cancel_scope.cancel()
         return reply
 
-    def _end_listen(self, call: _Call) -> None:
+    def _end_listen(self, call: Call) -> None:
         self._table.resolve(Response(call.entry.id, Result({"resultType": "complete"})))
 
-    def _leave(self, call: _Call) -> None:
+    def _leave(self, call: Call) -> None:
         """Nobody waits any more: say so, if the upstream does not know it."""
         for question_id in list(call.questions):
             self._answer(question_id, ErrorReply(ErrorCode.INTERNAL_ERROR, "the request that caused this has ended"))
@@ -261,7 +232,7 @@ class Multiplexer:
         if not self._outbox.withdraw(call.entry.id) and call.exchange.method != "initialize":
             self._say(Notification(_CANCELLED, {"requestId": call.entry.id}))
 
-    async def _ask(self, call: _Call, question: Request) -> None:
+    async def _ask(self, call: Call, question: Request) -> None:
         scope = call.questions.get(question.id)
         if scope is None:  # taken back before anybody looked
             return
@@ -277,6 +248,9 @@ class Multiplexer:
             self._say(Response(question.id, Result()))
             return
         call = self._attributed()
+        if call is None and self._unsolicited is not None:
+            self._spawn(self._unsolicited.ask, question)
+            return
         refusal: ErrorReply | None = None
         if call is None:
             refusal = ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"{question.method}: no client to ask")
@@ -300,7 +274,7 @@ class Multiplexer:
         call = self._asked.pop(question_id, None)
         return None if call is None else call.questions.pop(question_id)
 
-    def _attributed(self) -> _Call | None:
+    def _attributed(self) -> Call | None:
         """Whose a message is that does not say so."""
         latest = (call for call in reversed(self._calls.values()) if call.exchange.kind is not Kind.LISTEN)
         call = next(latest, None)
@@ -340,13 +314,15 @@ class Multiplexer:
         if scope is not None:
             scope.cancel()
             return True
+        if self._unsolicited is not None and self._unsolicited.take_back(message_id):
+            return True
         call = self._calls.get(message_id)
         if call is None or call.exchange.kind is not Kind.LISTEN:
             return False
         self._end_listen(call)
         return True
 
-    def _keep_token(self, call: _Call) -> None:
+    def _keep_token(self, call: Call) -> None:
         """A task makes progress after its request was answered (2025-11-25, basic/utilities/tasks)."""
         if call.token is not None and self._session is not None:
             if len(self._task_tokens) >= _MAX_TASK_TOKENS:
@@ -372,6 +348,10 @@ class Multiplexer:
             answer_to = only[0].entry.id if len(only) == 1 else None
         if answer_to is not None:
             self._table.fail(answer_to, UpstreamProtocolError(f"{self._name}: {error.message}"))
+
+    async def _reply(self, answer: Response) -> None:
+        await trio.lowlevel.checkpoint()
+        self._say(answer)
 
     def _say(self, message: Message) -> None:
         """Send what nobody waits for; dropped if the upstream does not read or is gone."""

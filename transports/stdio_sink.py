@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -305,6 +305,7 @@ class StdioSink(Sink):
                 self.context.log,
                 session=session,
                 max_pending=config.max_pending,
+                spawn=self._spawn_apart,
                 announce=self._heard,
             ),
             outbox,
@@ -318,9 +319,13 @@ class StdioSink(Sink):
         )
         self._children[session] = child
         self._running.add(child)
-        # in a context of its own: what the child says later must not be logged as said by whoever came first
-        contextvars.Context().run(self._nursery.start_soon, self._host, child, session)
+        self._spawn_apart(self._host, child, session)
         return child
+
+    def _spawn_apart(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task in a context of its own: what a child says must not be logged as said by whoever came first."""
+        if self._nursery is not None:
+            contextvars.Context().run(self._nursery.start_soon, function, *args)
 
     def _heard(self, notification: Notification) -> None:
         self._mirrors.heard(notification)

@@ -78,6 +78,11 @@ class Session:
     """What embedded servers and stages keep for this client, by component id."""
     notify: Callable[[Notification], None] = field(default=_drop, repr=False)
     """Send something no request caused (a `list_changed`) to the client. Never blocks: bounded, oldest dropped."""
+    ask: Asker | None = field(default=None, repr=False)
+    """
+    Put a question that no request of the client's caused, and wait for the answer, for as long as the client takes or
+    the session lives. None where the client cannot be asked. Not bounded in time: whoever asks cancels.
+    """
     closed: bool = False
     _on_close: list[Callable[[], None]] = field(factory=list, repr=False)
 

@@ -33,16 +33,23 @@ class Upstream:
     def __init__(self, *, session: Session | None = None, max_pending: int = 100, max_unsent: int = 100_000) -> None:
         self.outbox = Outbox(max_unsent)
         self.announced: list[Notification] = []
+        self.nursery: trio.Nursery | None = None
         self.mux = Multiplexer(
             "files",
             self.outbox,
             structlog.get_logger(),
             session=session,
             max_pending=max_pending,
+            spawn=self.spawn,
             announce=self.announced.append,
         )
         self.ours, self.theirs = trio.testing.memory_stream_one_way_pair()
         self._heard_in, self._heard = trio.open_memory_channel[dict](1000)
+
+    def spawn(self, function: object, question: Request) -> None:
+        """Run a task of the connection."""
+        assert self.nursery is not None
+        self.nursery.start_soon(function, question)
 
     async def listen(self) -> None:
         """Read what the gateway sends."""
@@ -788,3 +795,35 @@ async def test_every_notification_is_announced_whoever_it_is_for(autojump_clock:
         each.method for each in upstream.announced
     ]
     assert upstream.mux.unclaimed == 2
+
+
+async def test_a_question_without_a_request_goes_to_the_session_the_connection_belongs_to(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """The answer goes back under the upstream's id; what it takes back is not answered, nor what is open at the end."""
+    asked: list[str] = []
+
+    async def ask(method: str, params: object) -> Result:
+        asked.append(method)
+        if len(asked) > 1:
+            await trio.sleep_forever()
+        return Result({"roots": []})
+
+    session = Session(id="s", source="t", ask=ask)
+    async with connected(session=session) as upstream:
+        upstream.nursery = nursery
+        upstream.say(id="q", method="roots/list")
+        assert await upstream.next() == {"jsonrpc": "2.0", "id": "q", "result": {"roots": []}}
+
+        upstream.say(id="q2", method="roots/list")
+        upstream.say(id="q3", method="roots/list")
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.mux.questions == 2
+        upstream.notify("notifications/cancelled", requestId="q2")
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.mux.questions == 1
+        upstream.mux.close(lambda: UpstreamClosed("over"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.mux.questions == 0
+        assert await upstream.quiet() == []
+        assert upstream.mux.unclaimed == 0

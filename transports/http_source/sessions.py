@@ -20,7 +20,7 @@ from sluiceway.pipeline.model.component import Ticket
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Session
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, SessionNotFound
-from sluiceway.pipeline.protocol.messages import Json, Notification, RequestId
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, RequestId
 from sluiceway.pipeline.runtime.deadlines import Deadlines, Entry
 
 from ..eras.questions import Questions
@@ -78,6 +78,7 @@ class HttpSession:
         self.standalone.keep(replay)
         self._proofs: OrderedDict[bytes, None] = OrderedDict()
         session.notify = self._notify
+        session.ask = self._ask
         session.on_close(self._end)
 
     @property
@@ -105,6 +106,15 @@ class HttpSession:
 
     def _notify(self, notification: Notification) -> None:
         self.standalone.put_nowait(encode_message(notification))
+
+    async def _ask(self, method: str, params: Mapping[str, Json]) -> Reply:
+        """Ask on the stream that no request caused; the question waits there until the client reads it."""
+
+        async def send(message: Request | Notification) -> None:
+            await trio.lowlevel.checkpoint()
+            self.standalone.put_nowait(encode_message(message))
+
+        return await self.questions.ask(send, method, params)
 
     def _end(self) -> None:
         for ticket in list(self.in_flight.values()):

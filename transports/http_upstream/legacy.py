@@ -16,7 +16,6 @@ from contextlib import closing, contextmanager
 from typing import Any, Final, final
 
 import trio
-from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
@@ -34,9 +33,10 @@ from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
 from ..eras import legacy
 from ..http_client.connection import Response as HttpResponse
+from ..questions import Questions, answer_at_once, nobody
 from .answers import check_answers
+from .handshake import Handshake
 from .headers import legacy_headers
-from .questions import Questions, answer_at_once, nobody
 from .resumable import ResumableStream
 from .standalone import StandaloneStream
 from .upstream import Upstream
@@ -52,16 +52,6 @@ _LAST_ANSWERS_S: Final = 1.0
 _FAREWELL_S: Final = 1.0
 _SHAKING_S: Final = 10.0
 """How long a handshake that nobody waits for any more may go on, so that the session it opens can be ended."""
-
-
-@final
-@define(eq=False)
-class _Handshake:
-    """One in progress, in a task of the session: whoever asked for it may leave."""
-
-    reply: Reply | None = None
-    error: GatewayError | None = None
-    done: trio.Event = field(factory=trio.Event)
 
 
 class _SessionLost(Exception):
@@ -88,11 +78,12 @@ class LegacySession:
         self._id: str | None = None
         self._version: str | None = None
         self._in_flight: set[Questions] = set()
+        self._unsolicited = None if session.ask is None else Questions(session.ask, self._say)
         self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
         self._hosted = trio.Event()
-        self._handshake: _Handshake | None = None
+        self._handshake: Handshake | None = None
         self._shaking = trio.CancelScope()
         self._ending = trio.Event()
         self.ended = trio.Event()
@@ -145,26 +136,9 @@ class LegacySession:
         """
         await self._hosted.wait()
         assert self._nursery is not None
-        handshake = self._handshake = _Handshake()
-        self._nursery.start_soon(self._shake_hands, exchange, handshake)
-        try:
-            await handshake.done.wait()
-        finally:
-            if not handshake.done.is_set():
-                exchange.mute()
-        if handshake.error is not None:
-            raise handshake.error
-        if handshake.reply is None:
-            raise SessionNotFound(f"{self._upstream.name}: the session was ended during its handshake")
-        return handshake.reply
-
-    async def _shake_hands(self, exchange: Exchange, handshake: _Handshake) -> None:
-        try:
-            handshake.reply = await self._greet(exchange)
-        except GatewayError as error:
-            handshake.error = error
-        finally:
-            handshake.done.set()
+        handshake = self._handshake = Handshake(self._upstream.name, exchange)
+        self._nursery.start_soon(handshake.run, self._greet)
+        return await handshake.outcome()
 
     async def _finish_handshake(self) -> None:
         if self._handshake is not None:
@@ -252,7 +226,7 @@ class LegacySession:
     @contextmanager
     def _askable(self, exchange: Exchange) -> Iterator[Questions]:
         """While a request is in flight, the upstream may ask its client."""
-        questions = Questions(exchange, self._say)
+        questions = Questions(exchange.ask, self._say)
         self._in_flight.add(questions)
         try:
             yield questions
@@ -272,7 +246,7 @@ class LegacySession:
                 if isinstance(message, Response):
                     stream.finish()
                     return check_answers(self._upstream.name, message, request.id)
-                await self._pass_back(exchange, questions, message)
+                await self._pass_back(exchange, message)
 
     async def _converse_asking(
         self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Message
@@ -282,7 +256,7 @@ class LegacySession:
             async with trio.open_nursery() as nursery:
                 while not isinstance(message, Response):
                     if isinstance(message, Notification):
-                        await self._pass_back(exchange, questions, message)
+                        await self._pass_back(exchange, message)
                     elif (answer := answer_at_once(message)) is not None:
                         nursery.start_soon(self._say, answer)
                     else:
@@ -291,26 +265,36 @@ class LegacySession:
                 nursery.cancel_scope.cancel()
         return message
 
-    async def _pass_back(self, exchange: Exchange, questions: Questions, notification: Notification) -> None:
-        if notification.method == _CANCELLED and questions.take_back(notification.params.get("requestId")):
+    async def _pass_back(self, exchange: Exchange, notification: Notification) -> None:
+        if notification.method == _CANCELLED and self._take_back(notification.params.get("requestId")):
             return
         await exchange.relay(notification)
 
     async def _receive(self, message: Message) -> None:
         """Take what came on the standalone stream."""
         if isinstance(message, Notification):
-            if message.method == _CANCELLED:
-                asked = message.params.get("requestId")
-                if any(questions.take_back(asked) for questions in self._in_flight):
-                    return
+            if message.method == _CANCELLED and self._take_back(message.params.get("requestId")):
+                return
             self._session.notify(message)
         elif isinstance(message, Request):
-            answer = answer_at_once(message)
-            if answer is None and len(self._in_flight) == 1 and self._nursery is not None:
-                (questions,) = self._in_flight  # nobody else can have caused it
+            answer, questions = answer_at_once(message), self._asker()
+            if answer is None and questions is not None and self._nursery is not None:
                 self._nursery.start_soon(questions.ask, message)
             else:
                 await self._say(answer or nobody(message))
+
+    def _asker(self) -> Questions | None:
+        """
+        Through whom the client is asked what does not say which request it belongs to; None if it cannot be.
+
+        If there is one request in flight, that may well have caused it; if there are none or several, nobody can tell,
+        and the question is the session's.
+        """
+        return next(iter(self._in_flight)) if len(self._in_flight) == 1 else self._unsolicited
+
+    def _take_back(self, question_id: object) -> bool:
+        open_ = self._in_flight if self._unsolicited is None else (*self._in_flight, self._unsolicited)
+        return any(questions.take_back(question_id) for questions in open_)
 
     async def _renew(self, lost: str | None) -> None:
         """

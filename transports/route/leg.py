@@ -197,6 +197,7 @@ class Leg:
             info=parent.info,
             state=parent.state,
             notify=lambda notification: self._heard(self.upstream, notification),
+            ask=parent.ask,
         )
         self.session.on_close(parent.on_close(self.session.close))
         if pattern is not None and not self._parent.closed:

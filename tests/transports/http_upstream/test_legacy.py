@@ -741,3 +741,45 @@ async def test_a_session_that_ends_during_its_handshake_has_not_been_opened(
         await trio.sleep(11)
         assert len(failures) == 1
         assert sink.sessions == 0
+
+
+@pytest.mark.parametrize("in_flight", [0, 2])
+async def test_a_question_that_is_nobodys_request_goes_to_the_session(
+    autojump_clock, upstream, server, make_sink, peer, in_flight
+):
+    """On its own stream; the answer goes back, and the upstream may take the question back."""
+    asked: list[tuple[str, Any]] = []
+
+    async def listen(seen: Any, answer: Any) -> None:
+        await answer.start()
+        await trio.sleep(1)
+        await answer.event(QUESTION)
+        await answer.event({**QUESTION, "id": "late"})
+        await trio.sleep(1)
+        await answer.event({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "late"}})
+        await trio.sleep_forever()
+
+    async def call(seen: Any, answer: Any) -> None:
+        await trio.sleep(5)
+        await answer.result(seen, {})
+
+    async def ask(method: str, params: Any) -> Result:
+        asked.append((method, dict(params)))
+        if len(asked) == 2:
+            await trio.sleep_forever()
+        return Result({"roots": []})
+
+    async def wrong(method: str, params: Any) -> Result:
+        raise AssertionError("this request has caused no question")
+
+    server.listen, server.call = listen, call
+    peer.session.ask = ask
+    async with make_sink() as sink, trio.open_nursery() as nursery:
+        await peer.start(sink)
+        for number in range(in_flight):
+            nursery.start_soon(sink, peer.exchange("tools/call", request_id=number, ask=wrong))
+        await trio.sleep(6)
+
+    assert asked == [("roots/list", {"deep": 1})] * 2
+    assert [{"jsonrpc": "2.0", "id": "q", "result": {"roots": []}}] == [seen.json for seen in upstream.of("answer")]
+    assert [] == peer.notices

@@ -10,7 +10,7 @@ import trio.testing
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, Request, Response, Result
 from sluiceway.pipeline.testing import memory_exchange
-from sluiceway.transports.http_upstream.questions import MAX_QUESTIONS, Questions, answer_at_once, nobody
+from sluiceway.transports.questions import MAX_QUESTIONS, Questions, answer_at_once, nobody
 
 
 def questions_of(ask: Any) -> tuple[Questions, list[Response]]:
@@ -21,7 +21,7 @@ def questions_of(ask: Any) -> tuple[Questions, list[Response]]:
         await trio.lowlevel.checkpoint()
         answers.append(response)
 
-    return Questions(memory_exchange(ask=ask), answer), answers
+    return Questions(memory_exchange(ask=ask).ask, answer), answers
 
 
 async def _never(method: str, params: Any) -> Reply:

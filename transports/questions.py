@@ -1,8 +1,9 @@
 """
 What a legacy upstream asks while it serves a request (sampling, elicitation, roots), and who answers.
 
-A question goes to the client whose request caused it, on the stream of that request, or to nobody (protocol rule, not
-a preference: a question that reaches the wrong client is a leak).
+A question goes to the client whose request caused it, on the stream of that request; one that no request caused goes
+to the client whose session it is, on that session's own stream; else to nobody (protocol rule, not a preference: a
+question that reaches the wrong client is a leak).
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Final, final
 
 import trio
 
-from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.session import Asker
 from sluiceway.pipeline.protocol.errors import GatewayError, render_error
 from sluiceway.pipeline.protocol.mcp import ErrorCode
 from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, Request, RequestId, Response, Result
 
 MAX_QUESTIONS: Final = 64
-"""Questions that one exchange may have open."""
+"""Questions that one exchange, or one session outside of its exchanges, may have open."""
 
 Answer = Callable[[Response], Awaitable[None]]
 """Sends an answer to the upstream; never raises a `GatewayError`."""
@@ -27,15 +28,15 @@ Answer = Callable[[Response], Awaitable[None]]
 @final
 class Questions:
     """
-    The open questions of one exchange.
+    The open questions of one exchange, or of one session.
 
     Args:
-        exchange: Whose client is asked.
+        ask: Asks the client.
         answer: Takes the answers.
     """
 
-    def __init__(self, exchange: Exchange, answer: Answer) -> None:
-        self._exchange = exchange
+    def __init__(self, ask: Asker, answer: Answer) -> None:
+        self._ask = ask
         self._answer = answer
         self._open: dict[RequestId, trio.CancelScope] = {}
         self._closed = False
@@ -54,7 +55,7 @@ class Questions:
             with scope:
                 reply: Reply
                 try:
-                    reply = await self._exchange.ask(question.method, question.params)
+                    reply = await self._ask(question.method, question.params)
                 except GatewayError as error:
                     reply = render_error(error)
                 await self._answer(Response(question.id, reply))
@@ -70,7 +71,7 @@ class Questions:
         return True
 
     def close(self) -> None:
-        """The exchange is over: nobody is asked any more."""
+        """The exchange or session is over: nobody is asked any more."""
         self._closed = True
         for scope in self._open.values():
             scope.cancel()

@@ -119,12 +119,15 @@ class Linter:
                     )  # fmt: skip
 
     def firsts(self, chain: Sequence[StageSpec]) -> None:
-        """Stages that want to be first in their chain, and are not."""
-        for stage in chain[1:]:
-            for order in stage.cls.order:
-                if order.relation == "first":
-                    rule = f"order/{stage.cls.name}-not-first"
-                    self.misplaced(order, rule, stage, chain[0], "is not first; before it comes", "above")
+        """Stages that want to be first in their chain, and stand behind one that does not."""
+        ahead: StageSpec | None = None
+        for stage in chain:
+            firsts = [order for order in stage.cls.order if order.relation == "first"]
+            for order in firsts if ahead is not None else ():
+                rule = f"order/{stage.cls.name}-not-first"
+                self.misplaced(order, rule, stage, ahead, "is not first; before it comes", "above")
+            if not firsts:
+                ahead = ahead or stage
 
     def pair(self, outer: StageSpec, inner: StageSpec) -> None:
         """Two stages that an exchange passes in this order."""

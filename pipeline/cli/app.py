@@ -28,6 +28,7 @@ _VERBS: Final = (
     ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),
     ("schema", "schema:schema", "Print the JSON Schema of configurations, for editors."),
     ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
+    ("lock", "lock:lock", "Write down what tools are, for the stage `pin` to hold upstreams to."),
     ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
     ("status", "status:status", "Show the state of a running gateway."),
     ("act", "act:act", "Have a component of a running gateway do something, or list what it can do."),

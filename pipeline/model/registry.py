@@ -50,6 +50,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "load_shed": "sluiceway.middlewares.load_shed.stage:LoadShed",
         "log": "sluiceway.middlewares.log:Log",
         "metrics": "sluiceway.middlewares.metrics:Metrics",
+        "pin": "sluiceway.middlewares.pin:Pin",
         "rate_limit": "sluiceway.middlewares.rate_limit.stage:RateLimit",
         "redact": "sluiceway.middlewares.redact:Redact",
         "request_id": "sluiceway.middlewares.request_id:RequestId",

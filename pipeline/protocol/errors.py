@@ -169,6 +169,14 @@ class Misdirected(ClientFault):
     http_status = 421
 
 
+class PinMismatch(ClientFault):
+    """The tool is not what was approved; calling it waits for an operator (see the stage `pin`)."""
+
+    reason = "pin_mismatch"
+    blame = Blame.GATEWAY
+    http_status = 409
+
+
 class UnknownMethod(ClientFault):
     """No such method here (JSON-RPC 2.0 section 5.1; HTTP 404 since MCP 2026-07-28)."""
 
@@ -325,6 +333,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         Unauthenticated.reason: 40100,
         Forbidden.reason: 40300,
         SessionNotFound.reason: 40400,
+        PinMismatch.reason: 40900,
         MessageTooLarge.reason: 41300,
         Misdirected.reason: 42100,
         RateLimited.reason: 42900,
@@ -345,6 +354,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         Unauthenticated.reason: -32003,
         Forbidden.reason: -32003,
         SessionNotFound.reason: -32001,
+        PinMismatch.reason: -32003,
         MessageTooLarge.reason: -32600,
         Misdirected.reason: -32600,
         RateLimited.reason: -32004,

@@ -18,7 +18,7 @@ from sluiceway.pipeline.model.component import Context, Middleware, Order, middl
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import KIB, Duration, Size, option
-from sluiceway.pipeline.model.repeating import Repeatables
+from sluiceway.pipeline.model.repeating import Repeatables, is_bound
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.failures import UNSENT, Failure, failure_of, name_of
@@ -60,7 +60,8 @@ class Fallback(Middleware):
     Answer in another way while an upstream is not there. In this order, the first that can:
 
     * `sink`: ask another sink. A call that may have run is asked there only if it may run twice: reads, tools that
-      `reads` lists, and, with `trust_hints`, tools that say so; and never after something was relayed.
+      `reads` lists, and, with `trust_hints`, tools that say so; and never after something was relayed. What takes up
+      something that the upstream has given out (a cursor, a task, a `requestState`) is not asked elsewhere.
     * `keep`: the last good answer to the same request of the same caller, from `store`. Only reads are kept.
     * `answers`: a fixed answer; the first entry that matches.
     * `empty_lists`: an empty list, so that one dead upstream does not take the lists of all others with it.
@@ -162,7 +163,8 @@ class Fallback(Middleware):
 
     async def _makeshift(self, exchange: Exchange, outcome: Outcome, failure: Failure, seen: bool) -> Reply | None:
         """The first answer that can be given instead; None if there is none."""
-        if self._sink is not None and not seen and (failure in UNSENT or self._repeatables.covers(exchange)):
+        allowed = not seen and not is_bound(exchange) and (failure in UNSENT or self._repeatables.covers(exchange))
+        if self._sink is not None and allowed:
             other = await _ask(self._sink, exchange)
             if other is not None:
                 return self._give(exchange, outcome, other, {"from": "sink", "sink": self.config.sink})

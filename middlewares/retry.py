@@ -22,9 +22,9 @@ from sluiceway.pipeline.model.component import Advice, Context, Middleware, Orde
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MILLISECOND, Duration, Rate, Ratio, option
-from sluiceway.pipeline.model.repeating import Repeatables, may_repeat_any
+from sluiceway.pipeline.model.repeating import Repeatables, is_bound, may_repeat_any
 from sluiceway.pipeline.model.when import When
-from sluiceway.pipeline.protocol.errors import GatewayError, OutcomeUnknown
+from sluiceway.pipeline.protocol.errors import GatewayError, OutcomeUnknown, SessionNotFound, UnsupportedVersion
 from sluiceway.pipeline.protocol.failures import UNSENT, Failure, failure_of, name_of, retry_after_of
 from sluiceway.pipeline.protocol.mcp import Kind, method_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
@@ -213,10 +213,12 @@ class Retry(Middleware):
             await trio.sleep(coming.delay_s)
             attempts += 1
             attempt = exchange.fork(exchange.attempt + attempts - 1)
+            before = outcome
             try:
                 outcome = await services[coming.service](attempt)
             except GatewayError as error:
-                outcome = error
+                strange = coming.service and isinstance(error, SessionNotFound | UnsupportedVersion)
+                outcome = before if strange else error  # that sink does not know this client: no reason to lose it
             if self._failure_of(outcome) is not None:
                 attempt.mute()
 
@@ -231,8 +233,9 @@ class Retry(Middleware):
             return "shown"
         if attempts >= self._backoff.max_attempts:
             return "attempts"
-        service = attempts % (len(self._failover) + 1)
-        fresh = 0 < attempts <= len(self._failover)
+        others = 0 if is_bound(exchange) else len(self._failover)
+        service = attempts % (others + 1)
+        fresh = attempts <= others
         delay_s = 0.0 if fresh else self._backoff.delay_s(attempts, self.context.random)
         wanted_s = None if fresh else retry_after_of(outcome)
         if wanted_s is not None:

@@ -34,6 +34,13 @@ def may_repeat_any(methods: Sequence[str]) -> bool:
     return any(row.repeatable and matches(name) for name, row in METHODS.items())
 
 
+def is_bound(exchange: Exchange) -> bool:
+    """
+    Whether it takes up what one upstream has given out (a `requestState`, a cursor, a task): no other one can serve it.
+    """
+    return continues(exchange) or "cursor" in exchange.request.params or method_of(exchange.method).target == "taskId"
+
+
 @final
 class Repeatables:
     """

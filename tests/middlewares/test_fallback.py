@@ -154,6 +154,7 @@ async def test_another_sink_answers(bench: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "step", "options", "asked"),
     [
+        ("tasks/get", ConnectFailed("x"), {}, 0),
         ("tools/list", UpstreamClosed("x"), {}, 1),
         ("tools/call", UpstreamClosed("x"), {}, 0),
         ("tools/call", DeadlineExceeded("x", timeout_s=1), {}, 0),

@@ -25,6 +25,8 @@ from sluiceway.pipeline.protocol.errors import (
     GatewayError,
     OutcomeUnknown,
     RateLimited,
+    SessionNotFound,
+    UnsupportedVersion,
     UpstreamClosed,
     UpstreamProtocolError,
     UpstreamUnavailable,
@@ -406,6 +408,27 @@ async def test_failover_goes_to_the_next_sink_at_once(bench: Any, autojump_clock
     ]
 
 
+BOUND: Sequence[tuple[str, Mapping[str, Json]]] = (
+    ("tools/call", {"name": "a", "requestState": "s"}),
+    ("tools/list", {"cursor": "2"}),
+    ("tasks/get", {"taskId": "t"}),
+)
+"""Requests that take up what one upstream has given out."""
+
+
+@pytest.mark.parametrize(("method", "params"), BOUND)
+async def test_what_one_upstream_has_given_out_stays_with_it(
+    bench: Any, autojump_clock: MockClock, method: str, params: Mapping[str, Json]
+) -> None:
+    """Another sink knows no such state, cursor or task; the own one is tried again, with back-off."""
+    main, spare = Script(ConnectFailed("x")), Script(Result({}))
+    stage = _stage(bench, {"spare": spare}, failover=("spare",), jitter="none")
+    async with stage.open():
+        await _outcome(bench.service(main, stage), bench.exchange(method, params))
+
+    assert (main.waits, spare.times) == ([0.1, 0.2], [])
+
+
 async def test_failover_after_an_unsent_failure_costs_no_budget(bench: Any, autojump_clock: MockClock) -> None:
     """A dead upstream with a healthy spare: every request is served, however many there are."""
     main, spare = Script(ConnectFailed("x")), Script(Result({"spare": True}))
@@ -415,6 +438,25 @@ async def test_failover_after_an_unsent_failure_costs_no_budget(bench: Any, auto
         outcomes = [await _outcome(service, bench.exchange()) for _ in range(50)]
 
     assert outcomes == [Result({"spare": True})] * 50
+
+
+@pytest.mark.parametrize("stranger", [SessionNotFound("no such session"), UnsupportedVersion("legacy only")])
+async def test_a_sink_that_does_not_know_the_client_is_passed_over(
+    bench: Any, autojump_clock: MockClock, stranger: GatewayError
+) -> None:
+    """A legacy session lives where its handshake was: the client must not be told to begin again for our failover."""
+    spare, other = Script(stranger), Script(Result({"other": 1}))
+    stage = _stage(bench, {"spare": spare, "other": other}, failover=("spare", "other"))
+    alone = _stage(bench, {"spare": spare}, failover=("spare",), max_attempts=2)
+    own = Script(ConnectFailed("x"), stranger)
+    async with stage.open(), alone.open():
+        served = await _outcome(bench.service(Script(ConnectFailed("x")), stage), bench.exchange())
+        failed = await _outcome(bench.service(Script(ConnectFailed("x")), alone), bench.exchange())
+    its_own = await _outcome(bench.service(own, _stage(bench)), bench.exchange())
+
+    assert served == Result({"other": 1})
+    assert isinstance(failed, ConnectFailed)
+    assert its_own is stranger
 
 
 async def test_failover_through_the_gateway_uses_the_other_sinks_own_chain(autojump_clock: MockClock) -> None:

@@ -120,14 +120,14 @@ class Linter:
 
     def firsts(self, chain: Sequence[StageSpec]) -> None:
         """Stages that want to be first in their chain, and stand behind one that does not."""
-        ahead: StageSpec | None = None
+        ahead: list[StageSpec] = []
         for stage in chain:
             firsts = [order for order in stage.cls.order if order.relation == "first"]
-            for order in firsts if ahead is not None else ():
+            for order in firsts if ahead else ():
                 rule = f"order/{stage.cls.name}-not-first"
-                self.misplaced(order, rule, stage, ahead, "is not first; before it comes", "above")
+                self.misplaced(order, rule, stage, ahead[0], "is not first; before it comes", "above")
             if not firsts:
-                ahead = ahead or stage
+                ahead.append(stage)
 
     def pair(self, outer: StageSpec, inner: StageSpec) -> None:
         """Two stages that an exchange passes in this order."""

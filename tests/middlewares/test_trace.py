@@ -12,6 +12,7 @@ from opentelemetry import trace as api
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, jsonrpc_attributes, mcp_attributes
 
 from sluiceway.middlewares.trace import Trace
+from sluiceway.pipeline.config import check_text
 from sluiceway.pipeline.model.component import Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.session import Caller
@@ -452,3 +453,23 @@ def legacy_exchange(bench: Any) -> Exchange:
     exchange.client = evolve(exchange.client, session=session, transport="stdio")
     assert isinstance(exchange.request, Request)
     return exchange
+
+
+def test_it_stands_first_or_beside_others_that_do():
+    """`check` says so where a stage in front could refuse; `request_id` cannot, and wants to be first as well."""
+
+    def rules(*chain: str) -> list[str]:
+        checked = check_text(
+            f"""\
+version: 1
+sources: {{test: {{stdio: {{}}, pipeline: main}}}}
+pipelines: {{main: {{chain: [{", ".join(chain)}], sink: up}}}}
+sinks: {{up: {{embedded: {{}}}}}}
+"""
+        )
+        return [problem.rule for problem in checked.problems]
+
+    assert rules("request_id", "trace", "log") == rules("trace", "request_id", "log") == []
+    assert rules("timeout", "trace") == ["order/trace-not-first"]
+    assert rules("trace", "metrics", "concurrency_limit") == []
+    assert rules("trace", "concurrency_limit", "metrics") == ["order/concurrency_limit-before-metrics"]

@@ -60,6 +60,7 @@ class Linter:
                 self.limits(pipeline)
         for chain in self.chains():
             self.firsts(chain)
+            self.alternatives(chain)
             for outer, inner in combinations(chain, 2):
                 self.pair(outer, inner)
         for before, after in self.successions():
@@ -128,6 +129,18 @@ class Linter:
                 self.misplaced(order, rule, stage, ahead[0], "is not first; before it comes", "above")
             if not firsts:
                 ahead.append(stage)
+
+    def alternatives(self, chain: Sequence[StageSpec]) -> None:
+        """Auth stages of which each leaves those without a credential to the next: nobody decides about them."""
+        auth = [stage for stage in chain if role_of(stage) == "auth"]
+        if auth and all(getattr(stage.config, "optional", False) is True for stage in auth):
+            last = auth[-1]
+            self.components.report(
+                "security/auth-optional", f"{last.id!r} is optional, and no auth stage decides after it",
+                self.components.spans[last.path],
+                reason="whoever shows no credential at all would come in",
+                fix="remove its `optional`, or put auth_anonymous behind it if that is meant",
+            )  # fmt: skip
 
     def pair(self, outer: StageSpec, inner: StageSpec) -> None:
         """Two stages that an exchange passes in this order."""

@@ -126,6 +126,24 @@ def test_an_open_door_without_authentication_is_a_warning(
     )
 
 
+OPTIONAL_KEYS = "auth_api_key: {pepper: {from_env: P}, file: k, optional: true}"
+
+
+@pytest.mark.parametrize(
+    ("chain", "found"),
+    [
+        (f"{OPTIONAL_KEYS}", ["error security/auth-optional"]),
+        (f"{OPTIONAL_KEYS}, auth_anonymous: {{optional: true}}", ["error security/auth-optional"]),
+        (f"{OPTIONAL_KEYS}, auth_anonymous: {{enabled: false}}", ["error security/auth-optional"]),
+        (f"{OPTIONAL_KEYS}, auth_anonymous", []),
+        ("auth_anonymous", []),
+    ],
+)
+def test_some_auth_stage_must_decide(check_it: CheckIt, chain: str, found: list[str]) -> None:
+    """If each leaves it to the next, whoever shows nothing comes in."""
+    assert found == rules(check_it(gateway("{q: {quiet_toy: {}}}", chain)))
+
+
 def test_a_default_bind_is_looked_at_too(check_it: CheckIt) -> None:
     """Two sources that say nothing bind the same default; the place is their own."""
     checked = check_it(gateway("{a: {listen_toy: {}}, b: {listen_toy: {}}}"))

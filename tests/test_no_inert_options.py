@@ -95,6 +95,9 @@ ROWS: Mapping[str, Two | By] = {
         "transports/test_http_sink.py::test_connecting_takes_no_longer_than_connect_timeout"
     ),
     "sink.http.era": By("transports/http_upstream/test_modern.py::test_a_sink_that_is_said_to_be_legacy_asks_nobody"),
+    "sink.http.follow_name": By(
+        "transports/http_upstream/test_following.py::test_a_sink_that_follows_its_name_moves_and_tells_of_it"
+    ),
     "sink.http.headers": By("transports/test_http_sink.py::test_headers_hold_secrets_that_are_resolved_when_it_opens"),
     "sink.http.idle_timeout": By("transports/http_upstream/test_modern.py::test_a_silent_stream_is_given_up"),
     "sink.http.keep_idle": By("transports/test_http_sink.py::test_connections_at_rest_are_closed_after_keep_idle"),

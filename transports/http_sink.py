@@ -18,7 +18,8 @@ from typing import Final, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Context, Sink, sink
+from sluiceway.pipeline.model.changes import LIST_CHANGES
+from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.origin import Origin, parse_origin
@@ -39,6 +40,7 @@ from .http_client.connect import Dialer, make_tls
 from .http_client.connection import Transport
 from .http_client.pool import PoolLimits
 from .http_upstream.config import HttpSinkConfig, OAuthConfig
+from .http_upstream.following import FollowedName, lookup_of
 from .http_upstream.legacy import LegacySession
 from .http_upstream.modern import ModernUpstream
 from .http_upstream.oauth import MAX_ANSWER, TokenSource
@@ -88,6 +90,8 @@ class HttpSink(Sink):
             await nursery.start(client.run)
             if tokens_client is not None:
                 await nursery.start(tokens_client.run)
+            if self._config.follow_name is not None:
+                nursery.start_soon(self._followed(client, self._config.follow_name).run)
             try:
                 yield
                 self._nursery = None
@@ -185,6 +189,31 @@ class HttpSink(Sink):
         if exchange.method == "ping" or exchange.kind is Kind.NOTIFY:
             return Result()
         raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+
+    def _followed(self, client: HttpClient, every_s: float) -> FollowedName:
+        origin = parse_origin(self._config.url)
+
+        def moved() -> None:
+            self.context.log.info("the upstream has moved", host=origin.host)
+            client.renew()
+
+        def present(is_there: bool) -> None:
+            if is_there:
+                self.context.report(State.READY, "")
+            else:
+                self.context.report(State.DEGRADED, f"{origin.host} leads nowhere")
+            for method in LIST_CHANGES:
+                self._tell(Notification(method))
+
+        lookup = lookup_of(origin.host, origin.port)
+        return FollowedName(lookup, every_s, on_moved=moved, on_presence=present)
+
+    def _tell(self, notification: Notification) -> None:
+        """Tell everybody of a change that the upstream cannot tell of itself."""
+        self._heard(notification)
+        for session in self._sessions:
+            if session.version is not None:
+                session.notify(notification)
 
     def _heard(self, notification: Notification) -> None:
         self._mirrors.heard(notification)

@@ -132,6 +132,11 @@ class HttpClient:
                     pool.sweep()
             self._resting = trio.Event()
 
+    def renew(self) -> None:
+        """Open new connections from now on: the origin has moved."""
+        for pool in self._pools.values():
+            pool.renew()
+
     def close(self) -> None:
         """Close all connections, those in use when they come back."""
         for pool in self._pools.values():

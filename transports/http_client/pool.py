@@ -8,6 +8,7 @@ the bottom grow old and are let go. Waiting is first come, first served. There i
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
@@ -69,6 +70,7 @@ class Pool:
         self._waiting: deque[_Waiter] = deque()
         self._taken = 0
         self._closed = False
+        self._renewed = -math.inf
 
     @property
     def taken(self) -> int:
@@ -135,6 +137,11 @@ class Pool:
                 keep.append(connection)
         self._idle = keep
 
+    def renew(self) -> None:
+        """Use no connection again that was opened before now; what is in use stays until it comes back."""
+        self._renewed = trio.current_time()
+        self._drop_idle()
+
     def close(self) -> None:
         """Close what is at rest now, and what is in use as soon as it comes back."""
         self._closed = True
@@ -177,6 +184,6 @@ class Pool:
 
     def _is_worth_keeping(self, connection: Connection) -> bool:
         limits, age_s = self._limits, trio.current_time() - connection.born
-        if age_s >= limits.hard_age_s or connection.uses >= limits.hard_uses:
+        if age_s >= limits.hard_age_s or connection.uses >= limits.hard_uses or connection.born <= self._renewed:
             return False
         return bool(self._waiting) or (age_s < limits.soft_age_s and connection.uses < limits.soft_uses)

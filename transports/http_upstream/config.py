@@ -101,6 +101,13 @@ class HttpSinkConfig:
     connect_timeout: Duration = option(
         Duration(10 * SECOND), gt=0, doc="Time for name resolution, TCP, proxy and TLS together."
     )
+    follow_name: Duration | None = option(
+        None, ge=1,
+        doc="Interval to look the name in `url` up again (A, AAAA). When it leads elsewhere, new connections go there; "
+        "when it leads nowhere, or somewhere again, the sink is shown as degraded or ready, and sessions and caches "
+        "are told that lists have changed.",
+        example="30s",
+    )  # fmt: skip
     idle_timeout: Duration = option(
         Duration(5 * MINUTE), gt=0, doc="Silence after which an event stream of the upstream is given up."
     )
@@ -131,5 +138,7 @@ class HttpSinkConfig:
             render_headers({name: value if isinstance(value, str) else ""})
         if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("headers: authorization is what oauth provides; keep one of them")
+        if self.follow_name is not None and self.proxy is not None:
+            raise ValueError("follow_name: the proxy looks the name up; keep one of them")
         if self.tls.key is not None and self.tls.cert is None:
             raise ValueError("tls: key is of no use without cert")

@@ -158,6 +158,7 @@ class Dedup(Middleware):
             flight = flights.find(who, each)
             if flight is not None:
                 exchange.decide(stage, "join")
+                self.context.log.debug("request shares a call", method=exchange.method)
                 return await flights.follow(who, each, flight, exchange, call_next)
         if not flights.may_lead(who, (key, wants_progress)):
             exchange.decide(stage, "bypass", "full")

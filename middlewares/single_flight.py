@@ -19,7 +19,7 @@ from typing import Final, TypeVar, final
 import trio
 
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
-from sluiceway.pipeline.protocol.errors import DeadlineExceeded, GatewayError, SlowConsumer
+from sluiceway.pipeline.protocol.errors import DeadlineExceeded, GatewayError, SlowConsumer, UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import LOG_MESSAGE, PROGRESS, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 
@@ -103,6 +103,10 @@ class Flight:
 
     def hears(self, notification: Notification, forward: Relay) -> bool:
         """Tell the followers of a notification; whether the leader is to be told as well. Never blocks."""
+        if not self.followers and self.leader is None:
+            return True
+        if notification.method == PROGRESS and not _is_readable(notification):
+            return True  # nobody's token can be put into it; the leader's own client may judge it
         for follower in self.followers:
             follower.tell(notification, forward)
         return self.leader is None or notification.method != PROGRESS or self.leader.advances(notification)
@@ -298,6 +302,13 @@ class SingleFlight:
 def progress_token(exchange: Exchange) -> Json:
     """The token under which an exchange wants to hear of progress; None if it does not."""
     return meta_of(exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
+
+
+def _is_readable(notification: Notification) -> bool:
+    try:
+        return notification.params is not None
+    except UpstreamProtocolError:
+        return False
 
 
 def _is_for_all(flight: Flight, reply: Reply) -> bool:

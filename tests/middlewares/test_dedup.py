@@ -25,7 +25,7 @@ from sluiceway.pipeline.protocol.errors import (
     SlowConsumer,
     UpstreamClosed,
 )
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
+from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.testing import cancel_everywhere, check_middleware, legacy_client, memory_exchange
@@ -133,6 +133,7 @@ async def test_twenty_equal_calls_are_one(bench, autojump_clock):
         assert {f.name: f.value for f in gate.stage.figures()}["dedup_joined_total"] == 19
         assert [[d.outcome for d in e.link.decisions] for e in exchanges] == [["lead"]] + [["join"]] * 19
         assert gate.stage.details() == {"under_way": 0}
+        assert bench.events() == ["request shares a call"] * 19
 
 
 async def test_the_next_call_is_another_one(bench, autojump_clock):
@@ -382,6 +383,17 @@ async def test_progress_never_goes_back(bench, autojump_clock):
             await flying.cancel("a")
 
         assert [[note.params["progress"] for note in heard[name]] for name in "abc"] == [[1, 2], [1, 2, 3], [1, 2, 3]]
+
+
+async def test_progress_that_cannot_be_read_is_the_leaders(bench, autojump_clock):
+    """It fails nobody: alone, the exchange would have passed it on unread."""
+    garbage = Notification("notifications/progress", Body(raw=b'{"progress":1,"progress":2}'))
+    heard = {token: [] for token in "ab"}
+    async with opened(bench, Upstream(progress=[garbage])) as gate:
+        exchanges = [gate.exchange(params={"_meta": {"progressToken": t}}, interim=heard[t]) for t in "ab"]
+        assert await _together(gate, exchanges) == [Result({"number": 1})] * 2
+
+    assert {token: len(each) for token, each in heard.items()} == {"a": 1, "b": 0}
 
 
 async def test_a_follower_that_reads_slowly_holds_nobody_up(bench, autojump_clock):

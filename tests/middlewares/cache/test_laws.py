@@ -30,23 +30,25 @@ PEOPLE = {
 }
 URIS = ["a:1", "a:2"]
 TTL_S = 5.0
-SLOWEST_S = 2.0
+SLOWEST_S = 4.0
 
 VISITS = st.tuples(
     st.just("visit"),
-    st.sampled_from(list(PEOPLE)),
+    st.sampled_from([*PEOPLE, "ana", "ana"]),
     st.sampled_from(URIS),
-    st.sampled_from([None, None, None, 0.3, 1.2]),  # when its client leaves
+    st.sampled_from([None, None, None, None, 0.3, 1.2]),  # when its client leaves
 )
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from([0.0, 0.0, 0.4, 1.0, 4.0, 7.0]),  # pause before it
+        st.sampled_from([0.0, 0.4, 0.4, 1.0, 4.0, 7.0]),  # pause before it
         VISITS
+        | VISITS
+        | VISITS
         | st.tuples(st.just("change"), st.booleans(), st.sampled_from(URIS), st.none())  # announced, or not
         | st.tuples(st.just("purge"), st.none(), st.sampled_from(URIS), st.none()),
     ),
-    min_size=2,
-    max_size=16,
+    min_size=6,
+    max_size=24,
 )
 OPTIONS = st.fixed_dictionaries(
     {
@@ -74,7 +76,7 @@ class World:
 
     async def upstream(self, exchange):
         uri, caller = exchange.target, exchange.caller
-        before, after = self.rng.choice([0.0, 0.5, 1.0]), self.rng.choice([0.0, 0.5, 1.0])
+        before, after = self.rng.choice([0.0, 0.5, 1.0]), self.rng.choice([0.0, 1.0, 3.0])
         fails = self.rng.random() < 0.15
         await trio.sleep(before)
         version = self.history[uri][-1][1]

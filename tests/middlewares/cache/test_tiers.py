@@ -12,8 +12,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sluiceway.middlewares.cache.config import Warm
 from sluiceway.middlewares.cache.entry import Entry
+from sluiceway.middlewares.cache.memory_tier import OVERHEAD, MemoryTier
 from sluiceway.middlewares.cache.names import EVERYTHING, Selector
-from sluiceway.middlewares.cache.tiers import MAX_PENDING, OVERHEAD, LowerTier, MemoryTier, StoreTier, Tiers
+from sluiceway.middlewares.cache.store_tier import MAX_PENDING, LowerTier, StoreTier
+from sluiceway.middlewares.cache.tiers import Tiers
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import CapacityExceeded

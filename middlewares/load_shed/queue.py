@@ -127,10 +127,14 @@ class FairQueue:
     def _loser(self, waiter: Waiter) -> Waiter:
         """Of the lowest priority that waits, up to its own, the last of the longest line; or the one that came."""
         for priority in reversed(Priority):
-            tenants = self._lines[priority]
-            longest = max(tenants.values(), key=len) if tenants else _Line()
-            if priority == waiter.priority and len(longest) <= len(tenants.get(waiter.tenant, ())) + 1:
-                return waiter
-            if longest:
-                return next(reversed(longest))
-        return waiter
+            if priority == waiter.priority:
+                break
+            if tenants := self._lines[priority]:
+                return _last(max(tenants.values(), key=len))
+        tenants = self._lines[waiter.priority]
+        longest = max(tenants.values(), key=len, default=_Line())
+        return _last(longest) if len(longest) > len(tenants.get(waiter.tenant, ())) + 1 else waiter
+
+
+def _last(line: _Line) -> Waiter:
+    return next(reversed(line))

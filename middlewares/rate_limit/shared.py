@@ -20,6 +20,8 @@ from sluiceway.pipeline.protocol.errors import SluicewayError
 
 MAX_SWAPS: Final = 64
 """Times that others may be faster before it counts as a failure of the store."""
+MOST_S: Final = 2.0
+"""Seconds that asking the store may take, with the wait for those of the same key."""
 
 
 class StoreFailed(Exception):
@@ -54,13 +56,15 @@ class SharedLedger:
             Nanoseconds until it fits, what the key owes now, and the time that both are reckoned from.
 
         Raises:
-            StoreFailed: The store failed, or others were faster `MAX_SWAPS` times.
+            StoreFailed: The store failed or took longer than `MOST_S`, or others were faster `MAX_SWAPS` times.
         """
-        async with self._turn(key):
-            try:
-                return await self._take(self._prefix + key, weight, patience_ns)
-            except (SluicewayError, OSError) as error:
-                raise StoreFailed(str(error)) from error
+        with trio.move_on_after(MOST_S):
+            async with self._turn(key):
+                try:
+                    return await self._take(self._prefix + key, weight, patience_ns)
+                except (SluicewayError, OSError) as error:
+                    raise StoreFailed(str(error)) from error
+        raise StoreFailed(f"no answer within {MOST_S:g} s")
 
     async def _take(self, key: str, weight: int, patience_ns: int) -> tuple[int, State, int]:
         limit = self._limit

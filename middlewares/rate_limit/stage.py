@@ -164,7 +164,10 @@ class RateLimit(Middleware):
         self, exchange: Exchange, account: _Account, shared: SharedLedger, weight: int, patience_ns: int
     ) -> int:
         """Charge in the store; nanoseconds to wait."""
-        if trio.current_time() >= self._store_back_at:
+        now_s = trio.current_time()
+        if now_s >= self._store_back_at:
+            if self._store_back_at != -math.inf:
+                self._store_back_at = now_s + _PAUSE_S  # one asks whether it works again, the others do not wait for it
             try:
                 wait_ns, state, now_ns = await shared.take(bounded(self._key(exchange)), weight, patience_ns)
             except StoreFailed as error:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from sluiceway.middlewares.load_shed import memory as memory_module
 from sluiceway.middlewares.load_shed import stage as stage_module
 from sluiceway.middlewares.load_shed.memory import resident_bytes
 from sluiceway.middlewares.load_shed.options import Adaptive, PriorityRule
@@ -221,8 +222,10 @@ async def test_short_memory_refuses_low_priority_first_and_then_all(autojump_clo
     assert reports == [(State.DEGRADED, "92% of max_memory is in use"), (State.READY, "")]
 
 
-def test_the_memory_of_this_process_is_known():
-    """Megabytes, and not more than there can be."""
+def test_the_memory_of_this_process_is_known(monkeypatch, tmp_path):
+    """Megabytes, and not more than there can be; with procfs and without."""
+    assert 5e6 < resident_bytes() < 1e12
+    monkeypatch.setattr(memory_module, "_STATM", tmp_path / "none")
     assert 5e6 < resident_bytes() < 1e12
 
 

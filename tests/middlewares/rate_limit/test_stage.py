@@ -337,11 +337,13 @@ class Shaky(MemoryStore):
 
     def __init__(self):
         super().__init__(MemoryStore.Config(), Context(id="state"))
-        self.fails = False
+        self.fails = self.hangs = False
         self.asked = 0
 
     async def get(self, key):
         self.asked += 1
+        if self.hangs:
+            await trio.sleep_forever()
         if self.fails:
             raise OSError("the disk is gone")
         return await super().get(key)
@@ -378,6 +380,9 @@ async def test_a_failing_store_leaves_the_limit_to_this_process(mock_clock):
         assert await outcomes(stage, 2) == ["in", 1.0]
         assert (store.asked, stage.details()["store_failures"]) == (1, 1)
         mock_clock.jump(1)
+        assert await outcomes(stage, 2) == ["in", 1.0]
+        assert (store.asked, stage.details()["store_failures"]) == (2, 2)
+        mock_clock.jump(1)
         store.fails = False
         assert await outcomes(stage, 2) == ["in", pytest.approx(1.0, abs=0.01)]
 
@@ -401,6 +406,29 @@ async def test_a_failing_store_can_close_the_door(mock_clock):
     assert refused.value.retry_after_s == 1.0
     assert [d.cause for d in exchange.link.decisions] == ["store"]
     assert store.asked == 1
+
+
+async def test_a_store_that_hangs_holds_nobody_up_for_long(autojump_clock):
+    """Two seconds the first time; then one a second asks whether it works again, and the others go on at once."""
+    store = Shaky()
+    store.hangs = True
+    stage, _ = with_store(store, per="target")
+    took = {}
+
+    async def send(number):
+        await trio.sleep(number)
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(outcome, stage, call(f"{name}{number}"))
+        took[number] = trio.current_time() - start
+
+    async with stage.open(), trio.open_nursery() as nursery:
+        for number in (0, 2.5, 3.5):
+            nursery.start_soon(send, number)
+
+    assert took == {0: 2.0, 2.5: 0.0, 3.5: 2.0}
+    assert store.asked == 4
 
 
 async def test_what_waits_in_a_store_waits_too(autojump_clock):

@@ -23,12 +23,27 @@ Document = dict[str, Any]
 
 EVERY_STAGE: Final[list[Any]] = [
     "request_id",
+    "trace",
+    "metrics",
     "log",
+    {"auth_anonymous": {"subject": "suite", "tenant": "conformance"}},
     "headers",
-    {"timeout": {"after": "20s"}},
+    "tenant",
+    {"access": {"rules": [{"allow": ["*", "methods:*"]}]}},
+    {"rate_limit": {"rate": "6000/min", "burst": 1000}},
+    {"load_shed": {"max_in_flight": 64}},
     {"concurrency_limit": {"max_in_flight": 64}},
+    {"validate": {"arguments": "log"}},  # the suite sends null where its own schema wants a boolean
+    {"redact": {"keys": ["password"]}},
+    {"timeout": {"after": "20s"}},
+    {"fallback": {"empty_lists": True}},
+    "dedup",
+    "cache",
+    "retry",
+    "circuit_breaker",
+    "hedge",
 ]
-"""Every stage that lets the suite pass, in an order that `check` has nothing against."""
+"""Every stage that lets anonymous callers pass, in an order that `check` has nothing against."""
 CHAINS: Final[Mapping[str, list[Any]]] = {"plain": [], "every-stage": EVERY_STAGE}
 
 PREFIX: Final = "up."

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from opentelemetry import trace as api
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, jsonrpc_attributes, mcp_attributes
 
@@ -444,8 +445,6 @@ async def test_it_can_be_cancelled_anywhere():
 @pytest.fixture
 def legacy_exchange(bench: Any) -> Exchange:
     """A request in a session over stdio."""
-    from attrs import evolve
-
     from sluiceway.pipeline.model.session import Session
 
     exchange: Exchange = bench.exchange()
@@ -473,3 +472,25 @@ sinks: {{up: {{embedded: {{}}}}}}
     assert rules("timeout", "trace") == ["order/trace-not-first"]
     assert rules("trace", "metrics", "concurrency_limit") == []
     assert rules("trace", "concurrency_limit", "metrics") == ["order/concurrency_limit-before-metrics"]
+
+
+async def test_a_second_trace_stage_leaves_what_is_not_sampled_to_the_first(rig, autojump_clock):
+    """One context goes upstream, and nothing is recorded by either."""
+    async with rig(sample=0.0) as r:
+        inner = Trace(Trace.Config(propagate=()), r.bench.context("inner"))
+        async with inner.open():
+            await r.send(r.service(inner))
+            recorded = list(inner.recent_spans())
+
+    assert [*recorded, *r.spans] == []
+    assert r.seen[0].keys() == {"traceparent"}
+
+
+async def test_before_its_handshake_a_client_has_no_version(rig, autojump_clock):
+    """Then the span has none either."""
+    async with rig() as r:
+        exchange = r.bench.exchange(method="initialize")
+        exchange.client = evolve(exchange.client, version=None)
+        await r.service()(exchange)
+
+    assert "mcp.protocol.version" not in r.spans[-1].attributes

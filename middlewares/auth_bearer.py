@@ -10,25 +10,22 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import final
 
 from attrs import define, field
 
-from sluiceway.pipeline.model.component import Context, State, middleware
+from sluiceway.pipeline.model.component import Context, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import Forbidden, MalformedCredentials, Unauthenticated, UpstreamUnavailable
 from sluiceway.pipeline.protocol.messages import Json, Reply
-from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .auth.bearer_config import BearerConfig
 from .auth.challenges import TOKEN, split_authorization
 from .auth.claims import ClaimMap, closure
-from .auth.discovery import MAX_METADATA, ServerMetadata, metadata_urls, parse_metadata
-from .auth.fetching import Fetcher, FetchFailed
-from .auth.introspection import MAX_ANSWER, Introspection
-from .auth.jwks import MAX_JWKS, KeySet, parse_jwks
+from .auth.fetching import FetchFailed
+from .auth.issuer import Issuer
 from .auth.key_ring import KeyRing
 from .auth.protected import ProtectedResource, make_metadata
 from .auth.stage import AuthStage
@@ -89,9 +86,7 @@ class AuthBearer(AuthStage):
         self._required = frozenset(config.require)
         self._main = self._endpoint(config.resource)
         self._others = {source: self._endpoint(resource) for source, resource in config.resources.items()}
-        self._ring: KeyRing | None = None
-        self._introspection: Introspection | None = None
-        self._metadata = ServerMetadata(None, None)
+        self._issuer = Issuer(config, context)
 
     def _endpoint(self, resource: str) -> _Endpoint:
         config = self._config
@@ -109,85 +104,10 @@ class AuthBearer(AuthStage):
             ValueError: The keys of `jwks` are none.
             OSError: The file of `ca` cannot be read.
         """
-        config = self._config
-        if config.jwks is not None:
-            self._own_keys()
-        named = [config.issuer, config.jwks_url, config.introspection.url if config.introspection else None]
-        ca = str(config.ca) if config.ca is not None else None
-        async with AsyncExitStack() as stack:
-            fetcher = Fetcher(
-                [each for each in named if each is not None],
-                allow_private=config.allow_private, timeout_s=config.fetch_timeout, ca=ca,
-            )  # fmt: skip
-            if self._fetches:
-                await stack.enter_async_context(fetcher)
-            if config.introspection is not None:
-                self._introspection = self._introspect(fetcher)
-            self._ring = ring = KeyRing(
-                lambda: self._load(fetcher), refresh_s=config.refresh, interval_s=config.refresh_at_most,
-                stale_s=config.keep_stale, told=self._told,
-            )  # fmt: skip
-            nursery = await stack.enter_async_context(open_background_nursery())
-            await nursery.start(ring.run)
+        async with self._issuer.open():
             yield
         for endpoint in (self._main, *self._others.values()):
             endpoint.remembered.clear()
-
-    # What comes from the authorization server.
-
-    @property
-    def _discovers(self) -> bool:
-        """Whether something must be looked up in the issuer's own description."""
-        config = self._config
-        keys = config.jwt and config.jwks is None and config.jwks_url is None
-        return keys or (config.introspection is not None and config.introspection.url is None)
-
-    @property
-    def _fetches(self) -> bool:
-        return self._discovers or self._config.jwks_url is not None or self._config.introspection is not None
-
-    async def _load(self, fetcher: Fetcher) -> KeySet:
-        """The keys as they are now; for the ring."""
-        config = self._config
-        try:
-            if self._discovers:
-                self._metadata = await _discover(fetcher, config.issuer)
-            if not config.jwt:
-                return KeySet()
-            if config.jwks is not None:
-                return self._own_keys()
-            url = config.jwks_url or self._metadata.jwks_uri
-            if url is None:
-                raise FetchFailed(f"{config.issuer} does not say where its keys are; set jwks_url")
-            return parse_jwks(await fetcher.get(url, MAX_JWKS))
-        except (ValueError, LookupError) as error:
-            raise FetchFailed(str(error)) from error
-
-    def _own_keys(self) -> KeySet:
-        assert self._config.jwks is not None
-        return parse_jwks(self._config.jwks.resolve().encode(), symmetric=self._config.symmetric)
-
-    def _introspect(self, fetcher: Fetcher) -> Introspection:
-        asked = self._config.introspection
-        assert asked is not None
-
-        async def post(headers: Mapping[str, str], form: bytes) -> bytes:
-            url = asked.url or self._metadata.introspection_endpoint
-            if url is None:
-                raise FetchFailed(f"{self._config.issuer} has not said where tokens are introspected")
-            return await fetcher.post(url, MAX_ANSWER, headers, form)
-
-        return Introspection(
-            post, asked.client_id, asked.client_secret.resolve(),
-            remember_s=asked.remember, max_remembered=self._config.max_remembered,
-        )  # fmt: skip
-
-    def _told(self, trouble: str | None) -> None:
-        if trouble is None:
-            self.context.report(State.READY, "")
-            return
-        self.context.log.warning("no keys from the authorization server", issuer=self._config.issuer, reason=trouble)
-        self.context.report(State.DEGRADED, f"no keys from {self._config.issuer}: {trouble}")
 
     # Requests.
 
@@ -196,8 +116,7 @@ class AuthBearer(AuthStage):
         value = exchange.client.headers.get("authorization")
         if value is None:
             return None
-        ring, endpoint = self._ring, self._endpoint_of(exchange)
-        assert ring is not None
+        ring, endpoint = self._issuer.ring, self._endpoint_of(exchange)
         digest = hashlib.sha256(value.encode("latin-1", "replace")).digest()
         known = endpoint.remembered.get(digest)
         if known is not None and known[0] == ring.changed and self.context.now() < known[1]:
@@ -231,9 +150,9 @@ class AuthBearer(AuthStage):
         """Verify a token that is not remembered."""
         credential = f"sha256:{digest.hex()[:16]}"
         audiences = endpoint.resource.audiences
-        if not self._config.jwt or (token.count(".") != 2 and self._introspection is not None):
-            assert self._introspection is not None
-            answer = await self._introspection.claims_of(token, digest)
+        if not self._config.jwt or (token.count(".") != 2 and self._issuer.introspection is not None):
+            assert self._issuer.introspection is not None
+            answer = await self._issuer.introspection.claims_of(token, digest)
             if answer is None:
                 raise TokenRejected("not active")
             check_claims(answer, self._rules, audiences, self.context.now(), complete=False)
@@ -311,28 +230,12 @@ class AuthBearer(AuthStage):
 
     def details(self) -> Mapping[str, Json]:
         """Counts, the keys that are known, and how often they were fetched."""
-        keys: list[Json] = [key.kid for key in self._ring.keys.keys] if self._ring is not None else []
+        keys: list[Json] = [key.kid for key in self._issuer.ring.keys.keys]
         remembered = sum(len(each.remembered) for each in (self._main, *self._others.values()))
         return {
             **super().details(),
             "issuer": self._config.issuer,
             "keys": keys,
-            "fetches": self._ring.fetches if self._ring is not None else 0,
+            "fetches": self._issuer.ring.fetches,
             "remembered": remembered,
         }
-
-
-async def _discover(fetcher: Fetcher, issuer: str) -> ServerMetadata:
-    """
-    The first description of an issuer that is one.
-
-    Raises:
-        FetchFailed: There is none.
-    """
-    failures = []
-    for url in metadata_urls(issuer):
-        try:
-            return parse_metadata(await fetcher.get(url, MAX_METADATA), issuer)
-        except (FetchFailed, ValueError) as error:
-            failures.append(f"{url}: {error}")
-    raise FetchFailed("; ".join(failures))

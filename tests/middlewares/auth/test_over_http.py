@@ -211,11 +211,15 @@ async def test_a_session_is_its_principals_and_nobody_elses(server):
                 (await gateway.ask("GET", session, token)).status_code,
                 (await gateway.ask("DELETE", session, token)).status_code,
             ]  # fmt: skip
+        known, random = [
+            await gateway.legacy("ping", token=bob, session=each, id=2) for each in (session, "0" * len(session))
+        ]
         renewed = await gateway.ask("GET", session, late)
         seen = [method for method, _, _ in gateway.sink.seen]
         ended = [(await gateway.ask("DELETE", session, late)).status_code for _ in range(2)]
 
     assert initialized.status_code == 202
+    assert (known.status_code, known.json()) == (random.status_code, random.json())
     assert statuses == {"bob": [404] * 5, "none": [401] * 5, "expired": [401] * 5}
     assert (renewed.status_code, ended) == (200, [200, 404])
     assert seen == ["initialize", "notifications/initialized"]

@@ -63,7 +63,11 @@ class CacheConfig:
         False, doc="Remember failures of tools (`isError`), too, for `negative_ttl`, where a rule covers the tool."
     )
     memory: bool = option(True, doc="Keep answers in memory, in front of `stores`.")
-    max_entries: int = option(10_000, ge=1, doc="Answers held in memory; above this the least recently used goes.")
+    max_entries: int = option(
+        10_000,
+        ge=1,
+        doc="Answers held in memory; above this the least recently used goes. As many calls can be shared at once.",
+    )
     max_bytes: Size = option(Size(64 * MIB), ge=1, doc="Bytes of answers in memory; likewise. Equal ones count once.")
     max_entry: Size = option(Size(MIB), ge=1, doc="Largest answer that is kept.")
     max_idle: Duration = option(

@@ -6,7 +6,6 @@ import heapq
 from collections import OrderedDict
 from typing import Final, final
 
-import trio
 from attrs import define, evolve
 
 from sluiceway.pipeline.stores.content import ContentStore
@@ -33,7 +32,7 @@ class _Slot:
 @final
 class MemoryTier:
     """
-    The tier above all others. Not one of its methods is a checkpoint.
+    The tier above all others; unlike those below it never fails and never blocks.
 
     Args:
         max_entries: Entries held; above this the least recently used goes.
@@ -71,7 +70,7 @@ class MemoryTier:
         if slot is None:
             return None
         if slot.entry.kept_until <= now or slot.used + self._max_idle_s <= now:
-            self._remove(name)
+            self.remove(name)
             return None
         slot.used = now
         self._slots.move_to_end(name)
@@ -79,7 +78,7 @@ class MemoryTier:
 
     def keep(self, name: str, entry: Entry, now: float) -> None:
         """Put an entry; nothing happens with one that is larger than all there is."""
-        self._remove(name)
+        self.remove(name)
         size = len(name) + len(entry.meta) + OVERHEAD
         if size + len(entry.body) > self._max_bytes or entry.kept_until <= now:
             return
@@ -87,7 +86,7 @@ class MemoryTier:
         while self._slots and (
             len(self._slots) >= self._max_entries or self.bytes + size + len(entry.body) > self._max_bytes
         ):
-            self._remove(next(iter(self._slots)))
+            self.remove(next(iter(self._slots)))
             self.evicted += 1
         content = self._contents.keep(entry.body)
         shared = self._contents.get(content)
@@ -101,26 +100,11 @@ class MemoryTier:
         matches = selector.compile()
         found = [name for name in self._slots if matches(name)]
         for name in found:
-            self._remove(name)
+            self.remove(name)
         return len(found)
 
-    async def get(self, name: str) -> Entry | None:
-        """See `Tier`."""
-        return self.find(name, trio.current_time())
-
-    async def put(self, name: str, entry: Entry) -> None:
-        """See `Tier`."""
-        self.keep(name, entry, trio.current_time())
-
-    async def delete(self, name: str) -> None:
-        """See `Tier`."""
-        self._remove(name)
-
-    async def purge(self, selector: Selector) -> int:
-        """See `Tier`."""
-        return self.drop(selector)
-
-    def _remove(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """Forget a name; harmless for one that is not there."""
         slot = self._slots.pop(name, None)
         if slot is not None:
             self._bytes -= slot.size
@@ -132,12 +116,12 @@ class MemoryTier:
             end, name = heapq.heappop(self._ends)
             slot = self._slots.get(name)
             if slot is not None and slot.entry.kept_until == end:
-                self._remove(name)
+                self.remove(name)
         while self._slots:
             name, slot = next(iter(self._slots.items()))
             if slot.used + self._max_idle_s > now:
                 break
-            self._remove(name)
+            self.remove(name)
         if len(self._ends) > 2 * len(self._slots) + _SLACK:  # most belong to entries replaced or removed since
             self._ends = [(slot.entry.kept_until, name) for name, slot in self._slots.items()]
             heapq.heapify(self._ends)

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class Tier(Protocol):
-    """One place where answers are kept. Bounded; what is past its `kept_until` is not there."""
+    """A place below memory where answers are kept. Bounded; what is past its `kept_until` is not there. May fail."""
 
     async def get(self, name: str) -> Entry | None:
         """The entry of a name, or None."""

@@ -64,7 +64,7 @@ class Tiers:
     async def delete(self, name: str) -> None:
         """Forget a name."""
         if self.memory is not None:
-            await self.memory.delete(name)
+            self.memory.remove(name)
         for tier in self.lower:
             await tier.delete(name)
 

@@ -636,6 +636,15 @@ async def test_keys_of_what_needs_none_are_ignored(bench, autojump_clock, method
         assert len(gate.upstream.calls) == 2
 
 
+async def test_a_full_table_does_not_make_keys_worthless(bench, autojump_clock):
+    """Who comes at the same time finds the record instead of the call."""
+    async with opened(bench, max_flights=1) as gate:
+        outcomes = await _together(gate, [gate.exchange(), _keyed(gate), _keyed(gate)])
+
+        assert outcomes == [Result({"number": n}) for n in (1, 2, 2)]
+        assert len(gate.upstream.calls) == 2
+
+
 async def test_keys_can_be_switched_off(bench, autojump_clock):
     """With `outcome_ttl: null` nothing is kept."""
     async with opened(bench, outcome_ttl=None) as gate:
@@ -775,7 +784,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(EVENTS)
 def test_shared_calls_equal_calls_of_their_own(events):
     """Whoever stays gets what its own call would have said, nobody what another principal's call said."""

@@ -139,7 +139,7 @@ class World:
             assert 0 <= value["ttlMs"] <= TTL_S * 1000
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(EVENTS, OPTIONS, st.randoms(use_true_random=False))
 def test_a_cache_is_no_cache_but_for_the_staleness_declared(events, options, rng):
     """

@@ -79,7 +79,7 @@ def summary_of(topic: str) -> Sample:
 @server.tool()
 def summarize(topic: str, said: Annotated[types.CreateMessageResult, Resolve(summary_of)]) -> str:
     """Have the client's model sum something up."""
-    return f"The model said: {said.content.text}"
+    return f"The model said: {said.content.text if isinstance(said.content, types.TextContent) else said.content.type}"
 
 
 def consent(text: str) -> Elicit[Consent]:

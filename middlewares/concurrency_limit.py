@@ -92,7 +92,11 @@ class ConcurrencyLimit(Middleware):
     role = "concurrency_limit"
     order = (
         Order(
-            "after", "auth", "warning", "in front of authentication every caller is anonymous, and all share one place"
+            "after",
+            "auth",
+            "warning",
+            "in front of authentication every caller is anonymous, and has no tenant",
+            applies=lambda config: config.per in ("caller", "tenant"),
         ),
     )
 

@@ -69,7 +69,13 @@ class LoadShed(Middleware):
     Config = LoadShedConfig
     role = "load_shed"
     order = (
-        Order("after", "auth", "warning", "in front of authentication nobody has a tenant, and all share one turn"),
+        Order(
+            "after",
+            "auth",
+            "warning",
+            "in front of authentication nobody has a tenant, and all share one turn",
+            applies=lambda config: config.per != "source",
+        ),
     )
 
     def __init__(self, config: LoadShedConfig, context: Context) -> None:

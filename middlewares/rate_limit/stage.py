@@ -72,7 +72,11 @@ class RateLimit(Middleware):
     role = "rate_limit"
     order = (
         Order(
-            "after", "auth", "warning", "in front of authentication every caller is anonymous, and counts by address"
+            "after",
+            "auth",
+            "error",
+            "in front of authentication every caller is anonymous, and has no tenant",
+            applies=lambda config: not {"caller", "tenant"}.isdisjoint(config.parts),
         ),
         Order("after", "cache", "info", "what the cache answers will be charged"),
     )

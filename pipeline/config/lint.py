@@ -123,7 +123,7 @@ class Linter:
         """Stages that want to be first in their chain, and stand behind one that does not."""
         ahead: list[StageSpec] = []
         for stage in chain:
-            firsts = [order for order in stage.cls.order if order.relation == "first"]
+            firsts = [order for order in stage.cls.order if order.relation == "first" and order.applies(stage.config)]
             for order in firsts if ahead else ():
                 rule = f"order/{stage.cls.name}-not-first"
                 self.misplaced(order, rule, stage, ahead[0], "is not first; before it comes", "above")
@@ -146,10 +146,10 @@ class Linter:
         """Two stages that an exchange passes in this order."""
         rule = f"order/{role_of(outer)}-before-{role_of(inner)}"
         for order in inner.cls.order:
-            if order.relation == "before" and order.role == role_of(outer):
+            if order.relation == "before" and order.role == role_of(outer) and order.applies(inner.config):
                 return self.misplaced(order, rule, outer, inner, "runs before", "below")
         for order in outer.cls.order:
-            if order.relation == "after" and order.role == role_of(inner):
+            if order.relation == "after" and order.role == role_of(inner) and order.applies(outer.config):
                 return self.misplaced(order, rule, outer, inner, "runs before", "below")
         return None
 

@@ -194,6 +194,11 @@ class Component:
 Level = Literal["error", "warning", "info"]
 
 
+def _always(_config: Any) -> bool:
+    """Whatever the options are."""
+    return True
+
+
 @frozen
 class Order:
     """A rule about a stage's place in the chain, which `check` reports and `explain` prints."""
@@ -205,6 +210,8 @@ class Order:
     level: Level
     reason: str
     """What goes wrong otherwise, in one sentence."""
+    applies: Callable[[Any], bool] = _always
+    """Whether the rule binds a stage with these options: an instance of its `Config`."""
 
 
 @final

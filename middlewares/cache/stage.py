@@ -108,10 +108,12 @@ class Cache(Middleware):
                         await self._warm(errands)
                     else:
                         nursery.start_soon(self._warm, errands)
-                yield
+                try:
+                    yield
+                finally:
+                    self._errands = None
         finally:
             stop()
-            self._errands = None
 
     def _lower(self, store: str) -> LowerTier:
         context = self.context
@@ -191,15 +193,21 @@ class Cache(Middleware):
         try:
             reply = await self._keeper.fetch(exchange, call_next, ask)
         except GatewayError as error:
-            instead = self._instead(exchange, ask, error)
+            instead = await self._instead(exchange, ask, error)
             if instead is None:
                 raise
             return instead
-        return self._instead(exchange, ask, reply) or reply
+        return await self._instead(exchange, ask, reply) or reply
 
-    def _instead(self, exchange: Exchange, ask: Ask, outcome: Reply | GatewayError) -> Reply | None:
-        entry, now = ask.old, trio.current_time()
-        if entry is None or entry.error_until <= now or failure_of(outcome) is None:
+    async def _instead(self, exchange: Exchange, ask: Ask, outcome: Reply | GatewayError) -> Reply | None:
+        """What was kept, if the upstream fails; looked up again, for it may have become void meanwhile."""
+        if ask.old is None or failure_of(outcome) is None:
+            return None
+        entry = self._keeper.find(ask.names, trio.current_time())
+        if entry is None and self._keeper.tiers.lower:
+            entry = await self._keeper.find_below(ask.names)
+        now = trio.current_time()
+        if entry is None or entry.error_until <= now:
             return None
         return self._given(exchange, entry, now, "stale", "the upstream fails")
 

@@ -751,6 +751,31 @@ async def test_a_stale_answer_is_given_out_when_the_upstream_fails(cached, autoj
         assert await cache.ask() == failure
 
 
+@pytest.mark.parametrize("options", [{}, {"stores": ("s",), "memory": False}])
+@pytest.mark.parametrize("is_void", [False, True])
+async def test_what_became_void_is_not_given_out_when_the_upstream_fails(
+    cached, store, autojump_clock, options, is_void
+):
+    """Also if it became void while the upstream was asked."""
+    async with cached({"s": store}, stale_if_error=600.0, max_idle=10_000.0, **options) as cache:
+        await cache.ask()
+        await trio.sleep(61)
+        cache.upstream.seconds = 2.0
+        cache.upstream.answer = lambda *_: ConnectFailed("down")
+        outcomes = []
+
+        async def ask():
+            outcomes.append(await cache.ask())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            if is_void:
+                cache.change("notifications/tools/list_changed")
+
+        assert isinstance(outcomes[0], ConnectFailed) is is_void
+
+
 async def test_a_definite_answer_takes_the_place_of_a_stale_one(cached, autojump_clock):
     """Also if it is not kept itself: what it replaces is not so any more."""
     async with cached(stale_if_error=600.0, max_idle=10_000.0, trust_public=True) as cache:

@@ -10,8 +10,9 @@ caller and a name, which of these cover it. Both tables are bounded; what falls 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any, Final, final
+from typing import Final, TypeAlias, TypeVar, final
 
 from attrs import frozen
 
@@ -28,6 +29,10 @@ MAX_RULINGS: Final = 10_000
 MAX_NAME: Final = 256
 """Characters of the longest name that is kept there."""
 
+
+_K = TypeVar("_K")
+_Asked: TypeAlias = tuple[str, str | None, frozenset[str], frozenset[str], Sort, str]
+"""Caller, sort and name."""
 
 _NEARNESS: Final = (Reason.SCOPES, Reason.ARGUMENTS, Reason.EXPIRED, Reason.ACTION)
 """Of several reasons why nothing allows something, the first of these is told."""
@@ -109,8 +114,8 @@ class Policy:
         self._scopes = config.scopes
         self._prefix = config.scope_prefix
         self._max_callers = config.max_callers
-        self._standings: dict[tuple[str, str | None, frozenset[str], frozenset[str]], Standing] = {}
-        self._rulings: dict[tuple[str, str | None, frozenset[str], frozenset[str], Sort, str], Standing] = {}
+        self._standings: OrderedDict[tuple[str, str | None, frozenset[str], frozenset[str]], Standing] = OrderedDict()
+        self._rulings: OrderedDict[_Asked, Standing] = OrderedDict()
 
     @property
     def callers(self) -> int:
@@ -189,8 +194,8 @@ class Policy:
                     yield Permit.of(Rule(id=f"scope {scope}", allow=what), -1)
 
 
-def _keep(table: dict[Any, Any], key: Any, value: Any, maximum: int) -> None:
+def _keep(table: OrderedDict[_K, Standing], key: _K, value: Standing, maximum: int) -> None:
     """Keep something, and forget what was kept first if that is one too many."""
     if len(table) >= maximum:
-        del table[next(iter(table))]
+        table.popitem(last=False)
     table[key] = value

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -21,6 +21,9 @@ from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, SessionN
 from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, Result
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness, cancel_everywhere, check_middleware
 from sluiceway.pipeline.testing.exchanges import MODERN_CLIENT, legacy_client, memory_exchange
+
+LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other sessions run on the same machine: how long an example takes says nothing."""
 
 ANA = Caller("ana", "acme", how="bearer", tenants=frozenset({"globex"}))
 BOB = Caller("bob", how="bearer", tenants=frozenset({"acme", "globex"}))
@@ -108,6 +111,7 @@ def test_a_tenant_that_cannot_be_chosen(caller: Caller, wished: str | None, opti
     assert said == str(caught.value)
 
 
+@LAW
 @given(
     CALLERS,
     st.none() | TENANTS,
@@ -129,6 +133,7 @@ def test_nobody_gets_a_tenant_beyond_its_credential(
     assert wished is None or wished == tenant
 
 
+@LAW
 @given(CALLERS, CALLERS, st.none() | TENANTS, st.none() | TENANTS)
 def test_what_is_kept_for_one_tenant_is_never_found_by_another(
     one: Caller, other: Caller, wish: str | None, other_wish: str | None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluiceway.middlewares.access.arguments import MISSING, Condition, compile_tests, every
+
+LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other sessions run on the same machine: how long an example takes says nothing."""
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6),
@@ -93,6 +96,7 @@ def test_every_bound_is_a_bound(bound: str, passing: list[int]) -> None:
     assert passing == [value for value in (1, 2, 3) if check(value)]
 
 
+@LAW
 @given(st.sampled_from(TESTS), JSON)
 def test_a_list_passes_as_all_its_items_do(test: Condition, value: Any) -> None:
     """Nothing gets through in company."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sluiceway.middlewares.access import policy as module
@@ -16,6 +16,9 @@ from sluiceway.middlewares.access.permit import Reason
 from sluiceway.middlewares.access.policy import Policy
 from sluiceway.pipeline.model.options import Rate
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
+
+LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Other sessions run on the same machine: how long an example takes says nothing."""
 
 ANA = Caller("ana", "acme", frozenset({"read"}), "bearer", frozenset({"reader"}))
 
@@ -60,6 +63,7 @@ def policy_of(*rules: Rule, **options: Any) -> Policy:
     return Policy(AccessConfig(rules=rules, **options))
 
 
+@LAW
 @given(CALLERS, ASKED, NOW, ARGUMENTS)
 def test_nothing_is_allowed_without_a_rule(caller: Caller, asked: Any, now: float, arguments: Any) -> None:
     """Default deny."""
@@ -68,6 +72,7 @@ def test_nothing_is_allowed_without_a_rule(caller: Caller, asked: Any, now: floa
     assert not policy_of().why(caller, sort, name, action, now, arguments).allowed
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW)
 def test_a_list_shows_what_could_be_called(rules: list[Rule], caller: Caller, asked: Any, now: float) -> None:
     """The same answer for an entry of a list and for a call whose arguments are left out."""
@@ -77,6 +82,7 @@ def test_a_list_shows_what_could_be_called(rules: list[Rule], caller: Caller, as
     assert policy.why(caller, sort, name, action, now).allowed == policy.standing(caller).shows(sort, name, action, now)
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_what_can_be_called_is_shown(rules: list[Rule], caller: Caller, asked: Any, now: float, arguments: Any) -> None:
     """No arguments make a call possible that the list hides."""
@@ -87,6 +93,7 @@ def test_what_can_be_called_is_shown(rules: list[Rule], caller: Caller, asked: A
         assert policy.standing(caller).shows(sort, name, action, now)
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_a_rule_that_denies_wins(rules: list[Rule], caller: Caller, asked: Any, now: float, arguments: Any) -> None:
     """Wherever it stands."""
@@ -98,6 +105,7 @@ def test_a_rule_that_denies_wins(rules: list[Rule], caller: Caller, asked: Any, 
     assert (verdict.allowed, verdict.reason) == (False, Reason.DENIED)
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_more_rules_that_allow_never_take_anything_away(
     rules: list[Rule], caller: Caller, asked: Any, now: float, arguments: Any
@@ -110,6 +118,7 @@ def test_more_rules_that_allow_never_take_anything_away(
     assert fewer.why(*question).allowed == more.why(*question).allowed
 
 
+@LAW
 @given(RULES, CALLERS, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_who_asked_before_changes_nothing(
     rules: list[Rule], caller: Caller, other: Caller, asked: Any, now: float, arguments: Any
@@ -126,6 +135,7 @@ def test_who_asked_before_changes_nothing(
     assert fresh.standing(caller).shows(sort, name, action, now) == used.standing(caller).shows(sort, name, action, now)
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_the_scopes_that_would_help_do_help(
     rules: list[Rule], caller: Caller, asked: Any, now: float, arguments: Any
@@ -141,6 +151,7 @@ def test_the_scopes_that_would_help_do_help(
         assert policy.why(richer, sort, name, action, now, arguments).allowed
 
 
+@LAW
 @given(RULES, CALLERS, ASKED, NOW, ARGUMENTS)
 def test_what_each_rule_says_adds_up_to_the_answer(
     rules: list[Rule], caller: Caller, asked: Any, now: float, arguments: Any

@@ -21,7 +21,7 @@ from ..eras import legacy, modern
 from .answers import Answer, HttpError
 from .delivery import Delivery, parse_event_id
 from .legacy_response import LegacyResponse
-from .media import EVENTS, JSON, accepts
+from .media import EVENTS, accepts, prefers_events
 from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving
@@ -157,11 +157,11 @@ class LegacyPosts:
         self, answer: LegacyResponse, request: HttpRequest, response: HttpResponse, patience_s: float | None
     ) -> None:
         serving = self._serving
-        events_only = not accepts(request.headers.get("accept"), JSON)
+        as_events = prefers_events(request.headers.get("accept"))
         serving.start(answer.run)
 
         def whole() -> Answer | None:
-            return None if events_only and answer.status == 200 else answer.whole()
+            return None if as_events and answer.status == 200 else answer.whole()
 
         await self._delivery(answer.stream, answer.session, response).run(
             request,

@@ -41,6 +41,24 @@ def accepts(accept: str | None, media_type: str) -> bool:
     return quality > 0
 
 
+def prefers_events(accept: str | None) -> bool:
+    """
+    Whether a client would rather have an event stream than plain JSON, or takes nothing else.
+
+    Of two types that are named and equally liked, the first one counts as preferred. RFC 9110 gives the order no
+    meaning, so a server may choose; both SDKs' clients name JSON first, and get the cheaper answer. For sessions only:
+    their streams can be resumed, those of 2026-07-28 cannot.
+    """
+    if not accepts(accept, JSON):
+        return True
+    rank: dict[str, tuple[float, int]] = {}
+    for position, item in enumerate((accept or "").split(",")):
+        name, *parameters = (part.strip().lower() for part in item.split(";"))
+        if name in (JSON, EVENTS):
+            rank.setdefault(name, (_quality(parameters), -position))
+    return len(rank) == 2 and rank[EVENTS] > rank[JSON]
+
+
 def quality_of(accept_encoding: str | None, coding: str) -> float:
     """How much an `Accept-Encoding` header likes a coding, 0 to 1; one that it does not list is not liked."""
     liked = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sluiceway.transports.http_source.media import EVENTS, JSON, accepts, is_json
+from sluiceway.transports.http_source.media import EVENTS, JSON, accepts, is_json, prefers_events
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,17 @@ def test_bodies_are_plain_json_in_utf8(content_type, encoding, good):
 def test_accept(accept, json, events):
     """Names and wildcards, the most specific one first, and quality nought means no."""
     assert (json, events) == (accepts(accept, JSON), accepts(accept, EVENTS))
+
+
+@pytest.mark.parametrize(
+    ("accept", "events"),
+    [
+        ("application/json, text/event-stream", False), ("text/event-stream, application/json", True),
+        ("text/event-stream;q=0.5, application/json", False), ("application/json;q=0.5, text/event-stream", True),
+        ("text/event-stream", True), ("application/json", False), ("text/event-stream, */*", False), ("*/*", False),
+        ("text/event-stream;q=0, application/json", False), ("Text/Event-Stream,Application/JSON", True),
+    ],
+)  # fmt: skip
+def test_who_names_events_first_gets_events(accept, events):
+    """By quality, then by order; wildcards prefer nothing."""
+    assert events is prefers_events(accept)

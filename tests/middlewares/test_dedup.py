@@ -28,6 +28,7 @@ from sluiceway.pipeline.protocol.errors import (
 from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 from sluiceway.pipeline.stores.memory import MemoryStore
+from sluiceway.pipeline.stores.sqlite import SqliteStore
 from sluiceway.pipeline.testing import cancel_everywhere, check_middleware, legacy_client, memory_exchange
 
 ANA = Caller("ana", "acme", how="bearer")
@@ -731,6 +732,19 @@ async def test_a_store_that_fails_refuses_before_the_call(bench, autojump_clock)
         store.delete = broken
         store.put = put
         assert await one.call(_keyed(one)) == Result({"number": 1})
+
+
+async def test_an_outcome_survives_a_restart(bench, tmp_path):
+    """In a file; the second gateway is another process as far as it can tell. On the real clock."""
+    upstream = Upstream(seconds=0.0)
+    for _ in range(2):
+        store = SqliteStore(SqliteStore.Config(path=tmp_path / "state.db"), Context(id="state"))
+        gate = Gate(bench, upstream, store="state")
+        gate.stage.context.stores = lambda _, store=store: store
+        async with store.open(), gate.stage.open():
+            assert await gate.call(_keyed(gate)) == Result({"number": 1})
+
+    assert len(upstream.calls) == 1
 
 
 # Laws.

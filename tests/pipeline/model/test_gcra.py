@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import accumulate
@@ -233,6 +234,21 @@ def test_a_ledger_forgets_by_itself() -> None:
         assert ledger.take(f"key {number}", number * NS_PER_S // 10) == 0
 
     assert len(ledger) < 25
+
+
+def test_a_hundred_thousand_keys_take_less_than_twenty_mebibytes() -> None:
+    """All in debt, with names as callers have them."""
+    ledger = Ledger(Limit(Window(Rate(60, 60.0), 60)), max_keys=100_000)
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            ledger.take(f"9:tenant-{number % 50:02}=user-{number:06}@example.com", 10**15)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(ledger) == 100_000
+    assert taken < 20 * 2**20
 
 
 def test_who_is_refused_takes_no_place() -> None:

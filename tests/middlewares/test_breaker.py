@@ -344,3 +344,17 @@ def test_a_term_ends_what_was_inside(state: Circuit) -> None:
     breaker.failed(leave, 0.0)
 
     assert breaker.look(0.0) is state
+
+
+def test_what_was_counted_before_it_opened_is_forgotten_when_it_closes() -> None:
+    """Neither the failures in the window, nor the probe that succeeded before another one failed."""
+    breaker = _breaker(failure_rate=0.5, min_calls=4, window_s=1000.0, open_for_s=1.0)
+    _fail(breaker, 0.0, 4)
+    _succeed(breaker, 1.0)
+    _fail(breaker, 1.0)
+    _succeed(breaker, 3.0)
+    assert breaker.look(3.0) is Circuit.HALF_OPEN
+    _succeed(breaker, 3.0)
+    _fail(breaker, 3.0, 3)
+
+    assert breaker.look(3.0) is Circuit.CLOSED

@@ -500,3 +500,23 @@ async def test_probes_are_those_of_the_configuration(
             await trio.sleep(0.5)
 
     assert (sink.calls, stage.details()["state"]) == (admitted, state)
+
+
+async def test_a_probe_that_was_its_clients_fault_frees_its_place(bench: Any, autojump_clock: MockClock) -> None:
+    """It says nothing about the upstream: the next one may try."""
+    stage = _stage(bench, failures=1, probes=1, successes=1, jitter=0.0)
+    await _send(bench.service(Script(ConnectFailed("x")), stage), bench)
+    await trio.sleep(30)
+
+    words = _words(await _send(bench.service(Script(InvalidParams("x"), Result({})), stage), bench, 2))
+
+    assert words == ["invalid_params", "reply"]
+
+
+async def test_a_listener_that_ends_well_is_no_success(bench: Any) -> None:
+    """It ended because somebody hung up; the failures of calls in the meantime stand."""
+    stage = _stage(bench, failures=2)
+    await _send(bench.service(Script(ConnectFailed("x")), stage), bench)
+    await _send(bench.service(Script(Result({})), stage), bench, 1, "subscriptions/listen")
+
+    assert stage.details()["failures_in_a_row"] == 1

@@ -180,6 +180,24 @@ async def test_the_first_that_is_heard_is_the_only_one(bench: Any, autojump_cloc
     assert len(bench.sent) == 2
 
 
+async def test_the_one_that_lost_can_ask_nothing_more(bench: Any, autojump_clock: MockClock) -> None:
+    """Even if its sink tries after the end."""
+    asked: list[str] = []
+
+    async def ask(method: str, _params: Mapping[str, Json]) -> Reply:
+        asked.append(method)
+        return Result({})
+
+    exchange, upstream = bench.exchange("tools/list"), Upstream(10, 1)
+    exchange.link.ask = ask
+    await _one(bench, upstream, _stage(bench, after=1.0), exchange)
+
+    for attempt in upstream.seen:
+        await attempt.ask("elicitation/create", {})
+
+    assert len(asked) == 1
+
+
 async def test_nothing_is_sent_twice_once_something_was_relayed(bench: Any, autojump_clock: MockClock) -> None:
     """Progress before the delay is over: there is no second attempt at all."""
     upstream = Upstream(20, 1, relay_at=0.5)
@@ -266,13 +284,16 @@ async def test_the_delay_is_measured(bench: Any, autojump_clock: MockClock) -> N
 async def test_methods_and_targets_are_measured_apart_and_bounded(bench: Any, autojump_clock: MockClock) -> None:
     """The one not used for longest is forgotten."""
     stage = _stage(bench, min_samples=2, max_keys=2)
-    for uri in ("a", "b", "a", "c", "a"):
+    for uri in ("a", "b", "a", "c"):
         await _one(bench, Upstream(1), stage, bench.exchange("resources/read", {"uri": uri}))
 
     assert stage.details()["measured"] == 2
-    upstream = Upstream(60)
-    await _one(bench, upstream, stage, bench.exchange("resources/read", {"uri": "b"}))
-    assert len(upstream.attempts) == 1
+    attempts = []
+    for uri in ("a", "b"):
+        upstream = Upstream(60)
+        await _one(bench, upstream, stage, bench.exchange("resources/read", {"uri": uri}))
+        attempts.append(len(upstream.attempts))
+    assert attempts == [2, 1]
 
 
 async def test_failures_are_not_measured(bench: Any, autojump_clock: MockClock) -> None:

@@ -58,8 +58,8 @@ async def gateway(tmp_path: Path) -> AsyncIterator[httpx2.AsyncClient]:
     )
     engine = Engine(document)
     async with engine.running():
-        base = f"http://{engine.sources['web'].addresses[0]}"
-        async with httpx2.AsyncClient(base_url=base, headers=LEGACY) as client:
+        source: Any = engine.sources["web"]
+        async with httpx2.AsyncClient(base_url=f"http://{source.addresses[0]}", headers=LEGACY) as client:
             yield client
 
 

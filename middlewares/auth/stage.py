@@ -59,13 +59,13 @@ class AuthStage(Middleware):
             "keys would be computed for an anonymous caller: one tenant could be served another one's data",
         ),
     )  # fmt: skip
-    OUTCOMES: ClassVar = ("allow", "refuse", "pass")
+    OUTCOMES: ClassVar[tuple[str, ...]] = ("allow", "refuse", "pass")
 
     def __init__(self, config: object, context: Context, hides: Iterable[str] = ()) -> None:
         super().__init__(config, context)
         self._optional: bool = getattr(config, "optional", False)
         self._hidden = CREDENTIALS.union(hides)
-        self._counts = dict.fromkeys(self.OUTCOMES, 0)
+        self._counts: dict[str, int] = dict.fromkeys(self.OUTCOMES, 0)
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """

@@ -437,7 +437,7 @@ async def test_it_can_be_cancelled_anywhere():
     """Every span that began ends."""
     async with PipelineHarness.from_stages([(Trace, {"stages": True}), Again]) as gateway:
         await cancel_everywhere(lambda: gateway.call("tools/call", name="x"))
-        (stage, *_) = [host.component for host in gateway.engine._generation.stages.values()]
+        (stage,) = [each for each in gateway.engine.components() if isinstance(each, Trace)]
 
     assert all(span.end_ns is not None for span in stage.recent_spans())
 

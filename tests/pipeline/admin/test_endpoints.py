@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,7 +61,7 @@ def _token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def admin_of(*stages: Any, sink: Any = None, headers: Any = TOKEN) -> Any:
+async def admin_of(*stages: Any, sink: Any = None, headers: Any = TOKEN) -> AsyncIterator[Any]:
     """A gateway in this process, and a client of its admin listener."""
     admin = Admin(bind="127.0.0.1:0", token=Secret(from_env="ADMIN_TOKEN"))
     async with PipelineHarness.from_stages(list(stages), sink=sink or FakeSink.echo()) as gateway:

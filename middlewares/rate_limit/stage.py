@@ -78,7 +78,14 @@ class RateLimit(Middleware):
             "in front of authentication every caller is anonymous, and has no tenant",
             applies=lambda config: not {"caller", "tenant"}.isdisjoint(config.parts),
         ),
-        Order("after", "cache", "info", "what the cache answers will be charged"),
+        Order(
+            "after",
+            "cache",
+            "info",
+            "what the cache answers will be charged, though whoever is protected by this limit is not asked",
+            # how much somebody may send is another question: then hits count, too (requirements D-31)
+            applies=lambda config: {"caller", "tenant", "address", "source"}.isdisjoint(config.parts),
+        ),
     )
 
     def __init__(self, config: RateLimitConfig, context: Context) -> None:

@@ -39,3 +39,27 @@ def test_what_counts_callers_stands_behind_authentication(stage: dict[str, objec
 
     assert [f"{p.level} {p.rule}" for p in wrong if p.rule.startswith("order/")] == found
     assert [str(p) for p in right if p.rule.startswith("order/")] == []
+
+
+@pytest.mark.parametrize(
+    ("per", "found"),
+    [
+        ("all", ["info order/rate_limit-before-cache"]),
+        (["target", "method"], ["info order/rate_limit-before-cache"]),
+        ("address", []),
+        ("source", []),
+        (["caller", "target"], []),
+        ("tenant", []),
+    ],
+    ids=str,
+)
+def test_what_protects_an_upstream_stands_behind_the_cache(per: str | list[str], found: list[str]) -> None:
+    """A limit on who sends counts all that is sent, and stands in front of it; one on what is asked had better not."""
+    limit, cache = json.dumps({"rate_limit": {"per": per}}), "cache"
+    wrong, right = (
+        check_text(CONFIG.format(stages=", ".join(order)), env={}).problems
+        for order in (["auth_anonymous", limit, cache], ["auth_anonymous", cache, limit])
+    )
+
+    assert [f"{p.level} {p.rule}" for p in wrong if p.rule.startswith("order/")] == found
+    assert [str(p) for p in right if p.rule.startswith("order/")] == []

@@ -50,8 +50,9 @@ docs: $(READY) ## the parts of docs/ and configs/ that are made from the declara
 conformance: $(READY) ## the official suite through the gateway, both eras; fails on any difference
 	$(BIN)/python tests/conformance/run.py
 
-bench: $(READY) ## what the core costs on this machine
+bench: $(READY) ## what the core and each stage cost on this machine
 	$(BIN)/python bench/core.py
+	$(BIN)/python bench/stages.py
 
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py

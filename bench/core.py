@@ -9,9 +9,7 @@ exit code says so.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import resource
 import signal
 import statistics
@@ -22,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
+from figures import report
 
 from sluiceway.pipeline.model.component import Context, Middleware
 from sluiceway.pipeline.model.document import Limits
@@ -173,16 +172,7 @@ def main() -> int:
         **trio.run(_handle_costs, options.rounds, options.count),
         **_codec_costs(options.rounds, options.count),
     }
-    over = 0
-    for name, value in figures.items():
-        bound = BOUNDS.get(name)
-        failed = bound is not None and value > bound
-        over += failed
-        print(f"{name:45} {value:10.3f}   {'' if bound is None else f'bound {bound:g}'}{'   OVER' if failed else ''}")
-    if options.json is not None:
-        machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-        options.json.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
-    return 1 if over else 0
+    return report(figures, BOUNDS, options.json)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ and exec take under a millisecond, so there is nothing to move away.
 What the child starts stays in its process group, which is what signals go to. The leader is reaped only after the last
 signal: as long as it is a zombie its process id, which is also the group's, cannot belong to anybody else. With a
 watching shim (shim.py) the leader is the shim: it finds those too who left the group, and ends them all when we die.
+Without one, who left the group is found by its environment (kinship.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.runtime.nursery import farewell
+
+from .kinship import VARIABLE, end_family, new_mark
 
 _PASSED_ON: Final = frozenset(
     {"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER"}
@@ -143,9 +146,11 @@ class Process:
         stdout: trio.lowlevel.FdStream,
         stderr: trio.lowlevel.FdStream,
         lifeline: socket.socket | None = None,
+        mark: str | None = None,
     ) -> None:
         self._popen = popen
         self._lifeline = lifeline
+        self._mark = mark
         self._start_error = ""
         self.stdin = stdin
         """Writes to the child's standard input."""
@@ -184,18 +189,19 @@ class Process:
                 theirs.callback(theirs_of_it.close)
                 kept = (theirs_of_it.fileno(),)
                 command = shim.command_line(kept[0], command)
+            mark = None if shim is not None and shim.watch else new_mark()
             popen = subprocess.Popen(  # noqa: S603  # a list from the operator's configuration; no shell
                 list(command),
                 stdin=child_in,
                 stdout=child_out,
                 stderr=child_err,
                 cwd=cwd,
-                env=dict(env),
+                env=dict(env) if mark is None else {**env, VARIABLE: mark},
                 start_new_session=True,
                 pass_fds=kept,
             )
             ours.pop_all()
-        return cls(popen, stdin, stdout, stderr, lifeline)
+        return cls(popen, stdin, stdout, stderr, lifeline, mark)
 
     @property
     def pid(self) -> int:
@@ -276,3 +282,6 @@ class Process:
         with farewell(_REAP_WITHIN_S):
             await self.wait_exited()
             self._popen.wait()
+            if self._mark is not None:
+                await end_family(self._mark)
+                self._mark = None

@@ -21,6 +21,7 @@ from ..model.document import Document
 from ..protocol.errors import ComponentError, SluicewayError
 from .engine import Engine
 from .nursery import unwrap_single
+from .orphans import adopt_orphans, reap_orphans
 from .status import Watcher
 from .watching import Watched
 
@@ -95,11 +96,13 @@ class _Process:
     async def run(self) -> int:
         engine = Engine(self._load(), progress=self._progress)
         started = False
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with adopt_orphans(), trio.open_signal_receiver(*numbers) as signals:
             try:
                 with unwrap_single():
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._obey, signals, engine, nursery)
+                        nursery.start_soon(reap_orphans)
                         with self._everything:
                             async with engine.running():
                                 started = True

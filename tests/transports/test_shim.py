@@ -102,6 +102,46 @@ async def test_a_daemon_of_a_server_goes_with_it(how):
     assert not psutil.pid_exists(reply["daemon"])
 
 
+@pytest.mark.parametrize("how", ["closed", "exits"])
+async def test_a_daemon_of_a_server_that_nobody_watches_goes_with_it(how):
+    """It is found by its environment."""
+    async with opened("daemons", lifetime="plain") as sink:
+        reply = await ask(sink)
+        if how == "exits":
+            assert (await ask(sink, "exit"))["pid"] == reply["pid"]
+            await vanish(reply["daemon"])
+
+    await vanish(reply["daemon"])
+    assert not psutil.pid_exists(reply["pid"])
+
+
+async def test_a_gateway_that_stops_leaves_no_daemon_nor_zombie_of_a_server_that_nobody_watches(tmp_path):
+    """The daemon was adopted by the gateway, which reaps it."""
+    config = tmp_path / "gateway.yaml"
+    command = f"[{sys.executable}, -S, {CHILDREN / 'daemons.py'}]"
+    config.write_text(f"""
+version: 1
+sources: {{in: {{stdio: {{}}, pipeline: main}}}}
+pipelines: {{main: {{chain: [], sink: up}}}}
+sinks: {{up: {{stdio: {{command: {command}, lifetime: plain, stop_grace: 100ms, kill_grace: 100ms}}}}}}
+""")
+    gateway = await trio.lowlevel.open_process(
+        [SLUICEWAY, "run", str(config)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert gateway.stdin is not None
+    assert gateway.stdout is not None
+    with trio.fail_after(60):
+        await gateway.stdin.send_all(json.dumps(INITIALIZE).encode() + b"\n")
+        reply = json.loads(await gateway.stdout.receive_some())["result"]
+        assert psutil.Process(reply["daemon"]).ppid() == gateway.pid
+        gateway.terminate()
+        await gateway.wait()
+    await gateway.stdout.aclose()
+
+    assert gateway.returncode == 0
+    await vanish(reply["daemon"])
+
+
 async def test_a_server_ends_when_its_shim_is_killed():
     """The kernel sees to it, and the call fails like with any other death."""
     async with opened("echo") as sink:

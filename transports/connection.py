@@ -18,7 +18,7 @@ from typing import Final, final
 
 import msgspec
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.component import Context, Handle, Ticket
 from sluiceway.pipeline.model.session import Client, Session
@@ -34,6 +34,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import LATEST, Era, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import (
+    EMPTY,
     Json,
     Message,
     Notification,
@@ -54,6 +55,22 @@ _MAX_NOTICES: Final = 256
 
 
 @final
+@frozen
+class Peer:
+    """Where the messages of a connection come from, as far as HTTP told; nothing of it where there is no HTTP."""
+
+    address: str | None = None
+    """Remote address without port."""
+    headers: Mapping[str, str] = EMPTY
+    """Request headers, names in lower case."""
+    certificate: str | None = None
+    """The client certificate that was verified, in PEM."""
+
+
+NOWHERE: Final = Peer()
+
+
+@final
 class Connection:
     """
     A client from its first message to its last.
@@ -65,6 +82,7 @@ class Connection:
         outbox: Takes what goes to the client; its owner writes it.
         transport: What the connection is, for `Client.transport`.
         max_in_flight: Requests under way at once; more are refused.
+        peer: Who sends what is received.
     """
 
     def __init__(
@@ -76,7 +94,10 @@ class Connection:
         *,
         transport: str,
         max_in_flight: int,
+        peer: Peer = NOWHERE,
     ) -> None:
+        self.peer = peer
+        """Set it before `receive` where each message comes with headers of its own."""
         self._context = context
         self._handle = handle
         self._nursery = nursery
@@ -108,6 +129,16 @@ class Connection:
             self._questions.resolve(item)  # an answer that nobody waits for is dropped
         else:
             self._refuse(item.request_id, item)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing the client sent is under way."""
+        return not self._in_flight and not self._notifications
+
+    @property
+    def session(self) -> Session | None:
+        """The legacy session that its client opened last; None before the handshake."""
+        return self._session
 
     def stop_accepting(self) -> None:
         """Refuse new requests from here on."""
@@ -150,7 +181,7 @@ class Connection:
             session = self._begin(request)
         elif session is None:
             if request.method == "ping":  # allowed before the handshake (2025-11-25, basic/lifecycle)
-                return Client(era=Era.LEGACY, version=None, transport=self._transport)
+                return self._at_home(Client(era=Era.LEGACY, version=None))
             raise InvalidMessage(
                 f"{request.method} came before initialize, and without the _meta of a request of {LATEST}"
             )
@@ -174,10 +205,21 @@ class Connection:
         return self._session
 
     def _modern_client(self, message: Request | Notification) -> Client:
-        return evolve(modern.client_of(message, {}, None), transport=self._transport)
+        return self._at_home(modern.client_of(message, {}, None))
 
     def _legacy_client(self, session: Session) -> Client:
-        return evolve(legacy.client_of(session, {}, None), transport=self._transport)
+        return self._at_home(legacy.client_of(session, {}, None))
+
+    def _at_home(self, client: Client) -> Client:
+        """The same client, said to be where it is."""
+        peer = self.peer
+        return evolve(
+            client,
+            transport=self._transport,
+            address=peer.address,
+            headers=peer.headers,
+            certificate=peer.certificate,
+        )
 
     async def _serve(self, request: Request, ticket: Ticket, opened: Session | None, turn: trio.Event | None) -> None:
         """The task of one request; `opened` is the session it begins, if it is a handshake."""

@@ -10,10 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import final
+from typing import Protocol, final
 
 import trio
-from trio.abc import SendStream
+
+
+class Writer(Protocol):
+    """Where lines go: a Trio stream, or what makes something else of them."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Write lines, each with its newline. Raises `trio.BrokenResourceError` when the other end is gone."""
+        ...
 
 
 @final
@@ -85,7 +92,7 @@ class Outbox:
         self._work.set()
         self._room.set()
 
-    async def run(self, stream: SendStream) -> None:
+    async def run(self, stream: Writer) -> None:
         """
         Write what comes until closed and empty. The caller closes the stream.
 

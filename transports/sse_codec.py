@@ -18,19 +18,24 @@ COMMENT: Final = b":\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-def encode_event(data: bytes, *, event_id: str | None = None, retry_ms: int | None = None) -> bytes:
+def encode_event(
+    data: bytes, *, event_id: str | None = None, retry_ms: int | None = None, kind: str | None = None
+) -> bytes:
     """
-    One event of the default type.
+    One event.
 
     Args:
         data: JSON. Line ends inside become several `data` lines, which a reader joins with newlines: between tokens
             that is the same JSON.
         event_id: What the reader sends back as `Last-Event-ID`; visible ASCII.
         retry_ms: Milliseconds the reader should wait before it reconnects.
+        kind: Its type; the default type, `message`, goes without saying when None.
     """
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    if kind is not None:
+        head += b"event: %b\n" % kind.encode()
     if retry_ms is not None:
         head += b"retry: %d\n" % retry_ms
     return b"%bdata: %b\n\n" % (head, data)

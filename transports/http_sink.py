@@ -12,8 +12,9 @@ and the sink adds credentials of its own.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Final, final
 
 import trio
@@ -32,7 +33,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_client.client import HttpClient
@@ -49,6 +50,8 @@ from .mirrors import Mirrors
 
 _CLOSING_S: Final = 1.0
 """How long the sink waits for handshakes under way when it closes."""
+_LAST_ANSWERS_S: Final = 1.0
+"""How long a client's session stays after its upstream's was ended, so that answers can still leave through it."""
 
 
 @final
@@ -57,11 +60,15 @@ class HttpSink(Sink):
     """Speak to a server over Streamable HTTP."""
 
     Config = HttpSinkConfig
+    actions = MappingProxyType(
+        {"restart": "Open new connections from now on, and end its sessions; clients initialize again."}
+    )
 
     def __init__(self, config: HttpSinkConfig, context: Context) -> None:
         super().__init__(config, context)
         self._config = config
         self._nursery: trio.Nursery | None = None
+        self._connections: HttpClient | None = None
         self._upstream: Upstream | None = None
         self._modern: ModernUpstream | None = None
         self._mirrors = Mirrors()
@@ -84,7 +91,7 @@ class HttpSink(Sink):
         client, tokens_client = self._client(), self._tokens_client()
         upstream = self._make_upstream(client, tokens_client)
         async with open_background_nursery() as nursery:
-            self._upstream = upstream
+            self._connections, self._upstream = client, upstream
             self._modern = ModernUpstream(upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
             self._nursery = nursery
             await nursery.start(client.run)
@@ -100,7 +107,7 @@ class HttpSink(Sink):
                 for session in list(self._sessions.values()):
                     await session.ended.wait()
             finally:
-                self._nursery = self._upstream = self._modern = None
+                self._nursery = self._connections = self._upstream = self._modern = None
                 client.close()
                 if tokens_client is not None:
                     tokens_client.close()
@@ -131,6 +138,26 @@ class HttpSink(Sink):
         if exchange.method == "initialize":
             return await self._initialize(exchange, session)
         return await self._known(session).call(exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """
+        Start anew with the upstream; what is under way may end where it is. See `Component.act`.
+
+        Raises:
+            LookupError: It is not `restart`.
+            UpstreamUnavailable: The sink is closed.
+        """
+        await trio.lowlevel.checkpoint()
+        if action != "restart":
+            return await super().act(action, arguments)
+        if self._connections is None or self._nursery is None:
+            raise self._is_closed()
+        ending = {session: hosted for session, hosted in self._sessions.items() if not hosted.is_ending}
+        self._connections.renew()
+        for session, hosted in ending.items():
+            hosted.end()
+            self._nursery.start_soon(_close_later, session)
+        return {"sessions": len(ending)}
 
     async def _serve_modern(self, exchange: Exchange) -> Reply:
         if self._config.era == "legacy":
@@ -281,3 +308,8 @@ class HttpSink(Sink):
             allow_private=config.allow_private,
             proxy=None if config.proxy is None else parse_origin(config.proxy),
         )
+
+
+async def _close_later(session: Session) -> None:
+    await trio.sleep(_LAST_ANSWERS_S)
+    session.close()

@@ -55,4 +55,4 @@ async def end_family(mark: str) -> None:
         await trio.sleep(_PAUSE_S)
     for pid in ended:
         with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222  # does not wait

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, final
 
 import trio
@@ -41,7 +42,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import Era, Kind
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .confinement import ConfineConfig, Lifetime, Walls
@@ -145,6 +146,9 @@ class StdioSink(Sink):
     """Speak to a server that runs as a child process."""
 
     Config = StdioSinkConfig
+    actions = MappingProxyType(
+        {"restart": "Stop its processes, politely; the next call starts one, and sessions end with theirs."}
+    )
 
     def __init__(self, config: StdioSinkConfig, context: Context, *, spawn: Spawn = Process.spawn) -> None:
         """Pure. `spawn` starts a process; tests have one that does not."""
@@ -216,6 +220,21 @@ class StdioSink(Sink):
         if exchange.method == "initialize":
             self._era.check_handshake(exchange)
         return await self._ask(await self._child_of(session, exchange.method), exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """
+        Stop all processes; returns how many. See `Component.act`.
+
+        Raises:
+            LookupError: It is not `restart`.
+        """
+        await trio.lowlevel.checkpoint()
+        if action != "restart":
+            return await super().act(action, arguments)
+        running = [child for child in self._running if not child.is_ending]
+        for child in running:
+            child.stop()
+        return {"stopped": len(running)}
 
     async def _serve_modern(self, exchange: Exchange) -> Reply:
         """

@@ -275,3 +275,19 @@ async def test_a_thousand_exchanges_cancelled_at_random_points_leave_nothing():
         assert sink.children == 2
         assert psutil.Process().num_fds() == descriptors
         assert sum(child.connection.in_flight for child in sink._running) == 0
+
+
+async def test_restart_stops_the_processes_and_the_next_call_starts_one():
+    """An operator can have a server started again; a session ends with its process."""
+    session = Session(id="s", source="test", notify=lambda _: None)
+    async with opened() as sink:
+        first = (await sink(exchange_of("pid"))).value["pid"]
+        await sink(exchange_of(session=session, method="initialize"))
+        assert await sink.act("restart", {}) == {"stopped": 2}
+        assert await sink.act("restart", {}) == {"stopped": 0}
+        assert (await sink(exchange_of("pid"))).value["pid"] != first
+        await vanish(first)
+        with pytest.raises(SessionNotFound):
+            await sink(exchange_of(session=session))
+        with pytest.raises(LookupError, match="it has: restart"):
+            await sink.act("explode", {})

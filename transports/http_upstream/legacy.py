@@ -13,6 +13,7 @@ import contextvars
 import random
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, Final, final
 
 import trio
@@ -21,14 +22,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UnsupportedVersion, UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, method_of
-from sluiceway.pipeline.protocol.messages import (
-    Message,
-    Notification,
-    Reply,
-    Request,
-    Response,
-    Result,
-)
+from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
 from ..eras import legacy
@@ -79,11 +73,11 @@ class LegacySession:
         self._version: str | None = None
         self._in_flight: set[Questions] = set()
         self._unsolicited = None if session.ask is None else Questions(session.ask, self._say)
-        self._renewing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
         self._hosted = trio.Event()
-        self._handshake: Handshake | None = None
+        self._handshake: Handshake[Reply] | Handshake[None] | None = None
+        self._renewal: Handshake[None] | None = None
         self._shaking = trio.CancelScope()
         self._ending = trio.Event()
         self.ended = trio.Event()
@@ -136,9 +130,13 @@ class LegacySession:
         """
         await self._hosted.wait()
         assert self._nursery is not None
-        handshake = self._handshake = Handshake(self._upstream.name, exchange)
-        self._nursery.start_soon(handshake.run, self._greet)
-        return await handshake.outcome()
+        handshake = self._handshake = Handshake[Reply](self._upstream.name)
+        self._nursery.start_soon(handshake.run, partial(self._greet, exchange))
+        try:
+            return await handshake.outcome()
+        finally:
+            if not handshake.done.is_set():
+                exchange.mute()
 
     async def _finish_handshake(self) -> None:
         if self._handshake is not None:
@@ -298,34 +296,41 @@ class LegacySession:
 
     async def _renew(self, lost: str | None) -> None:
         """
-        Open another session in place of one that the upstream has forgotten; who comes meanwhile waits for the same.
+        Open another session in place of one that the upstream has forgotten, if need be without those who wait for it.
 
         Raises:
             SessionNotFound: The upstream refuses; the client has to start again.
             UpstreamFault: It failed.
         """
-        async with self._renewing:
-            if self._id != lost:
-                return
-            hello = self._hello
-            assert hello is not None
-            with await self._upstream.post(hello, b"") as response:
-                if not 200 <= response.head.status < 300:
-                    raise self._give_up()
-                incoming = self._upstream.read(response)
-                message: Message | None = hello
-                while message is not None and not isinstance(message, Response):
-                    message = await incoming.next()
-                reply = None if message is None else check_answers(self._upstream.name, message, hello.id)
-                if not isinstance(reply, Result) or legacy.negotiated(reply) != self._version:
-                    raise self._give_up()
-                self._open(hello, reply, response)
-            self._log.info("upstream session renewed")
-            if self._initialized is not None:
-                try:
-                    await self.notify(self._initialized)
-                except UpstreamProtocolError:
-                    raise self._give_up() from None
+        if self._id != lost:
+            return
+        if self._renewal is None or self._renewal.done.is_set():
+            if self._nursery is None:
+                raise SessionNotFound(f"{self._upstream.name}: the session has ended")
+            renewal = self._handshake = self._renewal = Handshake[None](self._upstream.name)
+            self._nursery.start_soon(renewal.run, self._greet_again)
+        await self._renewal.outcome()
+
+    async def _greet_again(self) -> None:
+        hello = self._hello
+        assert hello is not None
+        with await self._upstream.post(hello, b"") as response:
+            if not 200 <= response.head.status < 300:
+                raise self._give_up()
+            incoming = self._upstream.read(response)
+            message: Message | None = hello
+            while message is not None and not isinstance(message, Response):
+                message = await incoming.next()
+            reply = None if message is None else check_answers(self._upstream.name, message, hello.id)
+            if not isinstance(reply, Result) or legacy.negotiated(reply) != self._version:
+                raise self._give_up()
+            self._open(hello, reply, response)
+        self._log.info("upstream session renewed")
+        if self._initialized is not None:
+            try:
+                await self.notify(self._initialized)
+            except UpstreamProtocolError:
+                raise self._give_up() from None
 
     def _open(self, hello: Request, reply: Result, response: HttpResponse) -> None:
         """The handshake is done: remember it, and what identifies the session."""

@@ -15,6 +15,7 @@ from sluiceway.pipeline.protocol.errors import (
     UnsupportedVersion,
     UpstreamClosed,
     UpstreamProtocolError,
+    UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, MODERN_VERSIONS
 from sluiceway.pipeline.protocol.messages import ErrorReply, Result
@@ -698,6 +699,44 @@ async def test_a_handshake_that_is_cancelled_leaves_no_session_behind(
     assert server.known == set()
 
 
+@pytest.mark.parametrize("ending", ["client", "session", "sink"])
+async def test_a_renewal_that_is_cancelled_leaves_no_session_behind(
+    autojump_clock, upstream, server, make_sink, peer, ending
+):
+    """It goes on without those who waited, and what it opens is the session's, or is ended with it."""
+    async with make_sink() as sink:
+        await peer.start(sink)
+        server.known.clear()
+        handle = server.handle
+
+        async def slow(seen: Any, answer: Any) -> None:
+            await handle(seen, answer) if seen.method != "POST" or seen.rpc != "initialize" else await late(
+                seen, answer
+            )
+
+        async def late(seen: Any, answer: Any) -> None:
+            server.sessions += 1
+            server.known.add("up-2")
+            await trio.sleep(0.5)
+            await answer.result(seen, SERVER, mcp_session_id="up-2")
+
+        upstream.handle = slow
+        with trio.move_on_after(0.2):
+            await sink(peer.exchange("tools/call"))
+        assert server.known == {"up-2"}
+        if ending == "client":
+            await trio.sleep(1)
+            assert await sink(peer.exchange("tools/call")) == Result({"done": True})
+        elif ending == "session":
+            peer.session.close()
+            await trio.sleep(1)
+            assert sink.sessions == 0
+            assert server.known == set()
+
+    assert server.sessions == 2
+    assert server.known == set()
+
+
 async def test_a_handshake_without_an_end_is_given_up(autojump_clock, upstream, make_sink, peer):
     """Nothing waits for it for ever."""
 
@@ -783,3 +822,43 @@ async def test_a_question_that_is_nobodys_request_goes_to_the_session(
     assert asked == [("roots/list", {"deep": 1})] * 2
     assert [{"jsonrpc": "2.0", "id": "q", "result": {"roots": []}}] == [seen.json for seen in upstream.of("answer")]
     assert [] == peer.notices
+
+
+async def test_restart_ends_sessions_and_opens_new_connections(autojump_clock, upstream, server, make_sink, peer):
+    """The client initializes again; what was under way comes to its end."""
+    replies: list[Any] = []
+    async with make_sink() as sink, trio.open_nursery() as nursery:
+        await peer.start(sink)
+
+        async def slow(seen: Any, answer: Any) -> None:
+            await trio.sleep(0.5)
+            await answer.result(seen, {"done": True})
+
+        server.call = slow
+
+        async def call() -> None:
+            replies.append(await sink(peer.exchange("tools/call")))
+
+        nursery.start_soon(call)
+        await trio.sleep(0.1)
+        before = upstream.connections
+        assert await sink.act("restart", {}) == {"sessions": 1}
+        assert await sink.act("restart", {}) == {"sessions": 0}
+        with pytest.raises(SessionNotFound):
+            await sink(peer.exchange("tools/call"))
+        await trio.sleep(2)
+        assert replies == [Result({"done": True})]
+        assert peer.session.closed
+        again = type(peer)("again")
+        await again.start(sink)
+        assert server.known == {"up-2"}
+        assert upstream.connections > before
+
+
+async def test_a_closed_sink_is_not_restarted(autojump_clock, upstream, make_sink):
+    """And it knows no other action."""
+    async with make_sink() as sink:
+        with pytest.raises(LookupError, match="it has: restart"):
+            await sink.act("explode", {})
+    with pytest.raises(UpstreamUnavailable):
+        await sink.act("restart", {})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, fin
 
 from attrs import define, field, frozen
 
+from ..protocol.errors import GatewayError
 from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
 from .changes import Changes
 from .exchange import Exchange, Relay, Service
@@ -276,6 +277,17 @@ class Middleware(Component):
     async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
         """Handle one notification on its way to the client; pass it on with `await forward(exchange, n)`."""
         await forward(exchange, notification)
+
+    def turned_away(self, exchange: Exchange, error: GatewayError | None) -> None:
+        """
+        Told of an exchange that ended in front of the chain, so that `__call__` never saw it: no place was free, its
+        params lack their target, the gateway drains, or it was cancelled while it waited. For stages that account for
+        every exchange of a pipeline. Must not block, and must not raise.
+
+        Args:
+            exchange: With what its source knows of it.
+            error: What its client is told; None if nobody is there to be told.
+        """
 
     def resource_metadata(self, source: str) -> Mapping[str, Json] | None:
         """

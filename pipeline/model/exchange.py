@@ -8,7 +8,7 @@ the same exchange.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, final
+from typing import Final, Literal, final
 
 import trio
 from attrs import define, evolve, field, frozen
@@ -70,6 +70,8 @@ class Link:
     """What the stages decided, in order; `Exchange.decide` appends."""
     attempts: int = 0
     """How often a sink that leads to an upstream was called; the engine counts."""
+    cancelled: Literal["client", "deadline", "shutdown"] | None = None
+    """Why the engine cancelled it; None as long as it did not."""
     trace: TraceContext | None = None
     """The trace it belongs to, once a `trace` stage has said so; for log lines, audit entries and exemplars."""
 

@@ -249,6 +249,13 @@ class SlowConsumer(Refused):
     retryable = False
 
 
+class AuditUnavailable(Refused):
+    """The call cannot be recorded, and the operator wants no call without a record (see the stage `audit`)."""
+
+    reason = "audit_unavailable"
+    retryable = False
+
+
 class UpstreamFault(GatewayError):
     """The upstream failed, not the call."""
 
@@ -346,6 +353,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         CircuitOpen.reason: 50302,
         SlowConsumer.reason: 50303,
         UpstreamUnavailable.reason: 50304,
+        AuditUnavailable.reason: 50305,
         DeadlineExceeded.reason: 50400,
     },
     "legacy": {
@@ -366,6 +374,7 @@ CODE_TABLES: Final[Mapping[str, Mapping[str, int]]] = {
         CapacityExceeded.reason: -32000,
         CircuitOpen.reason: -32000,
         SlowConsumer.reason: -32000,
+        AuditUnavailable.reason: -32000,
         UpstreamUnavailable.reason: -32002,
         DeadlineExceeded.reason: -32001,
     },

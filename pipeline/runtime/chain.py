@@ -15,6 +15,7 @@ from attrs import frozen
 
 from ..model.component import Middleware
 from ..model.exchange import Exchange, Relay, Service, deliver
+from ..protocol.errors import GatewayError
 from ..protocol.messages import Notification, Reply
 
 Guard = Callable[[Exchange], bool]
@@ -71,6 +72,12 @@ class Chain:
     stages: tuple[Stage, ...]
     sink: Service
     """What the stages stand in front of."""
+
+    def turn_away(self, exchange: Exchange, error: GatewayError | None) -> None:
+        """Tell the stages that are meant for it of an exchange that did not get as far; see the method of stages."""
+        for stage in self.stages:
+            if stage.guard is None or stage.guard(exchange):
+                stage.middleware.turned_away(exchange, error)
 
 
 def compile_chain(

@@ -178,7 +178,7 @@ class Pipeline:
 class PipelineTicket:
     """One exchange's place in a pipeline; see `component.Ticket`."""
 
-    __slots__ = ("_cause", "_entry", "_lane", "_pipeline", "_scope", "_start", "_timeout", "exchange")
+    __slots__ = ("_cause", "_entry", "_inside", "_lane", "_pipeline", "_scope", "_start", "_timeout", "exchange")
 
     def __init__(self, pipeline: Pipeline, lane: Lane, exchange: Exchange) -> None:
         self.exchange = exchange
@@ -188,11 +188,12 @@ class PipelineTicket:
         self._scope = trio.CancelScope()
         self._timeout = float("inf")
         self._start = 0.0
+        self._inside = False
 
     def cancel(self, reason: Cause = "client") -> None:
         """Cancel the exchange from any task. The first cause stays."""
         if self._cause is None:
-            self._cause = reason
+            self._cause = self.exchange.link.cancelled = reason
             self._scope.cancel(reason=reason)
 
     async def run(self) -> Reply | None:
@@ -222,10 +223,14 @@ class PipelineTicket:
         """
         pipeline = self._pipeline
         if self._cause == "client":
+            error = None
+        elif self._cause is not None and reply is None:
+            error = self._too_late()
+        if not self._inside:
+            self._lane.chain.turn_away(self.exchange, error)
+        if self._cause == "client":
             pipeline.cancelled += 1
             return None
-        if self._cause is not None and reply is None:
-            error = self._too_late()
         if error is not None:
             pipeline.refused += 1
             reply = self._refusal(error)
@@ -249,6 +254,7 @@ class PipelineTicket:
         kind, admission = exchange.kind, pipeline.admission
         if not admission.enter_nowait(kind):
             await admission.enter()
+        self._inside = True
         try:
             reply = await self._lane.chain.service(exchange)
         finally:

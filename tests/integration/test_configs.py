@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WHOLE = sorted(path for path in CONFIGS.glob("*.yaml") if re.search(r"(?m)^version:", path.read_text(encoding="utf-8")))
 OVERLAYS = sorted(path for path in CONFIGS.glob("*.*.yaml"))
 NAMED = [*((path, ()) for path in WHOLE), *((CONFIGS / "base.yaml", (path,)) for path in OVERLAYS)]
-OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "real_servers.yaml"}
+OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "real_servers.yaml", "team.yaml"}
 """Configurations whose server comes from a registry: the tests of that transport start them."""
 
 

@@ -86,6 +86,7 @@ async def test_a_certificate_of_the_tls_layer_establishes_its_caller(bench, answ
         ("subject", "CN=agent a", "CN=agent a"),
         ("fingerprint", FINGERPRINT, FINGERPRINT),
     ],
+    ids=["uri", "dns", "email", "common_name", "subject", "fingerprint"],  # the fingerprint is another one in each run
 )
 async def test_the_subject_is_the_name_that_was_chosen(bench, answer, kind, pattern, subject):
     """Of every kind, with a prefix if there is one."""

@@ -30,7 +30,7 @@ async def _listening(**options):
     source = HttpSource(HttpConfig(**options), Context(id="public"))
     async with source.open():
         assert source.server is not None
-        [listener] = source.server._sockets
+        [listener] = source.server._listening._sockets
         stall_ms = 0
         if listener.family != socket.AF_UNIX:
             stall_ms = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)

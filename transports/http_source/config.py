@@ -9,7 +9,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, Duration, Size, option
 
-from .hosts import split_host
+from ..listening import check_binds
 
 _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
 
@@ -89,11 +89,7 @@ class HttpConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        if not self.binds:
-            raise ValueError("bind: name at least one address, such as 127.0.0.1:8080")
-        for bind in self.binds:
-            if not bind.startswith("unix:") and (split_host(bind) or ("", None))[1] is None:
-                raise ValueError(f"bind: {bind!r} is not host:port, [ipv6]:port or unix:path")
+        check_binds(self.binds)
         if not _PATH.fullmatch(self.path) or self.path in ("/healthz", "/readyz"):
             raise ValueError(f"path: {self.path!r} is not a path such as /mcp, or is taken by a health check")
 

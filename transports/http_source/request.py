@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, final
 
@@ -40,10 +40,7 @@ class HttpRequest:
         client = scope.get("client")
         self.address: str | None = client[0] if client else None
         """Remote address without port; None where there is none."""
-        self.headers: dict[str, str] = {}
-        """Names in lower case; values of a repeated name joined with commas (RFC 9110 section 5.3)."""
-        self.repeated: set[str] = set()
-        """Names that stood more than once."""
+        self.headers, self.repeated = read_headers(scope["headers"])
         self.query: bytes = scope.get("query_string", b"")
         """As sent: percent-encoded, without the question mark."""
         self.certificate = _certificate_of(scope)
@@ -53,14 +50,6 @@ class HttpRequest:
         self._receive = receive
         self._nursery = nursery
         self._on_gone: Callable[[Callable[[], None]], None] | None = (scope.get("extensions") or {}).get(ON_GONE)
-        for raw_name, raw_value in scope["headers"]:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
-            if "_" in name:
-                continue  # somebody behind us would read x_forwarded_for as x-forwarded-for
-            if name in self.headers:
-                self.repeated.add(name)
-                value = f"{self.headers[name]}, {value}"
-            self.headers[name] = value
         self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
     async def body(self, limit: int, grace_s: float, rate: float) -> bytes:
@@ -130,6 +119,25 @@ class HttpRequest:
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 return
+
+
+def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], set[str]]:
+    """
+    The headers of a request, and the names that stood more than once.
+
+    Names are in lower case; values of a repeated name are joined with commas (RFC 9110 section 5.3).
+    """
+    headers: dict[str, str] = {}
+    repeated: set[str] = set()
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        if "_" in name:
+            continue  # somebody behind us would read x_forwarded_for as x-forwarded-for
+        if name in headers:
+            repeated.add(name)
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+    return headers, repeated
 
 
 def _certificate_of(scope: Mapping[str, Any]) -> str | None:

@@ -1,18 +1,14 @@
 """
 Cursors of merged lists: one page of the client is one page of every upstream that has more.
 
-A cursor holds each such upstream's own one. It is opaque and authenticated (keyed BLAKE2b), and bound to the list and
-to the caller, so nobody can make an upstream read what it never wrote. It is not encrypted: the upstream's cursor was
-meant for the client. An upstream that goes round in circles is found by Brent's method: with every position goes the
-digest of the one at the last power of two, which a circle must come back to.
+A cursor holds each such upstream's own one, sealed for the list and the caller (`seals`). An upstream that goes round
+in circles is found by Brent's method: with every position goes the digest of the one at the last power of two, which a
+circle must come back to.
 """
 
 from __future__ import annotations
 
-import binascii
 import hashlib
-import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Final, final
 
@@ -22,7 +18,8 @@ from attrs import frozen
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.messages import Json
 
-_DIGEST: Final = 16
+from ..seals import BadSeal, Seals
+
 _MARK: Final = 8
 
 
@@ -79,14 +76,14 @@ class Cursors:
     """
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._seals = Seals(key)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(dict[str, tuple[str, int, str]]).decode
 
     def seal(self, method: str, caller: Caller, positions: Mapping[str, Position]) -> str:
         """The cursor of some positions, by the id of their upstream."""
         body = self._encode({key: (each.cursor, each.page, each.mark) for key, each in positions.items()})
-        return urlsafe_b64encode(self._tag(method, caller, body) + body).decode().rstrip("=")
+        return self._seals.seal(method, caller, body)
 
     def open(self, method: str, caller: Caller, cursor: Json) -> dict[str, Position]:
         """
@@ -96,14 +93,7 @@ class Cursors:
             BadCursor: It is not one that `seal` made for this method and caller.
         """
         try:
-            sealed = urlsafe_b64decode(f"{cursor}{'=' * (-len(cursor) % 4)}".encode("ascii"))
-        except (TypeError, ValueError, binascii.Error) as error:
+            body = self._seals.open(method, caller, cursor)
+        except BadSeal as error:
             raise BadCursor("not a cursor of this list; start again without one") from error
-        tag, body = sealed[:_DIGEST], sealed[_DIGEST:]
-        if not hmac.compare_digest(tag, self._tag(method, caller, body)):
-            raise BadCursor("not a cursor of this list; start again without one")
         return {key: Position(*each) for key, each in self._decode(body).items()}
-
-    def _tag(self, method: str, caller: Caller, body: bytes) -> bytes:
-        said = self._encode([method, caller.subject, caller.tenant]) + body
-        return hashlib.blake2b(said, key=self._key, digest_size=_DIGEST).digest()

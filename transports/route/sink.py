@@ -9,7 +9,6 @@ where its own things are asked for.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
+from ..seals import sealing_key
 from .calls import Calls
 from .config import Member, RouteConfig
 from .cursors import Cursors
@@ -75,7 +75,7 @@ class RouteSink(Sink):
             self._upstream(index, sink_id, member)
             for index, (sink_id, member) in enumerate(self._config.members().items())
         ]
-        key = self._key()
+        key = sealing_key(self._config.cursor_key, self.context)
         async with open_background_nursery() as nursery:
             self._fabric = Fabric(
                 id=self.context.id,
@@ -150,11 +150,6 @@ class RouteSink(Sink):
             prompts=Exposure(prompts.allow, prompts.deny, prompts.rename),
             resources=Exposure(uris.allow, uris.deny),
         )
-
-    def _key(self) -> bytes:
-        secret = self._config.cursor_key
-        text = self.context.new_id() + self.context.new_id() if secret is None else secret.resolve()
-        return hashlib.sha256(text.encode()).digest()
 
     def _view(self, fabric: Fabric, exchange: Exchange) -> View:
         session = exchange.client.session

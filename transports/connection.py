@@ -111,6 +111,8 @@ class Connection:
         self._questions = Questions(context.new_id)
         self._notices = Notices(outbox, _MAX_NOTICES)
         self._draining = False
+        self.drained = trio.Event()
+        """It accepts no more, and everything it had accepted is answered: the answers are in the outbox."""
         self.dropped = 0
         """Notifications of the client that came too fast, or from nobody."""
 
@@ -143,6 +145,7 @@ class Connection:
     def stop_accepting(self) -> None:
         """Refuse new requests from here on."""
         self._draining = True
+        self._note_drained()
 
     def close(self) -> None:
         """The client is gone: end its session. Idempotent."""
@@ -233,6 +236,11 @@ class Connection:
                 await self._send(self._encode_reply(request.id, reply))
         finally:
             del self._in_flight[request.id]
+            self._note_drained()
+
+    def _note_drained(self) -> None:
+        if self._draining and not self._in_flight:
+            self.drained.set()
 
     def _settle(self, session: Session, reply: Reply | None) -> None:
         """End the handshake: a session exists only if it was agreed on."""

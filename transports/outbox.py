@@ -9,7 +9,7 @@ pipe makes everything behind it unreadable. So nothing cancels a write but the e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Protocol, final
 
 import trio
@@ -99,16 +99,27 @@ class Outbox:
         Raises:
             trio.BrokenResourceError: The other end is gone.
         """
-        while True:
-            while not self._waiting:
-                if self._closed:
-                    return
-                self._work = trio.Event()
-                await self._work.wait()
+        while await self._something():
             batch = b"\n".join((*self._waiting.values(), b""))
             self._waiting.clear()
             await stream.send_all(batch)
             self._release(len(batch))
+
+    async def run_each(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Write what comes, message by message, until closed and empty. What `send` raises comes out."""
+        while await self._something():
+            message = self._waiting.pop(next(iter(self._waiting)))
+            await send(message)
+            self._release(len(message) + 1)
+
+    async def _something(self) -> bool:
+        """Wait for something to write; False at the end. Not a checkpoint if something waits."""
+        while not self._waiting:
+            if self._closed:
+                return False
+            self._work = trio.Event()
+            await self._work.wait()
+        return True
 
     def _release(self, size: int) -> None:
         self._size -= size

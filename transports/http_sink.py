@@ -12,7 +12,7 @@ and the sink adds credentials of its own.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final, final
@@ -22,11 +22,9 @@ import trio
 from sluiceway.pipeline.model.changes import LIST_CHANGES
 from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.model.options import Secret
-from sluiceway.pipeline.model.origin import Origin, parse_origin
+from sluiceway.pipeline.model.origin import parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import (
-    ConnectFailed,
     InvalidMessage,
     SessionNotFound,
     UnsupportedVersion,
@@ -37,14 +35,11 @@ from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Resu
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_client.client import HttpClient
-from .http_client.connect import Dialer, make_tls
-from .http_client.connection import Transport
-from .http_client.pool import PoolLimits
-from .http_upstream.config import HttpSinkConfig, OAuthConfig
+from .http_upstream.config import HttpSinkConfig
 from .http_upstream.following import FollowedName, lookup_of
 from .http_upstream.legacy import LegacySession
 from .http_upstream.modern import ModernUpstream
-from .http_upstream.oauth import MAX_ANSWER, TokenSource
+from .http_upstream.reach import Reach
 from .http_upstream.upstream import Upstream
 from .mirrors import Mirrors
 
@@ -88,17 +83,14 @@ class HttpSink(Sink):
             ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
             LookupError: A secret cannot be resolved.
         """
-        client, tokens_client = self._client(), self._tokens_client()
-        upstream = self._make_upstream(client, tokens_client)
+        reach = Reach.make(self.context.id, self._config, self._heard)
         async with open_background_nursery() as nursery:
-            self._connections, self._upstream = client, upstream
-            self._modern = ModernUpstream(upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
+            self._connections, self._upstream = reach.client, reach.upstream
+            self._modern = ModernUpstream(reach.upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
             self._nursery = nursery
-            await nursery.start(client.run)
-            if tokens_client is not None:
-                await nursery.start(tokens_client.run)
+            await reach.start(nursery)
             if self._config.follow_name is not None:
-                nursery.start_soon(self._followed(client, self._config.follow_name).run)
+                nursery.start_soon(self._followed(reach.client, self._config.follow_name).run)
             try:
                 yield
                 self._nursery = None
@@ -108,9 +100,7 @@ class HttpSink(Sink):
                     await session.ended.wait()
             finally:
                 self._nursery = self._connections = self._upstream = self._modern = None
-                client.close()
-                if tokens_client is not None:
-                    tokens_client.close()
+                reach.close()
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """
@@ -248,66 +238,6 @@ class HttpSink(Sink):
 
     def _is_closed(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
-
-    def _make_upstream(self, client: HttpClient, tokens_client: HttpClient | None) -> Upstream:
-        config, oauth = self._config, self._config.oauth
-        headers = {
-            name: value.resolve() if isinstance(value, Secret) else value for name, value in config.headers.items()
-        }
-        tokens = None
-        if oauth is not None:
-            assert tokens_client is not None
-            secret = oauth.client_secret.resolve()
-            tokens = TokenSource(
-                self.context.id, tokens_client, oauth.client_id, secret, scope=oauth.scope, resource=oauth.resource
-            )
-        try:
-            return Upstream(
-                self.context.id,
-                client,
-                headers,
-                tokens,
-                max_message=config.max_message,
-                idle_s=config.idle_timeout,
-                announce=self._heard,
-            )
-        except ValueError as error:  # a secret with a line end in it, for example
-            raise ConnectFailed(f"{self.context.id}: {error}") from error
-
-    def _client(self) -> HttpClient:
-        config, origin = self._config, parse_origin(self._config.url)
-        limits = PoolLimits(config.max_connections, config.max_waiting, config.keep_idle)
-        return HttpClient(
-            self.context.id,
-            origin,
-            self._dialer(origin),
-            max_message=config.max_message,
-            limits=limits,
-            max_streams=config.max_streams,
-        )
-
-    def _tokens_client(self) -> HttpClient | None:
-        oauth: OAuthConfig | None = self._config.oauth
-        if oauth is None:
-            return None
-        origin = parse_origin(oauth.token_url)
-        limits = PoolLimits(max_connections=1, idle_s=self._config.keep_idle)
-        return HttpClient(self.context.id, origin, self._dialer(origin), max_message=MAX_ANSWER, limits=limits)
-
-    def _dialer(self, origin: Origin) -> Callable[[], Awaitable[Transport]]:
-        config, tls = self._config, self._config.tls
-        files = [None if path is None else str(path) for path in (tls.ca, tls.cert, tls.key)]
-        try:
-            context = make_tls(*files) if origin.tls else None
-        except OSError as error:
-            raise ConnectFailed(f"{self.context.id}: tls: a file cannot be used: {error.strerror or error}") from error
-        return Dialer(
-            origin=origin,
-            timeout_s=config.connect_timeout,
-            tls=context,
-            allow_private=config.allow_private,
-            proxy=None if config.proxy is None else parse_origin(config.proxy),
-        )
 
 
 async def _close_later(session: Session) -> None:

@@ -68,14 +68,19 @@ class HttpClient:
             Use.WORD: Pool(dial, evolve(limits, max_connections=_MAX_WORD_CONNECTIONS)),
         }
 
-    def prepare(self, method: str, headers: Mapping[str, str]) -> bytes:
+    def prepare(self, method: str, headers: Mapping[str, str], path: str | None = None) -> bytes:
         """
         The part of a request that is the same every time: request line, `Host`, and these headers.
+
+        Args:
+            method: Of HTTP.
+            headers: The further ones.
+            path: Where at the origin, percent-encoded, with the query; the origin's own path when None.
 
         Raises:
             ValueError: A name or value that cannot stand in a header; the text does not show the value.
         """
-        head = f"{method} {self.origin.path} HTTP/1.1\r\nhost: {self.origin.authority}\r\n"
+        head = f"{method} {path or self.origin.path} HTTP/1.1\r\nhost: {self.origin.authority}\r\n"
         return head.encode("ascii") + render_headers(headers)
 
     async def send(

@@ -1,4 +1,4 @@
-"""The options of the `http` sink."""
+"""The options of the `http` sink, and those it shares with other sinks that speak HTTP."""
 
 from __future__ import annotations
 
@@ -57,17 +57,11 @@ class TlsConfig:
     )
 
 
-@final
 @frozen
-class HttpSinkConfig:
-    """Options of the `http` sink."""
+class RemoteConfig:
+    """What every sink needs that speaks to an upstream over HTTP."""
 
     url: str = option(doc="The MCP endpoint of the upstream.", example="https://search.example.com/mcp")
-    era: Literal["auto", "legacy", "modern"] = option(
-        "auto",
-        doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
-        "finds out. Clients of the other kind are refused.",
-    )
     headers: Mapping[str, str | Secret] = option(
         factory=dict,
         doc="Headers for the upstream, such as a credential. Nothing of the client's own headers is passed on.",
@@ -101,13 +95,6 @@ class HttpSinkConfig:
     connect_timeout: Duration = option(
         Duration(10 * SECOND), gt=0, doc="Time for name resolution, TCP, proxy and TLS together."
     )
-    follow_name: Duration | None = option(
-        None, ge=1,
-        doc="Interval to look the name in `url` up again (A, AAAA). When it leads elsewhere, new connections go there; "
-        "when it leads nowhere, or somewhere again, the sink is shown as degraded or ready, and sessions and caches "
-        "are told that lists have changed.",
-        example="30s",
-    )  # fmt: skip
     idle_timeout: Duration = option(
         Duration(5 * MINUTE), gt=0, doc="Silence after which an event stream of the upstream is given up."
     )
@@ -138,7 +125,29 @@ class HttpSinkConfig:
             render_headers({name: value if isinstance(value, str) else ""})
         if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("headers: authorization is what oauth provides; keep one of them")
-        if self.follow_name is not None and self.proxy is not None:
-            raise ValueError("follow_name: the proxy looks the name up; keep one of them")
         if self.tls.key is not None and self.tls.cert is None:
             raise ValueError("tls: key is of no use without cert")
+
+
+@final
+@frozen
+class HttpSinkConfig(RemoteConfig):
+    """Options of the `http` sink."""
+
+    era: Literal["auto", "legacy", "modern"] = option(
+        "auto",
+        doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
+        "finds out. Clients of the other kind are refused.",
+    )
+    follow_name: Duration | None = option(
+        None, ge=1,
+        doc="Interval to look the name in `url` up again (A, AAAA). When it leads elsewhere, new connections go there; "
+        "when it leads nowhere, or somewhere again, the sink is shown as degraded or ready, and sessions and caches "
+        "are told that lists have changed.",
+        example="30s",
+    )  # fmt: skip
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.follow_name is not None and self.proxy is not None:
+            raise ValueError("follow_name: the proxy looks the name up; keep one of them")

@@ -57,7 +57,8 @@ class Upstream:
         self._idle_s = idle_s
         self._announce = announce
         sent = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-        self._post = client.prepare("POST", {**headers, **_AGENT, **sent})
+        self._post_headers = {**headers, **_AGENT, **sent}
+        self._post = client.prepare("POST", self._post_headers)
         self._get = client.prepare("GET", {**headers, **_AGENT, "accept": "text/event-stream"})
         self._delete = client.prepare("DELETE", {**headers, **_AGENT})
 
@@ -85,6 +86,14 @@ class Upstream:
         if not isinstance(message, Answer):
             headers += trace_headers(message)
         return await self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
+
+    def post_head(self, path: str) -> bytes:
+        """What `post_to` needs to post somewhere else at the same origin."""
+        return self._client.prepare("POST", self._post_headers, path)
+
+    async def post_to(self, head: bytes, message: bytes, *, use: Use) -> Response:
+        """Post an encoded message, which may not arrive twice, to another place. Raises as `post` does."""
+        return await self._send(head, b"", message, repeatable=False, use=use)
 
     async def get(self, headers: bytes, event_id: str = "") -> Response:
         """Open an event stream, after the event with this id if there is one. Raises as `post` does."""

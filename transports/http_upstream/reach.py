@@ -1,0 +1,122 @@
+"""From options to an upstream that can be spoken to: secrets resolved, certificates read, pools made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import trio
+from attrs import frozen
+
+from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.origin import Origin, parse_origin
+from sluiceway.pipeline.protocol.errors import ConnectFailed
+
+from ..http_client.client import HttpClient
+from ..http_client.connect import Dialer, make_tls
+from ..http_client.connection import Transport
+from ..http_client.pool import PoolLimits
+from .config import RemoteConfig
+from .incoming import Announce
+from .oauth import MAX_ANSWER, TokenSource
+from .upstream import Upstream
+
+
+@final
+@frozen
+class Reach:
+    """An upstream and the pools behind it. Close it, always."""
+
+    upstream: Upstream
+    client: HttpClient
+    tokens_client: HttpClient | None
+
+    @classmethod
+    def make(cls, name: str, config: RemoteConfig, announce: Announce) -> Reach:
+        """
+        Resolve secrets and read certificates; connections are opened by those who need them.
+
+        Args:
+            name: What the upstream is called in errors: the sink's id.
+            config: The sink's options.
+            announce: See `Upstream`.
+
+        Raises:
+            ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
+            LookupError: A secret cannot be resolved.
+        """
+        client, tokens_client = _client(name, config), _tokens_client(name, config)
+        return cls(_upstream(name, config, client, tokens_client, announce), client, tokens_client)
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Start what looks after the pools."""
+        await nursery.start(self.client.run)
+        if self.tokens_client is not None:
+            await nursery.start(self.tokens_client.run)
+
+    def close(self) -> None:
+        """Close all connections, those in use when they come back."""
+        self.client.close()
+        if self.tokens_client is not None:
+            self.tokens_client.close()
+
+
+def _upstream(
+    name: str, config: RemoteConfig, client: HttpClient, tokens_client: HttpClient | None, announce: Announce
+) -> Upstream:
+    oauth = config.oauth
+    headers = {key: value.resolve() if isinstance(value, Secret) else value for key, value in config.headers.items()}
+    tokens = None
+    if oauth is not None:
+        assert tokens_client is not None
+        secret = oauth.client_secret.resolve()
+        tokens = TokenSource(name, tokens_client, oauth.client_id, secret, scope=oauth.scope, resource=oauth.resource)
+    try:
+        return Upstream(
+            name,
+            client,
+            headers,
+            tokens,
+            max_message=config.max_message,
+            idle_s=config.idle_timeout,
+            announce=announce,
+        )
+    except ValueError as error:  # a secret with a line end in it, for example
+        raise ConnectFailed(f"{name}: {error}") from error
+
+
+def _client(name: str, config: RemoteConfig) -> HttpClient:
+    origin = parse_origin(config.url)
+    limits = PoolLimits(config.max_connections, config.max_waiting, config.keep_idle)
+    return HttpClient(
+        name,
+        origin,
+        _dialer(name, config, origin),
+        max_message=config.max_message,
+        limits=limits,
+        max_streams=config.max_streams,
+    )
+
+
+def _tokens_client(name: str, config: RemoteConfig) -> HttpClient | None:
+    if config.oauth is None:
+        return None
+    origin = parse_origin(config.oauth.token_url)
+    limits = PoolLimits(max_connections=1, idle_s=config.keep_idle)
+    return HttpClient(name, origin, _dialer(name, config, origin), max_message=MAX_ANSWER, limits=limits)
+
+
+def _dialer(name: str, config: RemoteConfig, origin: Origin) -> Callable[[], Awaitable[Transport]]:
+    tls = config.tls
+    files = [None if path is None else str(path) for path in (tls.ca, tls.cert, tls.key)]
+    try:
+        context = make_tls(*files) if origin.tls else None
+    except OSError as error:
+        raise ConnectFailed(f"{name}: tls: a file cannot be used: {error.strerror or error}") from error
+    return Dialer(
+        origin=origin,
+        timeout_s=config.connect_timeout,
+        tls=context,
+        allow_private=config.allow_private,
+        proxy=None if config.proxy is None else parse_origin(config.proxy),
+    )

@@ -1,0 +1,1 @@
+"""Sink `balance`: a group of equal upstreams behind one name."""

@@ -282,6 +282,21 @@ ROWS: Mapping[str, Two | By] = {
         "transports/http_source/test_legacy_posts.py::test_an_idle_session_ends_and_a_busy_one_does_not"
     ),
     "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
+    "source.http.tls": By("transports/http_source/test_tls.py::test_requests_come_over_tls"),
+    "source.http.tls.cert": By(
+        "transports/http_source/test_tls.py::test_a_new_certificate_serves_who_comes_next", "tls"
+    ),
+    "source.http.tls.key": By("transports/http_source/test_tls.py::test_a_key_may_be_a_secret_and_encrypted"),
+    "source.http.tls.key_password": By("transports/http_source/test_tls.py::test_a_key_may_be_a_secret_and_encrypted"),
+    "source.http.tls.client_certs": By("transports/http_source/test_tls.py::test_who_is_let_in"),
+    "source.http.tls.client_ca": By("transports/http_source/test_tls.py::test_who_is_let_in"),
+    "source.http.tls.min_version": By("transports/http_source/test_tls.py::test_old_versions_are_not_spoken"),
+    "source.http.tls.handshake_timeout": By(
+        "transports/http_source/test_tls.py::test_a_handshake_takes_no_longer_than_handshake_timeout"
+    ),
+    "source.http.tls.max_handshakes": By(
+        "transports/http_source/test_tls.py::test_of_too_many_handshakes_the_longest_is_broken_off"
+    ),
     "source.stdio.max_in_flight": By(
         "transports/test_stdio_source.py::test_over_max_in_flight_the_request_is_refused_and_the_reader_goes_on"
     ),

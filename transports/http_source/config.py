@@ -10,6 +10,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, Duration, Size, option
 
 from ..listening import check_binds
+from ..server_tls import ServerTlsConfig
 
 _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
 
@@ -36,6 +37,11 @@ class HttpConfig:
         doc="Origins whose pages may use the source; `*` for any. Those of loopback names are always allowed on a "
         "loopback address.",
         example=["https://assistant.example.com"],
+    )
+    tls: ServerTlsConfig | None = option(
+        None,
+        doc="Speak TLS, on TCP and on Unix sockets. In plain text when absent.",
+        example={"cert": "./tls/gateway.pem", "key": "./tls/gateway.key"},
     )
     max_body: Size = option(Size(4 * MIB), gt=0, doc="Bytes a request body may have; more is refused with 413.")
     max_connections: int = option(

@@ -11,6 +11,7 @@ from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from ..tls_stream import TlsStream
 from .protocol import Http1, Tasks
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ LINGER_S: Final = 1.0
 MAX_BACKLOG: Final = 64 * 1024
 """Bytes of later requests that may be read while one is being served. Who sends more is cut."""
 _MAX_LINGER: Final = 8 * 1024 * 1024
+_TLS_VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
 @final
@@ -72,8 +74,9 @@ class Connection(TCPServer):
         try:
             async with Tasks(self._server.contain) as tasks:
                 self.protocol = Http1(  # pyright: ignore[reportIncompatibleVariableOverride]  # ours has its interface
-                    self.app, self.config, self.context, tasks, self.state, False, client, server, self.protocol_send,
-                    resume=self._resume,
+                    self.app, self.config, self.context, tasks, self.state, isinstance(self.stream, TlsStream),
+                    client, server, self.protocol_send,
+                    resume=self._resume, extensions=_extensions(self.stream),
                 )  # fmt: skip
                 self._server.opened(self)
                 await self._read_data()
@@ -151,3 +154,19 @@ class Connection(TCPServer):
 
     async def _close(self) -> None:
         await self.stream.aclose()
+
+
+def _extensions(stream: object) -> dict[str, Any]:
+    """What the application is told of a connection that speaks TLS (ASGI's TLS extension, version 0.2)."""
+    if not isinstance(stream, TlsStream):
+        return {}
+    certificate = stream.certificate
+    told = {
+        "server_cert": None,
+        "client_cert_chain": [] if certificate is None else [certificate],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(stream.version),
+        "cipher_suite": None,
+    }
+    return {"tls": told}

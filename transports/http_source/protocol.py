@@ -123,14 +123,15 @@ class Tasks(TaskGroup):
 class RequestStream(HTTPStream):
     """One request and its response, with a notice for whoever wants to know that the client left."""
 
-    def __init__(self, app: Any, *arguments: Any, flush: Callable[[], Any]) -> None:
+    def __init__(self, app: Any, *arguments: Any, flush: Callable[[], Any], extensions: Mapping[str, Any]) -> None:
         super().__init__(self._serve, *arguments)
         self._application = app
         self._flush = flush
+        self._extensions = extensions
         self._callback: Callable[[], None] | None = None
 
     async def _serve(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
-        scope["extensions"][ON_GONE] = self.on_gone
+        scope["extensions"] |= {**self._extensions, ON_GONE: self.on_gone}
         await self._application(scope, receive, send)
 
     def on_gone(self, callback: Callable[[], None]) -> None:
@@ -165,12 +166,14 @@ class Http1(H11Protocol):
     Args:
         arguments: As `H11Protocol` takes them.
         resume: Called when a request that was read early can be handled now.
+        extensions: What applications are told of the connection, by the name of the ASGI extension.
     """
 
-    def __init__(self, *arguments: Any, resume: Callable[[], None]) -> None:
+    def __init__(self, *arguments: Any, resume: Callable[[], None], extensions: Mapping[str, Any]) -> None:
         super().__init__(*arguments)
         self.connection = EdgeConnection()
         self._resume = resume
+        self._extensions = extensions
         self._out = bytearray()
 
     @property
@@ -203,7 +206,7 @@ class Http1(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         self.stream = RequestStream(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server,
-            self.stream_send, STREAM_ID, flush=self.flush,
+            self.stream_send, STREAM_ID, flush=self.flush, extensions=self._extensions,
         )  # fmt: skip
         await self.stream.handle(
             Request(

@@ -141,7 +141,7 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], se
 
 
 def _certificate_of(scope: Mapping[str, Any]) -> str | None:
-    """What a server tells by ASGI's TLS extension; ours, and hypercorn's own, do not speak it."""
+    """What a server tells by ASGI's TLS extension: ours does, hypercorn's own does not."""
     told = (scope.get("extensions") or {}).get("tls") or {}
     if told.get("client_cert_error"):
         return None

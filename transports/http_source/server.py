@@ -3,11 +3,12 @@ The HTTP server of `sluiceway run`: hypercorn's parts under a serve loop of ours
 
 hypercorn 0.18 lets one unauthenticated connection end the whole process, cannot be told to leave HTTP/2 alone, and
 waits for clients that read nothing. Here every exception of a connection is contained at that connection, only
-HTTP/1.1 is spoken, and nothing a client does can hold up a shutdown.
+HTTP/1.1 is spoken, over TLS or not, and nothing a client does can hold up a shutdown.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, final
@@ -18,6 +19,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from ..containment import QUIET, Containment
 from ..listening import Listening
+from ..tls_handshakes import Handshakes
 from .config import HttpConfig
 from .connection import Connection
 from .edge import MAX_HEAD
@@ -49,15 +51,24 @@ class HttpServer:
         application: ASGI 3, for scopes of type `http`.
         limits: The source's options.
         log: Structured logger.
+        now: The date, in seconds since 1970.
     """
 
-    def __init__(self, application: Callable[..., Awaitable[None]], limits: HttpConfig, log: Any) -> None:
+    def __init__(
+        self,
+        application: Callable[..., Awaitable[None]],
+        limits: HttpConfig,
+        log: Any,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self.application: Any = application
         self.limits = limits
         self.context = WorkerContext(None)
         self._terminated = _Terminated()
         self.context.terminated = self._terminated  # type: ignore[assignment]  # what hypercorn uses of it
         self.hypercorn = _hypercorn_config(limits)
+        self.tls = None if limits.tls is None else Handshakes(limits.tls, log, now)
+        """How connections come to speak TLS; None where they do not."""
         self.turned_away = 0
         """Connections beyond `max_connections`."""
         self._containment = Containment(log)
@@ -86,14 +97,18 @@ class HttpServer:
         Open the listening sockets. From now on clients can connect; they wait until `serve`.
 
         Raises:
-            OSError: An address is taken, or not ours.
+            OSError: An address is taken, or not ours; or the certificate cannot be used.
         """
+        if self.tls is not None:
+            self.tls.certificates.load()
         self._listening.bind()
 
     async def serve(self) -> None:
         """Accept until `stop_accepting`, serve until cancelled."""
         listeners = self._listening.listeners()
         async with trio.open_nursery() as connections:
+            if self.tls is not None:
+                connections.start_soon(self.tls.certificates.watch)
             with self._accepting:
                 if not listeners:
                     await trio.sleep_forever()  # drained before it began
@@ -104,17 +119,31 @@ class HttpServer:
         """Serve one connection; every exception of it ends here."""
         if self._count >= self.limits.max_connections:
             self.turned_away += 1
-            with suppress(*QUIET):
-                await stream.send_all(_TOO_MANY)
+            if self.tls is None:
+                with suppress(*QUIET):
+                    await stream.send_all(_TOO_MANY)
             await stream.aclose()
             return
         self._count += 1
         try:
-            await Connection(self, stream).run()
+            secured = await self._secure(stream)
+            if secured is not None:
+                await Connection(self, secured).run()
         except* Exception as group:  # a boundary: one connection never ends another
             self.contain(group)
         finally:
             self._count -= 1
+
+    async def _secure(self, stream: trio.abc.Stream) -> trio.abc.Stream | None:
+        """The connection as requests come on it; None if it ended before that."""
+        if self.tls is None:
+            return stream
+        assert isinstance(stream, trio.SocketStream)
+        secured = await self.tls.secure(stream)
+        if secured is not None and self._terminated.is_set():
+            await secured.aclose()
+            return None
+        return secured
 
     def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; the others close after their current response."""

@@ -17,6 +17,7 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
+from ..tls_handshakes import tls_figures
 from .config import HttpConfig
 from .endpoint import Endpoint
 from .serving import Serving
@@ -57,7 +58,8 @@ class HttpSource(Source):
     def urls(self) -> tuple[str, ...]:
         """Where clients find the endpoint, as far as the source is bound to TCP ports."""
         config: HttpConfig = self.config
-        return tuple(f"http://{each}{config.path}" for each in self.addresses if not each.startswith("unix:"))
+        scheme = "http" if config.tls is None else "https"
+        return tuple(f"{scheme}://{each}{config.path}" for each in self.addresses if not each.startswith("unix:"))
 
     def figures(self) -> Iterator[Figure]:
         """Connections, as far as it has them itself, and sessions."""
@@ -66,6 +68,8 @@ class HttpSource(Source):
             turned, contained = self._server.turned_away, self._server.contained
             yield Figure("http_turned_away_total", turned, "counter", "Connections beyond max_connections.")
             yield Figure("http_contained_total", contained, "counter", "Exceptions that ended one connection.")
+            if self._server.tls is not None:
+                yield from tls_figures(self._server.tls)
         if self.sessions is not None:
             yield Figure("http_sessions", len(self.sessions), "gauge", "Legacy sessions that live.")
 
@@ -80,7 +84,7 @@ class HttpSource(Source):
         Hold the listening sockets.
 
         Raises:
-            OSError: An address is taken, or not ours.
+            OSError: An address is taken, or not ours; or the certificate cannot be used.
         """
         if self._server is not None:
             self._server.bind()
@@ -139,4 +143,4 @@ class HttpSource(Source):
 def _make_server(app: Endpoint, config: HttpConfig, context: Context) -> HttpServer:
     from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
 
-    return HttpServer(app, config, context.log)
+    return HttpServer(app, config, context.log, context.now)

@@ -1,0 +1,147 @@
+"""
+The server's side of a TLS connection, with an end in two steps.
+
+`trio.SSLStream` closes its socket together with TLS: what the client had sent by then and nobody read makes the kernel
+reset the connection, and the last response is lost with it (RFC 9112 section 9.6). Here `send_eof` says goodbye
+(close_notify) and goes on reading, and dropping, what still comes.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Final, final
+
+import trio
+
+_PIECE: Final = 64 * 1024
+"""Bytes that are encrypted at a time: what waits in memory to be sent is not much more."""
+
+
+@final
+class TlsStream(trio.abc.Stream):
+    """
+    TLS over a socket. One task may read while another writes; several may not write.
+
+    Args:
+        transport: The accepted connection; closed with this one.
+        context: The server's.
+    """
+
+    def __init__(self, transport: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self.socket = transport.socket
+        """For addresses."""
+        self._transport = transport
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._sending = trio.Lock()
+        self._torn = False
+        self._said_goodbye = False
+
+    @property
+    def certificate(self) -> str | None:
+        """The client's certificate, which was verified, in PEM; None if it has shown none."""
+        shown = self._tls.getpeercert(binary_form=True)
+        return None if shown is None else ssl.DER_cert_to_PEM_cert(shown)
+
+    @property
+    def version(self) -> str:
+        """What was negotiated: `TLSv1.3`."""
+        return self._tls.version() or ""
+
+    @property
+    def protocol(self) -> str | None:
+        """What was agreed on by ALPN; None if the client named nothing that is spoken here."""
+        return self._tls.selected_alpn_protocol()
+
+    async def do_handshake(self) -> None:
+        """
+        Negotiate, as long as it takes.
+
+        Raises:
+            ssl.SSLError: The client is not let in, or speaks no TLS; it was told why.
+            trio.BrokenResourceError: It left.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    raise trio.BrokenResourceError("the client left during the handshake") from None
+            except ssl.SSLError:
+                await self._flush()
+                raise
+            else:
+                await self._flush()
+                return
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and write all of it. Raises `trio.BrokenResourceError` if the client is gone."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._tls.write(rest[:_PIECE]) :]
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError("TLS broke") from error
+            await self._flush()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See `trio.abc.SendStream`."""
+        await self._transport.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """
+        What there is; empty at the end, announced or not: requests say where they end, so none can be cut unnoticed.
+
+        Raises:
+            trio.BrokenResourceError: After a reset, or something that is no TLS.
+        """
+        if self._said_goodbye:
+            return bytes(await self._transport.receive_some(max_bytes))
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self._tls.read(max_bytes or _PIECE)
+            except ssl.SSLWantReadError:
+                await self._flush()  # the answer to a key update
+                if not await self._fill():
+                    self._incoming.write_eof()
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError("TLS broke") from error
+
+    async def send_eof(self) -> None:
+        """Say that nothing more will come. What is received from now on is not what the client said, but its bytes."""
+        if self._said_goodbye:
+            return
+        self._said_goodbye = True
+        with suppress(ssl.SSLError):  # the client's goodbye has not come yet, or never will
+            self._tls.unwrap()
+        await self._flush()
+        await self._transport.send_eof()
+
+    async def aclose(self) -> None:
+        """Close at once; say goodbye first with `send_eof`, or not."""
+        await self._transport.aclose()
+
+    async def _fill(self) -> bool:
+        """Read what there is; whether there was anything before the end."""
+        data = await self._transport.receive_some(_PIECE)
+        self._incoming.write(data)
+        return bool(data)
+
+    async def _flush(self) -> None:
+        """Send what was encrypted. A record that was sent in part ends the connection: what follows makes no sense."""
+        if not self._outgoing.pending:
+            return
+        async with self._sending:
+            if self._torn:
+                raise trio.BrokenResourceError("the connection was cut in the middle of a record")
+            data = self._outgoing.read()
+            if data:
+                self._torn = True
+                await self._transport.send_all(data)
+                self._torn = False

@@ -119,6 +119,12 @@ class Context:
     sinks: Callable[[str], Service] = field(default=_no_sink)
     changes: Changes = field(factory=Changes)
     """What upstreams say has changed; shared by all components of an engine."""
+    kept: dict[str, Any] = field(factory=dict)
+    """
+    What a component leaves for the one with its id in the next generation, in memory: both have the same dict while a
+    reload is under way. For what is known of the world outside (health of upstreams, an operator's word), not for what
+    `open` acquires.
+    """
 
     def store(self, name: str) -> Store:
         """

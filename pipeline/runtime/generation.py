@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from graphlib import TopologicalSorter
-from typing import Final, final
+from typing import Any, Final, final
 
 import structlog
 from attrs import define, field
@@ -58,6 +58,8 @@ class Surroundings:
     overrides: Overrides
     probe: Probe | None = None
     changes: Changes = field(factory=Changes)
+    kept: dict[str, dict[str, Any]] = field(factory=dict)
+    """What components of earlier generations have left, by their id."""
 
     def build(
         self,
@@ -108,6 +110,7 @@ class Surroundings:
             stores=store,
             sinks=sink,
             changes=self.changes,
+            kept=self.kept.setdefault(component_id, {}),
         )
         return spec.cls(spec.config, context), row
 

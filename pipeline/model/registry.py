@@ -33,12 +33,14 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
     ComponentKind.SOURCE: {
         "http": "sluiceway.transports.http_source.source:HttpSource",
         "stdio": "sluiceway.transports.stdio_source:StdioSource",
+        "websocket": "sluiceway.transports.websocket_source:WebSocketSource",
     },
     ComponentKind.MIDDLEWARE: {
         "auth_anonymous": "sluiceway.middlewares.auth_anonymous:AuthAnonymous",
         "auth_api_key": "sluiceway.middlewares.auth_api_key:AuthApiKey",
         "auth_bearer": "sluiceway.middlewares.auth_bearer:AuthBearer",
         "auth_mtls": "sluiceway.middlewares.auth_mtls:AuthMtls",
+        "audit": "sluiceway.middlewares.audit.stage:Audit",
         "access": "sluiceway.middlewares.access.stage:Access",
         "circuit_breaker": "sluiceway.middlewares.circuit_breaker:CircuitBreaker",
         "cache": "sluiceway.middlewares.cache.stage:Cache",
@@ -61,10 +63,12 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "validate": "sluiceway.middlewares.validate.stage:Validate",
     },
     ComponentKind.SINK: {
+        "balance": "sluiceway.transports.balance.sink:BalanceSink",
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",
         "http": "sluiceway.transports.http_sink:HttpSink",
         "route": "sluiceway.transports.route.sink:RouteSink",
         "stdio": "sluiceway.transports.stdio_sink:StdioSink",
+        "websocket": "sluiceway.transports.websocket_sink:WebSocketSink",
     },
     ComponentKind.STORE: {
         "memory": "sluiceway.pipeline.stores.memory:MemoryStore",

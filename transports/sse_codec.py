@@ -81,29 +81,37 @@ class EventDecoder:
         Raises:
             MessageTooLarge: An event is longer than `max_event`. The stream cannot be read any further.
         """
-        self._buffer += data
         if self._start:
-            if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+            data = bytes(self._buffer) + data
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._buffer[:] = data
                 return []
             self._start = False
-            if self._buffer.startswith(_BOM):
-                del self._buffer[: len(_BOM)]
-        events = [event for line in self._lines() if (event := self._line(line)) is not None]
+            self._buffer.clear()
+            data = data.removeprefix(_BOM)
+        events = [event for line in self._lines(data) if (event := self._line(line)) is not None]
         if self._size + len(self._buffer) > self._max_event:
             raise MessageTooLarge(f"an event has more than {self._max_event} bytes")
         return events
 
-    def _lines(self) -> list[bytes]:
-        """Complete lines; CR, LF and CRLF all end one, even when CRLF is cut in two."""
-        if self._after_cr and self._buffer:
+    def _lines(self, data: bytes) -> list[bytes]:
+        """
+        Complete lines; CR, LF and CRLF all end one, even when CRLF is cut in two.
+
+        Only what is new is looked at: a long line that comes in many pieces costs no more than a short one by byte.
+        """
+        if self._after_cr and data:
             self._after_cr = False
-            if self._buffer[0] == 0x0A:
-                del self._buffer[0]
-        if not self._buffer:
+            data = data.removeprefix(b"\n")
+        if not data:
             return []
-        *lines, rest = bytes(self._buffer).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._after_cr = self._buffer[-1] == 0x0D
-        self._buffer[:] = rest
+        first, *more = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        self._buffer += first
+        if not more:
+            return []
+        lines = [bytes(self._buffer), *more[:-1]]
+        self._buffer[:] = more[-1]
         return lines
 
     def _line(self, line: bytes) -> Event | None:

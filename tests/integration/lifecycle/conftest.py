@@ -243,9 +243,9 @@ class Peer:
         }  # fmt: skip
         self.session = ""
         call = await self.send("initialize", hello)
-        reply = await call.reply()
+        async with call.stream:
+            reply = await call.reply()
         self.session = call.headers.get("mcp-session-id", "")
-        await call.leave()
         if "result" in reply:
             await self.notify("notifications/initialized")
         return reply
@@ -260,8 +260,8 @@ class Peer:
     async def ask(self, name: str, **arguments: Any) -> str:
         """Call a tool, with a new session if the old one is gone, and return what it says."""
         call = await self.call(name, **arguments)
-        reply = await call.reply()
-        await call.leave()
+        async with call.stream:
+            reply = await call.reply()
         if call.status == 404:
             await self.start()
             return await self.ask(name, **arguments)
@@ -276,8 +276,8 @@ class Peer:
     async def notify(self, method: str, **params: Any) -> int:
         """Send a notification; returns the status of its acknowledgement."""
         call = await self._open(None, {"method": method, "params": params})
-        await call.reply()
-        await call.leave()
+        async with call.stream:
+            await call.reply()
         return call.status
 
     async def resume(self, call: Call) -> Call:
@@ -297,7 +297,11 @@ class Peer:
     async def _open(self, request_id: Any, message: Any) -> Call:
         call = Call(request_id, await trio.open_tcp_stream("127.0.0.1", self.port))
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-        await call.send("POST", "/mcp", {"content-type": "application/json", **self._headers(message)}, body)
+        try:
+            await call.send("POST", "/mcp", {"content-type": "application/json", **self._headers(message)}, body)
+        except trio.BrokenResourceError:
+            await call.leave()
+            raise
         return call
 
     def _headers(self, message: Any) -> dict[str, str]:

@@ -281,6 +281,7 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.session_idle": By(
         "transports/http_source/test_legacy_posts.py::test_an_idle_session_ends_and_a_busy_one_does_not"
     ),
+    "source.http.socket_access": By("transports/test_listening.py::test_a_unix_socket_is_for_whom_socket_access_says"),
     "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
     "source.http.tls": By("transports/http_source/test_tls.py::test_requests_come_over_tls"),
     "source.http.tls.cert": By(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Literal, final
 
 import trio
 
@@ -14,6 +16,10 @@ from .http_source.hosts import split_host
 
 BACKLOG: Final = 1024
 """Connections the kernel holds for us while we are busy."""
+
+SocketAccess = Literal["owner", "group", "all"]
+"""Whose processes may connect to a Unix socket."""
+_MODES: Final[dict[SocketAccess, int]] = {"owner": 0o600, "group": 0o660, "all": 0o666}
 
 
 def check_binds(binds: Iterable[str]) -> None:
@@ -39,12 +45,16 @@ class Listening:
     Args:
         binds: Addresses, as `check_binds` takes them.
         stall_timeout_s: Seconds a client may leave what was sent to it unread (TCP_USER_TIMEOUT, Linux only).
+        access: Whose processes may connect to Unix sockets.
     """
 
-    def __init__(self, binds: Iterable[str], stall_timeout_s: float) -> None:
+    def __init__(self, binds: Iterable[str], stall_timeout_s: float, access: SocketAccess = "owner") -> None:
         self._binds = tuple(binds)
         self._stall_timeout_s = stall_timeout_s
+        self._access: SocketAccess = access
         self._sockets: list[socket.socket] = []
+        self._files: dict[str, tuple[int, int]] = {}
+        """Unix sockets that are ours: path -> device and inode."""
         self.addresses: tuple[str, ...] = ()
         """What they are bound to, as `host:port` or `unix:path`; stays after `close`."""
 
@@ -57,7 +67,10 @@ class Listening:
         """
         try:
             for bind in self._binds:
-                self._sockets.append(_listen(bind, self._stall_timeout_s))
+                if bind.startswith("unix:"):
+                    self._sockets.append(self._listen_unix(bind))
+                else:
+                    self._sockets.append(_listen(bind, self._stall_timeout_s))
         except BaseException:
             self.close()
             raise
@@ -70,29 +83,38 @@ class Listening:
     def close(self) -> None:
         """Close them. Idempotent."""
         for each in self._sockets:
-            path = each.getsockname() if each.family == socket.AF_UNIX and each.fileno() >= 0 else None
             each.close()
-            if path:
-                with suppress(OSError):
-                    Path(path).unlink()
         self._sockets.clear()
+        for path, identity in self._files.items():
+            with suppress(OSError):
+                if _identity(path) == identity:  # else somebody has put another in its place
+                    Path(path).unlink()
+        self._files.clear()
+
+    def _listen_unix(self, bind: str) -> socket.socket:
+        path = bind.removeprefix("unix:")
+        opened = socket.socket(socket.AF_UNIX)
+        try:
+            _remove_stale(path)
+            opened.bind(path)
+            self._files[path] = _identity(path)
+            os.chmod(path, _MODES[self._access])  # nobody can connect before it listens
+            opened.listen(BACKLOG)
+        except OSError as error:
+            opened.close()
+            raise OSError(error.errno, f"cannot listen on {bind}: {error.strerror or error}") from error
+        return opened
 
 
 def _listen(bind: str, stall_timeout_s: float) -> socket.socket:
-    unix = bind.startswith("unix:")
-    host, port = ("", None) if unix else split_host(bind) or ("", None)
-    family = socket.AF_UNIX if unix else socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family)
+    host, port = split_host(bind) or ("", None)
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        if unix:
-            _remove_stale(bind.removeprefix("unix:"))
-            opened.bind(bind.removeprefix("unix:"))
-        else:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(stall_timeout_s * 1000))
-            opened.bind((host, int(port or 0)))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(stall_timeout_s * 1000))
+        opened.bind((host, int(port or 0)))
         opened.listen(BACKLOG)
     except OSError as error:
         opened.close()
@@ -100,8 +122,15 @@ def _listen(bind: str, stall_timeout_s: float) -> socket.socket:
     return opened
 
 
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a process that is gone; one that still listens keeps its address."""
+    """Remove the socket of a process that is gone; one that still listens keeps its address, and a file its place."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

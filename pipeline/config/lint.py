@@ -188,28 +188,39 @@ class Linter:
             )  # fmt: skip
 
     def listeners(self) -> Iterator[tuple[SourceSpec, str]]:
-        """Sources that listen somewhere, and where: those with a text option `bind`."""
+        """Sources that listen somewhere, and where: those with an option `bind`, one text or several."""
         for source in self.document.sources.values():
             bind = getattr(source.config, "bind", None)
-            if isinstance(bind, str):
-                yield source, bind
+            for each in (bind,) if isinstance(bind, str) else bind if isinstance(bind, tuple) else ():
+                yield source, each
 
     def binds(self) -> None:
-        """Two sources cannot listen on one address."""
-        taken: dict[str, SourceSpec] = {}
+        """Nothing else can listen on an address that is taken."""
+        taken: dict[str, Span] = {}
+        if self.document.run.admin is not None:
+            taken[self.document.run.admin.bind] = self.option_span("run", "admin", "bind")
         for source, bind in self.listeners():
-            first = taken.setdefault(bind, source)
-            if first is not source and not bind.endswith(":0"):
-                others = (("first", self.bind_span(first)),)
-                self.components.report(
-                    "config/same-bind", f"{bind} is bound twice", self.bind_span(source), others=others
-                )
+            span = self.bind_span(source)
+            if bind in taken and not bind.endswith(":0"):
+                others = (("first", taken[bind]),)
+                self.components.report("config/same-bind", f"{bind} is bound twice", span, others=others)
+            taken.setdefault(bind, span)
 
     def doors(self) -> None:
-        """Addresses that other machines reach, with nobody who asks who is calling."""
+        """Addresses that other machines reach, where nobody asks who is calling, or others can hear the answer."""
         for source, bind in self.listeners():
+            if not is_open(bind):
+                continue
             chain = _active(self.document.pipelines[source.pipeline].chain)
-            if is_open(bind) and not any(role_of(stage) == "auth" for stage in chain):
+            if any(role_of(stage) == "auth" for stage in chain):
+                if getattr(source.config, "tls", True) is None:
+                    self.components.report(
+                        "security/plain-bind", f"{bind} can be reached from other machines, and speaks no TLS",
+                        self.bind_span(source), level="info",
+                        reason="credentials and all that tools say can be read on the way",
+                        fix="set tls: {cert: FILE, key: FILE}, unless a proxy beside the gateway speaks TLS for it",
+                    )  # fmt: skip
+            else:
                 self.components.report(
                     "security/open-bind", f"{bind} can be reached from other machines, and nothing asks who is calling",
                     self.bind_span(source), level="warning",

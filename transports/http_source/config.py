@@ -9,7 +9,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, Duration, Size, option
 
-from ..listening import check_binds
+from ..listening import SocketAccess, check_binds
 from ..server_tls import ServerTlsConfig
 
 _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
@@ -25,6 +25,10 @@ class HttpConfig:
         doc="Address to listen on: `host:port` or `unix:path`, or a list of them. Port 0 takes a free one.",
         example=["127.0.0.1:8080", "[::1]:8080"],
     )
+    socket_access: SocketAccess = option(
+        "owner", doc="Whose processes may connect to Unix sockets: the gateway's user, its group as well, or everybody.",
+        example="group",
+    )  # fmt: skip
     path: str = option("/mcp", doc="Path of the MCP endpoint.")
     allowed_hosts: tuple[str, ...] = option(
         (),

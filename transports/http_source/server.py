@@ -72,7 +72,7 @@ class HttpServer:
         self.turned_away = 0
         """Connections beyond `max_connections`."""
         self._containment = Containment(log)
-        self._listening = Listening(limits.binds, limits.stall_timeout)
+        self._listening = Listening(limits.binds, limits.stall_timeout, limits.socket_access)
         self._connections: set[Connection] = set()
         self._count = 0
         self._accepting = trio.CancelScope()

@@ -144,6 +144,27 @@ def test_some_auth_stage_must_decide(check_it: CheckIt, chain: str, found: list[
     assert found == rules(check_it(gateway("{q: {quiet_toy: {}}}", chain)))
 
 
+@pytest.mark.parametrize(
+    ("http", "chain", "found"),
+    [
+        ("bind: ['127.0.0.1:80', '0.0.0.0:81']", "", ["warning security/open-bind"]),
+        ("bind: ['127.0.0.1:80', '[::1]:81']", "", []),
+        ("bind: ['127.0.0.1:80', '127.0.0.1:80']", "", ["error config/same-bind"]),
+        ("bind: '127.0.0.1:9464'", "", ["error config/same-bind"]),
+        ("bind: '0.0.0.0:80'", "auth_toy", ["info security/plain-bind"]),
+        ("bind: '0.0.0.0:80', tls: {cert: a.pem}", "auth_toy", []),
+        ("bind: '0.0.0.0:80', tls: {cert: a.pem}", "", ["warning security/open-bind"]),
+        ("bind: '127.0.0.1:80'", "auth_toy", []),
+    ],
+)
+def test_every_address_of_a_source_is_looked_at(check_it: CheckIt, http: str, chain: str, found: list[str]) -> None:
+    """One of a list is as open as one alone; credentials should not be said where others can listen."""
+    run = "{admin: {bind: '127.0.0.1:9464', token: {from_env: T}}}"
+    checked = check_it(gateway(f"{{a: {{http: {{{http}}}}}}}", chain, run))
+
+    assert found == [f"{problem.level} {problem.rule}" for problem in checked.problems]
+
+
 def test_a_default_bind_is_looked_at_too(check_it: CheckIt) -> None:
     """Two sources that say nothing bind the same default; the place is their own."""
     checked = check_it(gateway("{a: {listen_toy: {}}, b: {listen_toy: {}}}"))

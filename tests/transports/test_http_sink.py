@@ -455,7 +455,7 @@ def test_a_token_endpoint_must_be_an_address():
 
 async def test_connections_at_rest_are_closed_after_keep_idle(autojump_clock, monkeypatch):
     """On the mock clock, over memory; a connection that is in use stays."""
-    from sluiceway.transports import http_sink
+    from sluiceway.transports.http_upstream import reach
 
     closed: list[int] = []
 
@@ -479,7 +479,7 @@ async def test_connections_at_rest_are_closed_after_keep_idle(autojump_clock, mo
         await trio.lowlevel.checkpoint()
         return Line()
 
-    monkeypatch.setattr(http_sink, "Dialer", lambda **_: dial)
+    monkeypatch.setattr(reach, "Dialer", lambda **_: dial)
     sink = HttpSink(HttpSinkConfig(url="http://a.example/", era="modern", keep_idle=10.0), Context(id="up"))
     async with sink.open():
         await sink(memory_exchange())

@@ -17,8 +17,8 @@ from sluiceway.pipeline.model.session import Client, Session
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, Era, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply
 from sluiceway.pipeline.testing import memory_exchange
-from sluiceway.transports import http_sink
 from sluiceway.transports.http_sink import HttpSink
+from sluiceway.transports.http_upstream import reach
 from sluiceway.transports.http_upstream.config import HttpSinkConfig
 
 META = {MetaKey.VERSION.value: LATEST, MetaKey.CLIENT_CAPABILITIES.value: {}}
@@ -218,7 +218,7 @@ def http_sink_dial_failed() -> Exception:
 async def upstream(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> FakeUpstream:
     """A server that every `http` sink of the test is connected to, whatever its url."""
     fake = FakeUpstream(nursery)
-    monkeypatch.setattr(http_sink, "Dialer", lambda **_: fake.dial)
+    monkeypatch.setattr(reach, "Dialer", lambda **_: fake.dial)
     return fake
 
 

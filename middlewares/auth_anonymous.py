@@ -50,8 +50,8 @@ class AuthAnonymous(AuthStage):
         tenant: str | None = option(None, doc="Their tenant.", example="public")
         roles: tuple[str, ...] = option((), doc="Their roles.", example=["guest"])
         scopes: tuple[str, ...] = option((), doc="Their scopes.", example=["files:read"])
-        transports: tuple[Literal["http", "stdio", "websocket", "memory"], ...] = option(
-            ("http", "stdio", "websocket", "memory"), doc="Transports on which this holds."
+        transports: tuple[Literal["http", "sse", "stdio", "websocket", "memory"], ...] = option(
+            ("http", "sse", "stdio", "websocket", "memory"), doc="Transports on which this holds."
         )
         optional: bool = optional_option()
 

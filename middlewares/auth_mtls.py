@@ -162,7 +162,7 @@ class AuthMtls(AuthStage):
         """Whether the connection itself comes from a proxy: nothing that a header says counts here."""
         client = exchange.client
         if client.address is None:
-            return self._by_socket and client.transport == "http"
+            return self._by_socket and client.transport in ("http", "sse")
         try:
             address = ip_address(client.address.partition("%")[0])
         except ValueError:

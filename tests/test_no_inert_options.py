@@ -281,6 +281,16 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.session_idle": By(
         "transports/http_source/test_legacy_posts.py::test_an_idle_session_ends_and_a_busy_one_does_not"
     ),
+    "source.http.sse": By("transports/http_source/test_legacy_sse.py::test_nothing_is_served_that_was_not_asked_for"),
+    "source.http.sse.max_in_flight": By(
+        "transports/http_source/test_legacy_sse.py::test_a_client_has_so_many_requests_under_way"
+    ),
+    "source.http.sse.max_unread": By(
+        "transports/http_source/test_legacy_sse.py::test_a_client_that_does_not_read_costs_no_more_than_max_unread"
+    ),
+    "source.http.sse.path": By(
+        "transports/http_source/test_legacy_sse.py::test_nothing_is_served_that_was_not_asked_for"
+    ),
     "source.http.socket_access": By("transports/test_listening.py::test_a_unix_socket_is_for_whom_socket_access_says"),
     "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
     "source.http.tls": By("transports/http_source/test_tls.py::test_requests_come_over_tls"),

@@ -117,12 +117,13 @@ def _http_sources(engine: Engine) -> tuple[HttpSource, ...]:
     for source_id, source in engine.sources.items():
         if not isinstance(source, HttpSource):
             continue
-        other = owners.setdefault(source.config.path, source_id)
-        if other != source_id:
-            raise SluicewayError(
-                f"sources {other} and {source_id} have the same path {source.config.path}; give them different paths, "
-                f"or use `sluiceway run`, which gives each its own address"
-            )
+        for path in source.config.paths:
+            other = owners.setdefault(path, source_id)
+            if other != source_id:
+                raise SluicewayError(
+                    f"sources {other} and {source_id} have the same path {path}; give them different paths, "
+                    f"or use `sluiceway run`, which gives each its own address"
+                )
         found.append(source)
     if not found:
         raise SluicewayError("no source of kind http is configured; there is nothing to serve")

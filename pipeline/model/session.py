@@ -135,7 +135,7 @@ class Client:
     session: Session | None = None
     """None for modern clients, and for legacy ones before `initialize`."""
     transport: str = "memory"
-    """`http`, `stdio`, `websocket`, `memory`."""
+    """`http`, `sse` (HTTP+SSE of 2024-11-05), `stdio`, `websocket`, `memory`."""
     address: str | None = None
     """Remote address without port, where there is one."""
     headers: Mapping[str, str] = Factory(dict)

@@ -41,7 +41,7 @@ STATUS_CODE: Final = "rpc.response.status_code"
 TRANSPORT: Final = "network.transport"
 CLIENT_ADDRESS: Final = "client.address"
 
-_TRANSPORTS: Final = {"http": "tcp", "websocket": "tcp", "stdio": "pipe"}
+_TRANSPORTS: Final = {"http": "tcp", "sse": "tcp", "websocket": "tcp", "stdio": "pipe"}
 
 
 @final

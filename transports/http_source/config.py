@@ -17,6 +17,23 @@ _PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
 
 @final
 @frozen
+class SseConfig:
+    """The transport of 2024-11-05, which has an event stream for each client, and what one may cost."""
+
+    path: str = option(
+        "/sse", doc="Path that a client opens its event stream at; it posts to the same path with a query."
+    )
+    max_in_flight: int = option(
+        64, ge=1, doc="Requests of one client under way at once; above this they are refused.", example=64
+    )
+    max_unread: Size = option(
+        Size(4 * MIB), ge=1 * KIB,
+        doc="Bytes that may wait for one client to read them; above this its exchanges wait.",
+    )  # fmt: skip
+
+
+@final
+@frozen
 class HttpConfig:
     """Where the source listens, whom it serves, and what a client may cost."""
 
@@ -54,7 +71,7 @@ class HttpConfig:
     max_sessions: int = option(
         10_000, ge=1,
         doc="Legacy sessions at the same time. A new one then ends the one that was idle longest; it is refused with "
-        "503 if all are busy.",
+        "503 if all are busy. Event streams of `sse` are counted apart, and as many are allowed.",
     )  # fmt: skip
     session_idle: Duration = option(
         Duration(30 * MINUTE), gt=0, doc="Time after which a legacy session ends that neither asks nor listens."
@@ -92,6 +109,12 @@ class HttpConfig:
         doc="Bytes from which JSON answers are compressed for clients that accept it: with gzip, and zstd or brotli if "
         "`sluiceway[compression]` is installed. Event streams never are. Not at all when absent.",
     )  # fmt: skip
+    sse: SseConfig | None = option(
+        None,
+        doc="Also serve HTTP+SSE, the deprecated transport of 2024-11-05, for clients that know nothing newer: `{}` is "
+        "enough. Not at all when absent.",
+        example={"path": "/sse"},
+    )
     aliases: bool = option(
         False,
         doc="Whether methods also have paths of their own (`POST /tools/call` with the params as body), `/` is the "
@@ -102,6 +125,19 @@ class HttpConfig:
         check_binds(self.binds)
         if not _PATH.fullmatch(self.path) or self.path in ("/healthz", "/readyz"):
             raise ValueError(f"path: {self.path!r} is not a path such as /mcp, or is taken by a health check")
+        if self.sse is not None:
+            where = self.sse.path
+            if not _PATH.fullmatch(where) or where in ("/healthz", "/readyz", self.path, *self._further_paths):
+                raise ValueError(f"sse: path {where!r} is not a path such as /sse, or is taken already")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where its endpoints are."""
+        return (self.path,) if self.sse is None else (self.path, self.sse.path)
+
+    @property
+    def _further_paths(self) -> tuple[str, ...]:
+        return ("/", f"{self.path.rstrip('/')}/stream") if self.aliases else ()
 
     @property
     def binds(self) -> tuple[str, ...]:

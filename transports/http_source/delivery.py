@@ -23,7 +23,7 @@ from .stream import MessageStream
 RETRY_MS: Final = 1000
 """What a client of 2025-11-25 is asked to wait before it reconnects, in milliseconds (SEP-1699)."""
 
-_EVENT_HEADERS: Final[Mapping[str, str]] = {
+EVENT_HEADERS: Final[Mapping[str, str]] = {
     "content-type": EVENTS,
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
@@ -124,7 +124,7 @@ class Delivery:
 
     async def _deliver_events(self, on_start: Callable[[], Mapping[str, str]]) -> None:
         stream = self._stream
-        await self._response.start(200, {**_EVENT_HEADERS, **on_start()})
+        await self._response.start(200, {**EVENT_HEADERS, **on_start()})
         pending = b""
         if self._primed:
             pending = encode_event(b"", event_id=self._event_id(stream.taken), retry_ms=RETRY_MS)

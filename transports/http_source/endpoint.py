@@ -23,6 +23,7 @@ from .compression import choose_coding, installed_codings
 from .config import HttpConfig
 from .hosts import HostPolicy, split_host
 from .legacy_posts import LegacyPosts
+from .legacy_sse import LegacySse
 from .media import EVENTS, accepts, is_json
 from .modern_posts import ModernPosts
 from .protection import is_place_of, metadata_answer, refuse_query_token
@@ -68,12 +69,16 @@ class Endpoint:
             self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
             self._routes["/"] = self._endpoint
             self._routes |= dict.fromkeys((*ALIASES, SAMPLING), self._alias)
+        if config.sse is not None:
+            self._routes[config.sse.path] = self._sse
 
     def connect(self, serving: Serving | None) -> None:
         """Say where requests go from now on; None for nowhere."""
         self._serving = serving
         if serving is not None:
             self._legacy, self._modern, self._aliases = LegacyPosts(serving), ModernPosts(serving), Aliases(serving)
+            if self._config.sse is not None:
+                self._legacy_sse = LegacySse(serving, self._config.sse)
 
     def serves(self, path: str) -> bool:
         """Whether a path is one of this source's, health checks excluded."""
@@ -194,6 +199,17 @@ class Endpoint:
         assert self._serving is not None
         await self._serving.identify(modern.visitor(request.headers, request.address, request.certificate), None)
         await self._post(request, response, 0.0)  # from here on the status is 200, whatever the answer is
+
+    async def _sse(self, request: HttpRequest, response: HttpResponse) -> None:
+        match request.method:
+            case "GET":
+                await self._legacy_sse.listen(request, response)
+            case "POST":
+                await self._legacy_sse.post(await self._body(request), request, response)
+            case "OPTIONS" if _is_preflight(request):
+                await response.answer(_preflight(request, "GET, POST"))
+            case _:
+                raise HttpError(405, f"{request.method} is not used here", {"allow": "GET, POST"})
 
     async def _alias(self, request: HttpRequest, response: HttpResponse) -> None:
         if request.method == "OPTIONS" and _is_preflight(request):

@@ -22,10 +22,11 @@ from .answers import Answer, HttpError
 from .delivery import Delivery, parse_event_id
 from .legacy_response import LegacyResponse
 from .media import EVENTS, accepts, prefers_events
+from .proofs import unknown_session
 from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving
-from .sessions import HttpSession, Resumable, unknown_session
+from .sessions import HttpSession, Resumable
 from .stream import MessageStream
 
 _CANCELLED: Final = "notifications/cancelled"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 import trio
-from attrs import define
+from attrs import define, field
 
 from sluiceway.pipeline.model.component import Context, Handle
 from sluiceway.pipeline.model.session import Caller, Client
@@ -20,6 +20,9 @@ from sluiceway.pipeline.runtime.deadlines import Deadlines
 from .config import HttpConfig
 from .sessions import Sessions
 from .stream import Replay
+
+if TYPE_CHECKING:
+    from .legacy_sse import EventStream
 
 
 @final
@@ -39,6 +42,8 @@ class Serving:
     replay: Replay
     limits: Limits
     """Of the codec."""
+    event_streams: dict[str, EventStream] = field(factory=dict)
+    """The clients of HTTP+SSE, by the id of their stream; as many as `max_sessions` at most."""
     draining: bool = False
     """No new requests, no new streams."""
 

@@ -9,34 +9,22 @@ credential with which this session's principal got through the chain before.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, final
+from typing import Protocol, final
 
 import trio
 
 from sluiceway.pipeline.model.component import Ticket
-from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Session
+from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.codec import encode_message
-from sluiceway.pipeline.protocol.errors import CapacityExceeded, SessionNotFound
+from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, RequestId
 from sluiceway.pipeline.runtime.deadlines import Deadlines, Entry
 
 from ..eras.questions import Questions
+from .proofs import Proofs, unknown_session
 from .stream import MessageStream, Replay
-
-_CREDENTIALS: Final = ("authorization", "x-api-key")
-_MAX_PROOFS: Final = 8
-"""Credentials remembered per session: tokens are renewed now and then, and the old one may still be in flight."""
-
-
-def proof_of(headers: Mapping[str, str]) -> bytes:
-    """A digest of the credentials a request carries, so that they themselves are never kept."""
-    digest = hashlib.sha256()
-    for name in _CREDENTIALS:
-        digest.update(headers.get(name, "").encode("latin-1", "replace") + b"\0")
-    return digest.digest()
 
 
 class Resumable(Protocol):
@@ -76,7 +64,7 @@ class HttpSession:
         self.standalone = MessageStream(new_id())
         """What no request caused; a GET reads it."""
         self.standalone.keep(replay)
-        self._proofs: OrderedDict[bytes, None] = OrderedDict()
+        self._proofs = Proofs()
         session.notify = self._notify
         session.ask = self._ask
         session.on_close(self._end)
@@ -93,16 +81,11 @@ class HttpSession:
         Raises:
             SessionNotFound: The session is an authenticated principal's, and this is not one of its credentials.
         """
-        if self.session.caller is not ANONYMOUS and proof_of(headers) not in self._proofs:
-            raise unknown_session()
+        self._proofs.check(headers, self.session)
 
     def remember(self, headers: Mapping[str, str], caller: Caller) -> None:
         """Take note of the credentials with which a request was authenticated in the chain as `caller`."""
-        if caller is not ANONYMOUS and self.session.belongs_to(caller):
-            self._proofs[proof_of(headers)] = None
-            self._proofs.move_to_end(proof_of(headers))
-            if len(self._proofs) > _MAX_PROOFS:
-                self._proofs.popitem(last=False)
+        self._proofs.remember(headers, caller, self.session)
 
     def _notify(self, notification: Notification) -> None:
         self.standalone.put_nowait(encode_message(notification))
@@ -232,8 +215,3 @@ class Sessions:
     def _remove(self, session_id: str) -> None:
         _, entry = self._by_id.pop(session_id)
         self._deadlines.cancel(entry)
-
-
-def unknown_session() -> SessionNotFound:
-    """The one answer for sessions that never were, are over, or are somebody else's."""
-    return SessionNotFound("no such session; initialize again without a session id")

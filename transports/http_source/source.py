@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 @source("http")
 class HttpSource(Source):
     """
-    Streamable HTTP, 2025-03-26 to 2026-07-28, with sessions, event streams, resumption and health checks.
+    Streamable HTTP, 2025-03-26 to 2026-07-28, with sessions, event streams, resumption and health checks; HTTP+SSE of
+    2024-11-05 if told to.
 
     `Host` and `Origin` are checked on every request to the endpoint. `GET /healthz` answers as long as the process
     lives; `GET /readyz` answers 503 until everything is ready, and again while it drains.
@@ -72,6 +73,9 @@ class HttpSource(Source):
                 yield from tls_figures(self._server.tls)
         if self.sessions is not None:
             yield Figure("http_sessions", len(self.sessions), "gauge", "Legacy sessions that live.")
+        if self._serving is not None and self.config.sse is not None:
+            streams = len(self._serving.event_streams)
+            yield Figure("http_event_streams", streams, "gauge", "Clients of HTTP+SSE.")
 
     @property
     def server(self) -> HttpServer | None:
@@ -136,6 +140,8 @@ class HttpSource(Source):
         if self._serving is not None:
             self._serving.draining = True
             self._serving.sessions.end_streams()
+            for stream in list(self._serving.event_streams.values()):
+                stream.stop_accepting()
         if self._server is not None:
             self._server.stop_accepting()
 

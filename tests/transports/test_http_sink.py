@@ -23,13 +23,18 @@ from cryptography.x509.oid import NameOID
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.options import Secret
-from sluiceway.pipeline.protocol.errors import ConnectFailed, UpstreamClosed, UpstreamProtocolError
+from sluiceway.pipeline.protocol.errors import (
+    ConnectFailed,
+    UpstreamClosed,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+)
 from sluiceway.pipeline.protocol.messages import Request, Result
 from sluiceway.pipeline.testing import check_sink, memory_exchange
 from sluiceway.transports.http_client import connect
 from sluiceway.transports.http_client.parser import ResponseParser
 from sluiceway.transports.http_sink import HttpSink
-from sluiceway.transports.http_upstream.config import HttpSinkConfig, OAuthConfig, TlsConfig
+from sluiceway.transports.http_upstream.config import HttpSinkConfig, OAuthConfig, ProxyAuthConfig, TlsConfig
 
 Serve = Callable[[trio.abc.Stream], Awaitable[None]]
 
@@ -404,6 +409,116 @@ async def test_a_proxy_tunnels_to_the_upstream(refusal):
     assert seen[0] == b"CONNECT up.example:80 HTTP/1.1\r\nhost: up.example:80\r\n\r\n"
 
 
+@pytest.mark.parametrize("fine", [True, False])
+async def test_a_proxy_is_shown_proxy_auth(monkeypatch, fine):
+    """Basic, as RFC 7617 has it; one that refuses it is named, and the option."""
+    monkeypatch.setenv("PROXY_PASSWORD", "open sesame")
+    seen: list[bytes] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        seen.append(bytes(await stream.receive_some(65536)))
+        if fine:
+            await stream.send_all(b"HTTP/1.1 200 Fine\r\n\r\n")
+            await answering(stream)
+        else:
+            await stream.send_all(b"HTTP/1.1 407 No\r\ncontent-length: 0\r\n\r\n")
+        await stream.aclose()
+
+    auth = ProxyAuthConfig(user="Aladdin", password=Secret(from_env="PROXY_PASSWORD"))
+    async with listening(serve) as port:
+        proxy = f"http://127.0.0.1:{port}"
+        async with opened("http://up.example/mcp", proxy=proxy, proxy_auth=auth) as sink:
+            if fine:
+                assert await sink(memory_exchange()) == Result({"at": "/mcp", "host": "up.example"})
+            else:
+                with pytest.raises(ConnectFailed, match=r"HTTP 407 \(proxy_auth\)"):
+                    await sink(memory_exchange())
+
+    assert b"\r\nproxy-authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n" in seen[0]
+
+
+async def test_a_password_that_no_proxy_can_be_told_is_refused_at_the_start(monkeypatch):
+    """Without showing it."""
+    monkeypatch.setenv("PROXY_PASSWORD", "sesame\n")
+    auth = ProxyAuthConfig(user="ana", password=Secret(from_env="PROXY_PASSWORD"))
+    config = HttpSinkConfig(url="http://up.example/", proxy="http://127.0.0.1:1", proxy_auth=auth)
+    with pytest.raises(ConnectFailed, match="proxy_auth") as caught:
+        async with HttpSink(config, Context(id="up")).open():
+            pytest.fail("it opened")  # pragma: no cover
+
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "target"), [("socks5h", b"\x03\x0aup.example\0\x50"), ("socks5", b"\x01\xc0\0\x02\x01\0\x50")]
+)
+async def test_a_socks_proxy_passes_on_to_the_upstream(scheme, target):
+    """It looks the name up itself, or is given an address that we looked up."""
+    seen: list[bytes] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        assert await stream.receive_some(3) == b"\x05\x01\0"
+        await stream.send_all(b"\x05")
+        await stream.send_all(b"\0")
+        seen.append(bytes(await stream.receive_some(100)))
+        await stream.send_all(b"\x05\0\0\x01" + bytes(6))
+        await answering(stream)
+
+    trio.socket.set_custom_hostname_resolver(Names("192.0.2.1"))
+    async with listening(serve) as port:
+        proxy = f"{scheme}://127.0.0.1:{port}"
+        async with opened("http://up.example/mcp", proxy=proxy, allow_private=True) as sink:
+            for _ in range(2):
+                assert await sink(memory_exchange()) == Result({"at": "/mcp", "host": "up.example"})
+
+    assert seen == [b"\x05\x01\0" + target]
+
+
+async def test_a_name_that_leads_to_a_private_address_is_refused_behind_socks5_too():
+    """The gateway looked it up, so it can tell."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        assert await stream.receive_some(100) == b""
+
+    trio.socket.set_custom_hostname_resolver(Names("10.0.0.1"))
+    async with listening(serve) as port, opened("http://up.example/", proxy=f"socks5://127.0.0.1:{port}") as sink:
+        with pytest.raises(ConnectFailed, match="allow_private"):
+            await sink(memory_exchange())
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [(b"\x05\xff", r"does not pass it on: it wants credentials \(proxy_auth\)"), (b"\x05", "broke off")],
+)
+async def test_a_socks_proxy_that_refuses_or_breaks_off_is_named(said, words):
+    """With what it said."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(100)
+        await stream.send_all(said)
+        await stream.aclose()
+
+    async with listening(serve) as port, opened("http://up.example/", proxy=f"socks5h://127.0.0.1:{port}") as sink:
+        with pytest.raises(ConnectFailed, match=words):
+            await sink(memory_exchange())
+
+
+async def test_tls_goes_through_a_socks_proxy(certificate):
+    """The proxy sees nothing of it; the certificate is checked for the upstream's name."""
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        await stream.receive_some(3)
+        await stream.send_all(b"\x05\0")
+        await stream.receive_some(100)
+        await stream.send_all(b"\x05\0\0\x01" + bytes(6))
+        await answering(trio.SSLStream(stream, server_tls(certificate), server_side=True, https_compatible=True))
+
+    async with listening(serve) as port:
+        proxy = f"socks5h://127.0.0.1:{port}"
+        async with opened("https://localhost/mcp", proxy=proxy, tls=TlsConfig(ca=certificate)) as sink:
+            assert await sink(memory_exchange()) == Result({"at": "/mcp", "host": "localhost"})
+
+
 async def test_headers_hold_secrets_that_are_resolved_when_it_opens(monkeypatch):
     """And never before; one that cannot be sent is not shown."""
     seen: list[bytes] = []
@@ -451,6 +566,52 @@ def test_a_token_endpoint_must_be_an_address():
     """When the configuration is read."""
     with pytest.raises(ValueError, match="http"):
         OAuthConfig(token_url="file:///x", client_id="c", client_secret=Secret(from_env="S"))
+
+
+async def test_a_token_endpoint_that_leads_to_a_private_address_is_refused(monkeypatch):
+    """Case 44: before a connection is made, and neither it nor the upstream hears of anything."""
+    monkeypatch.setenv("S", "canary")
+    names, heard = Names("169.254.169.254"), []
+    trio.socket.set_custom_hostname_resolver(names)
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        heard.append(await stream.receive_some(65536))
+
+    oauth = OAuthConfig(token_url="http://id.example/token", client_id="c", client_secret=Secret(from_env="S"))
+    async with listening(serve) as port, opened(f"http://127.0.0.1:{port}/", oauth=oauth) as sink:
+        with pytest.raises(ConnectFailed, match="private address") as caught:
+            await sink(memory_exchange())
+
+    assert names.asked == 1
+    assert heard == []
+    assert "169.254" not in str(caught.value)
+
+
+async def test_a_token_endpoint_that_redirects_is_not_followed(monkeypatch):
+    """Case 44: the client's secret goes to the address that the configuration names, and no further."""
+    monkeypatch.setenv("S", "canary")
+    heard: list[bytes] = []
+
+    async def elsewhere(stream: trio.abc.Stream) -> None:
+        heard.append(bytes(await stream.receive_some(65536)))
+
+    async with listening(elsewhere) as other:
+
+        async def moved(stream: trio.abc.Stream) -> None:
+            await stream.receive_some(65536)
+            location = f"location: http://127.0.0.1:{other}/\r\n".encode()
+            await stream.send_all(b"HTTP/1.1 307 Moved\r\ncontent-length: 0\r\n%b\r\n" % location)
+            await stream.receive_some(65536)
+
+        async with listening(moved) as port:
+            oauth = OAuthConfig(
+                token_url=f"http://127.0.0.1:{port}/token", client_id="c", client_secret=Secret(from_env="S")
+            )
+            async with opened(f"http://127.0.0.1:{other}/", oauth=oauth) as sink:
+                with pytest.raises(UpstreamUnavailable, match="HTTP 307"):
+                    await sink(memory_exchange())
+
+    assert heard == []
 
 
 async def test_connections_at_rest_are_closed_after_keep_idle(autojump_clock, monkeypatch):

@@ -128,6 +128,9 @@ ROWS: Mapping[str, Two | By] = {
         "transports/http_upstream/test_oauth.py::test_the_request_for_a_token_is_the_standards", "token"
     ),
     "sink.http.proxy": By("transports/test_http_sink.py::test_a_proxy_tunnels_to_the_upstream"),
+    "sink.http.proxy_auth": By("transports/test_http_sink.py::test_a_proxy_is_shown_proxy_auth"),
+    "sink.http.proxy_auth.password": By("transports/test_http_sink.py::test_a_proxy_is_shown_proxy_auth"),
+    "sink.http.proxy_auth.user": By("transports/test_http_sink.py::test_a_proxy_is_shown_proxy_auth"),
     "sink.http.tls": By("transports/test_http_sink.py::test_tls_trusts_what_ca_names"),
     "sink.http.tls.ca": By("transports/test_http_sink.py::test_tls_trusts_what_ca_names"),
     "sink.http.tls.cert": By("transports/test_http_sink.py::test_tls_shows_the_client_certificate"),

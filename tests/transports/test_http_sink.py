@@ -542,6 +542,7 @@ async def test_headers_hold_secrets_that_are_resolved_when_it_opens(monkeypatch)
     [
         ({"url": "ftp://a"}, "http"),
         ({"proxy": "https://a"}, "proxy"),
+        ({"proxy_auth": ProxyAuthConfig("ana", Secret(from_env="P"))}, "proxy_auth"),
         ({"headers": {"Host": "a"}}, "Host"),
         ({"headers": {"Mcp-Name": "a"}}, "Mcp-Name"),
         ({"headers": {"a": "b\r\nc"}}, "'a'"),

@@ -7,6 +7,7 @@ The address that was checked is the one that is connected to, so a name that cha
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -19,13 +20,19 @@ from sluiceway.pipeline.model.origin import Origin, is_public
 
 from .connection import Connection, PeerGone, Transport
 from .parser import MalformedResponse
+from .proxies import Proxy, ProxyRefused, connect_request, negotiate
 
 _MAX_ADDRESSES: Final = 8
 """Addresses of one name that are tried."""
+_PROXY_AUTHENTICATION_REQUIRED: Final = 407
 
 
 class DialFailed(Exception):
     """The origin cannot be reached; the text says why, as the end of a sentence."""
+
+
+class AddressRefused(DialFailed):
+    """The name leads to where this gateway must not be led (SSRF)."""
 
 
 @final
@@ -98,8 +105,8 @@ class Dialer:
     """Given exactly if the origin speaks TLS."""
     allow_private: bool
     """Whether names may lead to private, loopback and link-local addresses."""
-    proxy: Origin | None = None
-    """An HTTP proxy that tunnels (CONNECT); it resolves the name, so `allow_private` has no say."""
+    proxy: Proxy | None = None
+    """What stands in between. If it resolves the name, `allow_private` has no say."""
 
     async def __call__(self) -> Transport:
         """
@@ -114,12 +121,17 @@ class Dialer:
         raise DialFailed(f"no connection within {self.timeout_s:g} s (connect_timeout)")
 
     async def _open(self) -> Transport:
-        target = self.proxy or self.origin
-        transport = await _open_tcp(await self._addresses(target))
+        proxy = self.proxy
+        if proxy is None:
+            transport = await _open_tcp(await self._addresses(self.origin, trusted=False))
+        else:
+            transport = await _open_tcp(await self._addresses(proxy.origin, trusted=True))
         done = False
         try:
-            if self.proxy is not None:
-                await self._tunnel(transport)
+            if proxy is not None and proxy.scheme == "http":
+                await self._tunnel(transport, proxy)
+            elif proxy is not None:
+                await self._pass_through(transport, proxy)
             secured: Transport = transport if self.tls is None else await self._secure(transport, self.tls)
             done = True
             return secured
@@ -127,31 +139,48 @@ class Dialer:
             if not done:
                 transport.close()
 
-    async def _addresses(self, target: Origin) -> Sequence[tuple[int, tuple[object, ...]]]:
+    async def _addresses(self, target: Origin, *, trusted: bool) -> Sequence[tuple[int, tuple[object, ...]]]:
         """What the name stands for, as (family, address), without what must not be connected to."""
         try:
             found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise DialFailed("its name cannot be resolved") from error
-        open_to_all = self.allow_private or target is self.proxy or target.names_private
+        open_to_all = self.allow_private or trusted or target.names_private
         usable = [
             (int(family), address) for family, _, _, _, address in found if open_to_all or is_public(str(address[0]))
         ]
         if not usable:
-            raise DialFailed("its name leads to a private address; set allow_private if that is meant")
+            raise AddressRefused("its name leads to a private address; set allow_private if that is meant")
         return usable[:_MAX_ADDRESSES]
 
-    async def _tunnel(self, transport: TcpTransport) -> None:
-        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
-        target = f"{host}:{self.origin.port}"
-        request = f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n".encode()
+    async def _tunnel(self, transport: TcpTransport, proxy: Proxy) -> None:
+        request = connect_request(self.origin, proxy.credentials)
         try:
             parser = await Connection(transport, trio.current_time()).send(request)
         except (PeerGone, MalformedResponse) as error:
             raise DialFailed(f"the proxy broke off: {error}") from error
         assert parser.head is not None
         if not 200 <= parser.head.status < 300 or parser.take():
-            raise DialFailed(f"the proxy refuses the tunnel with HTTP {parser.head.status}")
+            hint = " (proxy_auth)" if parser.head.status == _PROXY_AUTHENTICATION_REQUIRED else ""
+            raise DialFailed(f"the proxy refuses the tunnel with HTTP {parser.head.status}{hint}")
+
+    async def _pass_through(self, transport: TcpTransport, proxy: Proxy) -> None:
+        host = self.origin.host
+        if not proxy.resolves:
+            host = str((await self._addresses(self.origin, trusted=False))[0][1][0]).partition("%")[0]
+        conversation = negotiate(host, self.origin.port, proxy.credentials)
+        try:
+            said, wanted = next(conversation)
+            while True:
+                if said:
+                    await transport.send_all(said)
+                said, wanted = conversation.send(await _receive_exactly(transport, wanted))
+        except StopIteration:
+            return
+        except ProxyRefused as error:
+            raise DialFailed(f"the proxy does not pass it on: {error}") from error
+        except trio.BrokenResourceError as error:
+            raise DialFailed("the proxy broke off") from error
 
     async def _secure(self, transport: TcpTransport, context: ssl.SSLContext) -> TlsTransport:
         stream = trio.SSLStream(
@@ -184,7 +213,19 @@ async def _open_tcp(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> TcpT
                 sock.close()
         if connected:
             return TcpTransport(sock)
-    raise DialFailed(f"it cannot be connected to: {failure.strerror if failure else 'no answer'}") from failure
+    reason = "no answer" if failure is None else os.strerror(failure.errno or 0)  # Trio's own text shows the address
+    raise DialFailed(f"it cannot be connected to: {reason}") from failure
+
+
+async def _receive_exactly(transport: TcpTransport, count: int) -> bytes:
+    """So many bytes and no more: what follows is not for us. Raises `trio.BrokenResourceError` if there are fewer."""
+    data = b""
+    while len(data) < count:
+        piece = await transport.receive_some(count - len(data))
+        if not piece:
+            raise trio.BrokenResourceError
+        data += piece
+    return data
 
 
 def make_tls(ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:

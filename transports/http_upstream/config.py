@@ -11,6 +11,7 @@ from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, ConfigPat
 from sluiceway.pipeline.model.origin import parse_origin
 
 from ..http_client.client import render_headers
+from ..http_client.proxies import parse_proxy
 
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding",
@@ -39,6 +40,15 @@ class OAuthConfig:
 
     def __attrs_post_init__(self) -> None:
         parse_origin(self.token_url)
+
+
+@final
+@frozen
+class ProxyAuthConfig:
+    """Who the gateway is to a proxy: Basic over HTTP (RFC 7617), user and password over SOCKS 5 (RFC 1929)."""
+
+    user: str = option(doc="The gateway's name there.", example="sluiceway")
+    password: Secret = option(doc="Its password there.", example={"from_env": "PROXY_PASSWORD"})
 
 
 @final
@@ -83,9 +93,15 @@ class RemoteConfig:
     )
     proxy: str | None = option(
         None,
-        doc="An HTTP proxy that tunnels to the upstream (CONNECT), without a password. It resolves the upstream's "
-        "name, so `allow_private` does not bind it.",
+        doc="A proxy on the way to the upstream: `http://` tunnels (CONNECT) and `socks5h://` passes on; both look the "
+        "upstream's name up themselves, so `allow_private` does not bind them. With `socks5://` the gateway does. "
+        "Nothing is taken from HTTP_PROXY and the like.",
         example="http://proxy.internal:3128",
+    )
+    proxy_auth: ProxyAuthConfig | None = option(
+        None,
+        doc="User and password for the proxy.",
+        example={"user": "sluiceway", "password": {"from_env": "PROXY_PASSWORD"}},
     )
     allow_private: bool = option(
         False,
@@ -117,8 +133,10 @@ class RemoteConfig:
 
     def __attrs_post_init__(self) -> None:
         parse_origin(self.url)
-        if self.proxy is not None and parse_origin(self.proxy).tls:
-            raise ValueError("proxy: write http://; the tunnel inside is encrypted if the url is https")
+        if self.proxy is not None:
+            parse_proxy(self.proxy)
+        elif self.proxy_auth is not None:
+            raise ValueError("proxy_auth: without proxy there is nobody to show it to")
         for name, value in self.headers.items():
             if name.lower() in _OURS or name.lower().startswith("mcp-"):
                 raise ValueError(f"headers: {name} is written by the sink itself")

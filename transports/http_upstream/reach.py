@@ -16,6 +16,7 @@ from ..http_client.client import HttpClient
 from ..http_client.connect import Dialer, make_tls
 from ..http_client.connection import Transport
 from ..http_client.pool import PoolLimits
+from ..http_client.proxies import Proxy, check_credentials, parse_proxy
 from .config import RemoteConfig
 from .incoming import Announce
 from .oauth import MAX_ANSWER, TokenSource
@@ -118,5 +119,17 @@ def _dialer(name: str, config: RemoteConfig, origin: Origin) -> Callable[[], Awa
         timeout_s=config.connect_timeout,
         tls=context,
         allow_private=config.allow_private,
-        proxy=None if config.proxy is None else parse_origin(config.proxy),
+        proxy=_proxy(name, config),
     )
+
+
+def _proxy(name: str, config: RemoteConfig) -> Proxy | None:
+    auth = config.proxy_auth
+    if config.proxy is None or auth is None:
+        return None if config.proxy is None else parse_proxy(config.proxy)
+    password = auth.password.resolve()
+    try:
+        check_credentials(auth.user, password)
+    except ValueError as error:
+        raise ConnectFailed(f"{name}: {error}") from error
+    return parse_proxy(config.proxy, (auth.user, password))

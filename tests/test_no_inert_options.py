@@ -158,6 +158,43 @@ ROWS: Mapping[str, Two | By] = {
     "run.stop_timeout": By(
         "pipeline/runtime/test_engine.py::test_a_component_that_hangs_at_stop_is_cancelled_at_the_stop_timeout"
     ),
+    "sink.balance.eject": By(
+        "transports/balance/test_sink.py::test_failures_in_a_row_put_an_upstream_out_and_time_brings_it_back"
+    ),
+    "sink.balance.eject.base": By(
+        "transports/balance/test_sink.py::test_failures_in_a_row_put_an_upstream_out_and_time_brings_it_back"
+    ),
+    "sink.balance.eject.consecutive": By(
+        "transports/balance/test_sink.py::test_failures_in_a_row_put_an_upstream_out_and_time_brings_it_back"
+    ),
+    "sink.balance.eject.max": By(
+        "transports/balance/test_sink.py::test_failures_in_a_row_put_an_upstream_out_and_time_brings_it_back"
+    ),
+    "sink.balance.eject.max_ejected": By("transports/balance/test_sink.py::test_only_a_share_may_be_out"),
+    "sink.balance.eject.window": By("transports/balance/test_sink.py::test_failures_far_apart_are_not_in_a_row"),
+    "sink.balance.hash": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
+    "sink.balance.hash.bounded_load": By("transports/balance/test_sink.py::test_a_bounded_load_spills_over"),
+    "sink.balance.hash.on": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
+    "sink.balance.hash.virtual_nodes": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
+    "sink.balance.health": By("transports/balance/test_probes.py::test_it_takes_so_many_probes_to_change"),
+    "sink.balance.health.healthy_after": By(
+        "transports/balance/test_probes.py::test_it_takes_so_many_probes_to_change"
+    ),
+    "sink.balance.health.interval": By("transports/balance/test_sink.py::test_an_upstream_has_a_probe_of_its_own"),
+    "sink.balance.health.probe": By("transports/balance/test_probes.py::test_pings_go_through_a_session_of_their_own"),
+    "sink.balance.health.timeout": By(
+        "transports/balance/test_sessions.py::test_a_session_of_an_upstream_that_probes_find_down_is_over"
+    ),
+    "sink.balance.health.unhealthy_after": By(
+        "transports/balance/test_probes.py::test_it_takes_so_many_probes_to_change"
+    ),
+    "sink.balance.panic_threshold": By("transports/balance/test_sink.py::test_if_too_many_are_out_all_are_used"),
+    "sink.balance.seal_key": By("transports/balance/test_affinity.py::test_what_no_upstream_has_any_more_cannot_go_on"),
+    "sink.balance.slow_start": By("transports/balance/test_sink.py::test_who_is_back_starts_slowly"),
+    "sink.balance.strategy": By("transports/balance/test_sink.py::test_weights_are_those_of_the_configuration"),
+    "sink.balance.to": By("transports/balance/test_sink.py::test_weights_are_those_of_the_configuration"),
+    "sink.balance.to.probe": By("transports/balance/test_sink.py::test_an_upstream_has_a_probe_of_its_own"),
+    "sink.balance.to.weight": By("transports/balance/test_sink.py::test_weights_are_those_of_the_configuration"),
     "sink.embedded.expose": _embedded("expose", ["tools"], ["tools", "prompts"]),
     "sink.embedded.max_subscriptions": By(
         "transports/embedded/test_subscriptions.py::test_subscriptions_of_a_session_are_bounded"

@@ -48,7 +48,7 @@ class HashConfig:
         example="argument:repository.name",
     )
     virtual_nodes: int = option(
-        150, ge=1, le=10_000, doc="Points on the ring for each unit of weight; more spread keys more evenly."
+        500, ge=1, le=10_000, doc="Points on the ring for each unit of weight; more spread keys more evenly."
     )
     bounded_load: float | None = option(
         None, gt=1, le=10,

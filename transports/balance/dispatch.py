@@ -156,17 +156,21 @@ class Dispatch:
         vitals.requests += 1
         vitals.listeners += 1
         member.streams.add(draining)
+        outcome: Reply | GatewayError = Result()
         try:
             with unwrap_single():
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(follow)
-                    reply = await member.service(evolve(exchange, draining=draining))
+                    try:
+                        outcome = await member.service(evolve(exchange, draining=draining))
+                    except GatewayError as error:
+                        outcome = error  # raised outside, lest it is mixed up with a cancellation
                     nursery.cancel_scope.cancel()
-            return reply
-        except GatewayError as error:
-            if blames_upstream(error):
+            if blames_upstream(outcome):
                 self._fail(member, exchange, trio.current_time())
-            raise
+            if isinstance(outcome, GatewayError):
+                raise outcome
+            return outcome
         finally:
             vitals.listeners -= 1
             member.streams.discard(draining)

@@ -22,7 +22,8 @@ from attrs import frozen
 from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
-from sluiceway.pipeline.protocol.errors import ComponentError, InvalidParams, UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError, InvalidParams, UpstreamUnavailable
+from sluiceway.pipeline.protocol.failures import UNSENT, failure_of
 from sluiceway.pipeline.protocol.mcp import Era, ErrorCode, Kind
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
@@ -146,11 +147,20 @@ class BalanceSink(Sink):
         if owner is not None:
             return await dispatch.ask(owner, exchange)
         reply: Reply = Result()
+        away: GatewayError | None = None
         for member in dispatch.candidates(exchange):
-            reply = await dispatch.ask(member, exchange.fork(exchange.attempt))
-            if not (isinstance(reply, ErrorReply) and reply.code in _NO_SUCH_TASK):
-                affinity.note(exchange.caller, task_id, member.id)
-                break
+            try:
+                reply = await dispatch.ask(member, exchange.fork(exchange.attempt))
+            except GatewayError as error:
+                if failure_of(error) not in UNSENT:
+                    raise
+                away = error
+            else:
+                if not (isinstance(reply, ErrorReply) and reply.code in _NO_SUCH_TASK):
+                    affinity.note(exchange.caller, task_id, member.id)
+                    return reply
+        if away is not None:  # it may be there
+            raise away
         return reply
 
     def _members(self, ledger: Ledger) -> list[Member]:

@@ -53,14 +53,16 @@ class RoundRobin:
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng
-        self._next = 0
+        self._last = -1
 
     def choose(self, upstreams: Sequence[Member], key: bytes | None, now: float) -> Member:
-        """The next one."""
+        """The next one in the order of the configuration, whoever is missing."""
 
         def draw() -> Member:
-            self._next += 1
-            return upstreams[(self._next - 1) % len(upstreams)]
+            place = bisect_right(upstreams, self._last, key=lambda member: member.index)
+            member = upstreams[place % len(upstreams)]
+            self._last = member.index
+            return member
 
         return _ramped(draw, self._random, now)
 

@@ -63,7 +63,7 @@ async def vanish(pid: int) -> None:
 
 
 async def test_a_child_that_floods_standard_error_still_answers():
-    """Ten megabytes do not stall it, and only so many lines reach the log."""
+    """Case 41: ten megabytes do not stall it, and only so many lines reach the log."""
     with structlog.testing.capture_logs() as logs:
         async with opened() as sink:
             assert await sink(exchange_of("flood")) == Result()
@@ -72,7 +72,7 @@ async def test_a_child_that_floods_standard_error_still_answers():
 
 
 async def test_noise_on_standard_output_is_dropped_and_warned_of_once():
-    """Lines that are not MCP do not disturb the answer between them."""
+    """Case 41: lines that are not MCP do not disturb the answer between them."""
     with structlog.testing.capture_logs() as logs:
         async with opened() as sink:
             assert await sink(exchange_of("garbage")) == Result({"after": "noise"})
@@ -82,11 +82,11 @@ async def test_noise_on_standard_output_is_dropped_and_warned_of_once():
 
 
 async def test_an_endless_line_fails_its_request_and_memory_stays_bounded():
-    """Case 41: the line is cut, the child is kept, and later lines are read."""
+    """Case 41: 200 MB in one line are cut, the child is kept, and later lines are read."""
     before = psutil.Process().memory_info().rss
     async with opened(max_message=64 * 1024) as sink:
         with pytest.raises(UpstreamProtocolError, match=r"files: .*65536"):
-            await sink(exchange_of("giant", pieces=1600))
+            await sink(exchange_of("giant", pieces=3200))
 
         assert psutil.Process().memory_info().rss - before < 16 * 1024 * 1024
         assert isinstance(await sink(exchange_of("small")), Result)

@@ -80,7 +80,7 @@ def reason(reply: Any) -> tuple[str, int]:
 
 
 async def test_a_client_that_is_gone(scene: Any, modern: bool) -> None:
-    """Modern: that is a cancel. Legacy: it is not; whoever comes back gets the answer (2025-11-25, transports)."""
+    """Case 36. Modern: that is a cancel. Legacy: it is not, and whoever comes back gets the answer (2025-11-25)."""
     async with scene() as s:
         call = await s.client.call("hold", token="t")
         request = await s.seen("hold")
@@ -180,7 +180,7 @@ async def test_an_upstream_that_crashes_in_mid_call(scene: Any) -> None:
 
 
 async def test_an_upstream_that_cannot_start(world: Callable[..., Any], peer: Any, sink: str, modern: bool) -> None:
-    """Its calls fail with why, behind a route only its own do; as soon as it can, it serves."""
+    """Its calls fail with why, behind a route only its own do (case 40); as soon as it can, it serves."""
     with trio.fail_after(30):
         async with world(sink, modern=modern, listening=False) as around:
             around.down.touch()
@@ -205,6 +205,10 @@ async def test_an_upstream_that_cannot_start(world: Callable[..., Any], peer: An
                         "upstream_unavailable" if around.prefix and not modern else "connect_failed"
                     )
                     assert "Connection refused" in reply["error"]["message"]
+
+                if around.prefix:
+                    others = peer(port, modern=modern, prefix="other.", session=client.session)
+                    assert await others.ask("echo", text="unaffected") == "unaffected"
 
                 around.down.unlink()
                 if not around.over_stdio:

@@ -211,7 +211,7 @@ async def test_only_allowed_uris_are_listed(autojump_clock, scripted, routed, al
     [("error", ["x", "y"]), ("first", ["same", "x", "y"]), ("prefix", ["one.same", "x", "two.Same", "y"])],
 )
 async def test_names_without_prefixes_collide_by_policy(autojump_clock, scripted, routed, all_pages, policy, names):
-    """X-14, D-19: compared without case; never lost without a word."""
+    """X-14, D-19, case 31: compared without case; never lost without a word, never one in the place of another."""
     one, two = scripted("one", tools=[["same"], ["x"]]), scripted("two", tools=[["y"], ["Same"]])
     async with routed(one, two, prefixes="never", collisions=policy) as gateway:
         pages = await all_pages(gateway, "tools/list")

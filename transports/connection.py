@@ -21,6 +21,7 @@ import trio
 from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.component import Context, Handle, Ticket
+from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.model.session import Client, Session
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import (
@@ -313,6 +314,8 @@ class Connection:
 
     def _refuse(self, request_id: RequestId | None, error: GatewayError) -> None:
         """Answer what does not become an exchange; the end for a client that asks on and on and reads no answer."""
+        address = self.peer.address
+        self._context.alarm(Refusal(reason=error.event or error.reason, source=self._context.id, address=address))
         try:
             self._outbox.put_nowait(encode_message(Response(request_id, render_error(error))))
         except trio.WouldBlock:

@@ -23,6 +23,7 @@ from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
 from .changes import Changes
 from .exchange import Exchange, Relay, Service
 from .figures import Distribution, Figure
+from .security import Alarm, ignore
 
 if TYPE_CHECKING:
     from .session import Asker, Caller, Client
@@ -119,6 +120,8 @@ class Context:
     sinks: Callable[[str], Service] = field(default=_no_sink)
     changes: Changes = field(factory=Changes)
     """What upstreams say has changed; shared by all components of an engine."""
+    alarm: Alarm = ignore
+    """Takes notice of what a source refuses before it is an exchange; what exchanges end with, the pipeline reports."""
     kept: dict[str, Any] = field(factory=dict)
     """
     What a component leaves for the one with its id in the next generation, in memory: both have the same dict while a

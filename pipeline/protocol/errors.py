@@ -59,6 +59,8 @@ class GatewayError(SluicewayError):
     http_status: ClassVar[int] = 500
     retryable: bool = False
     """Safe to repeat by us. Never sent to the client: what is safe for us may not be safe for it."""
+    event: str = ""
+    """What security events call it, where that is more than `reason` says; never sent to the client."""
     request_id: RequestId | None = None
     """Id of the message this is about, where it could be read and no exchange knows it; set by the codec."""
 

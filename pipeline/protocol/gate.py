@@ -73,7 +73,7 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
     except ValueError as error:
         reason = str(error)
         if reason.startswith("Detected duplicate key"):
-            raise InvalidMessage(f"{reason}; every key of an object must be unique") from error
+            raise _ambiguous(f"{reason}; every key of an object must be unique") from error
         if reason.startswith("recursion limit exceeded"):
             raise _too_deep(limits) from error
         raise ParseError(f"the message is not JSON: {reason}") from error
@@ -162,7 +162,14 @@ def refuse_lookalikes(keys: Iterable[str], known: Mapping[str, str], where: str)
     for key in keys:
         meant = known.get(fold(key), key)
         if meant != key:
-            raise InvalidMessage(f"{where} has the key {key!r}; write it {meant!r}")
+            raise _ambiguous(f"{where} has the key {key!r}; write it {meant!r}")
+
+
+def _ambiguous(text: str) -> InvalidMessage:
+    """A message that parsers read differently: chance, or somebody who tries to get past a policy."""
+    error = InvalidMessage(text)
+    error.event = "ambiguous_message"
+    return error
 
 
 def known_keys(*keys: str) -> dict[str, str]:

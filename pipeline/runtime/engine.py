@@ -23,6 +23,7 @@ from ..model.session import Asker, Client, Session
 from ..protocol.errors import ComponentError
 from ..protocol.messages import EMPTY, Notification, Request
 from ..telemetry.metrics import Snapshot
+from ..telemetry.security import SecurityEvents
 from .chain import Probe
 from .deadlines import Deadlines
 from .entrance import Entrances
@@ -72,12 +73,14 @@ class Engine:
         """What crashed, once `crashed` is set."""
         rng = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311  # determinism is the point
         seeded = random.Random(seed)  # noqa: S311  # likewise
+        self._security = SecurityEvents()
         self._around = Surroundings(
             random=rng,
             new_id=(lambda: secrets.token_hex(16)) if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
             listen=listen,
             overrides=overrides or {},
             probe=probe,
+            alarm=self._security,
         )
         self._generation = Generation(document, self._around, self.deadlines)
         self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
@@ -131,7 +134,7 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         """Everything that the gateway counts, now; for metrics."""
-        return take_snapshot(self._hosts(), self.pipelines.values())
+        return take_snapshot(self._hosts(), self.pipelines.values(), self._security.figures())
 
     def component(self, component_id: str) -> Component:
         """

@@ -28,17 +28,18 @@ _NOW: Final = (
 )
 
 
-def take_snapshot(hosts: Iterable[Host], pipelines: Iterable[Pipeline]) -> Snapshot:
+def take_snapshot(hosts: Iterable[Host], pipelines: Iterable[Pipeline], others: Iterable[Figure] = ()) -> Snapshot:
     """
     Everything that is counted, now. Never blocks.
 
     Args:
         hosts: Of the components; those that are open are asked for their figures.
         pipelines: Their counts of exchanges.
+        others: Further figures, of the engine's own.
     """
     samples: dict[tuple[str, frozenset[tuple[str, str]]], Figure | Distribution] = {}
     hosts = list(hosts)
-    for sample in (*_components(hosts), *_states(hosts), *_pipelines(pipelines), *_process()):
+    for sample in (*_components(hosts), *_states(hosts), *_pipelines(pipelines), *_process(), *others):
         samples.setdefault((sample.name, frozenset(sample.labels.items())), sample)
     return tuple(samples.values())
 

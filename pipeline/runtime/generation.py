@@ -21,6 +21,7 @@ from ..model.changes import Changes
 from ..model.component import Component, ComponentKind, Context, Middleware, Sink, Store
 from ..model.document import Document, PipelineSpec, SinkSpec, Spec, StageSpec
 from ..model.exchange import Exchange, Service
+from ..model.security import Alarm, ignore
 from ..protocol.errors import CODE_TABLES, CapacityExceeded
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
@@ -58,6 +59,7 @@ class Surroundings:
     overrides: Overrides
     probe: Probe | None = None
     changes: Changes = field(factory=Changes)
+    alarm: Alarm = ignore
     kept: dict[str, dict[str, Any]] = field(factory=dict)
     """What components of earlier generations have left, by their id."""
 
@@ -110,6 +112,7 @@ class Surroundings:
             stores=store,
             sinks=sink,
             changes=self.changes,
+            alarm=self.alarm,
             kept=self.kept.setdefault(component_id, {}),
         )
         return spec.cls(spec.config, context), row
@@ -258,7 +261,15 @@ class Generation:
     def _pipeline(self, spec: PipelineSpec, sink: Service) -> Pipeline:
         chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink, probe=self._probe)
         codes = CODE_TABLES[self.document.run.error_codes]
-        return Pipeline(spec.id, chain, spec.limits, self._deadlines, codes=codes, new_id=self._around.new_id)
+        return Pipeline(
+            spec.id,
+            chain,
+            spec.limits,
+            self._deadlines,
+            codes=codes,
+            new_id=self._around.new_id,
+            alarm=self._around.alarm,
+        )
 
 
 def _sees_stages(document: Document) -> bool:

@@ -17,6 +17,7 @@ import trio
 
 from ..model.document import Limits
 from ..model.exchange import Exchange, Link
+from ..model.security import Alarm, ignore, refusal_of
 from ..model.session import Asker, Client
 from ..protocol.errors import (
     CODE_TABLES,
@@ -26,6 +27,7 @@ from ..protocol.errors import (
     GatewayError,
     InternalError,
     InvalidParams,
+    SessionNotFound,
     Unauthenticated,
     render_error,
 )
@@ -97,6 +99,7 @@ class Pipeline:
         deadlines: The engine's; somebody must run its `serve`.
         codes: Error code table (`errors.CODE_TABLES`).
         new_id: Makes incident ids.
+        alarm: Told of every exchange that ends with an error the gateway decided.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Pipeline:
         *,
         codes: Mapping[str, int] = CODE_TABLES["spec"],
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        alarm: Alarm = ignore,
     ) -> None:
         self.id = pipeline_id
         self.limits = limits
@@ -116,6 +120,7 @@ class Pipeline:
         self.deadlines = deadlines
         self.lane = Lane(chain)
         self.new_id = new_id
+        self.alarm = alarm
         self.draining = False
         """New exchanges are refused with `Draining`."""
         self.served = 0
@@ -233,10 +238,18 @@ class PipelineTicket:
             return None
         if error is not None:
             pipeline.refused += 1
+            pipeline.alarm(refusal_of(self._event(error), self.exchange))
             reply = self._refusal(error)
         else:
             pipeline.served += 1
         return None if self.exchange.kind is Kind.NOTIFY else reply
+
+    def _event(self, error: GatewayError) -> str:
+        """What security events call an error. A client is not told whether a session exists; who watches is."""
+        session = self.exchange.client.session
+        if isinstance(error, SessionNotFound) and session is not None and not session.closed:
+            return error.event or ("" if session.admits(self.exchange.link.caller) else "foreign_session")
+        return error.event or error.reason
 
     def _too_late(self) -> GatewayError:
         if self._cause == "shutdown":

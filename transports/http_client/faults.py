@@ -13,7 +13,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamProtocolError,
 )
 
-from .connect import DialFailed
+from .connect import AddressRefused, DialFailed
 from .connection import BodyTooLarge, PeerGone
 from .parser import MalformedResponse
 from .pool import PoolFull
@@ -45,7 +45,9 @@ class Faults:
     def _translated(self, error: Exception) -> GatewayError:
         name = self._name
         if isinstance(error, DialFailed):
-            return ConnectFailed(f"{name}: the upstream cannot be reached: {error}")
+            failed = ConnectFailed(f"{name}: the upstream cannot be reached: {error}")
+            failed.event = "address_refused" if isinstance(error, AddressRefused) else ""
+            return failed
         if isinstance(error, PoolFull):
             return CapacityExceeded(
                 f"{name}: all connections to the upstream are in use, and as many requests wait as may; "

@@ -76,7 +76,8 @@ class Connection(TCPServer):
                 self.protocol = Http1(  # pyright: ignore[reportIncompatibleVariableOverride]  # ours has its interface
                     self.app, self.config, self.context, tasks, self.state, isinstance(self.stream, TlsStream),
                     client, server, self.protocol_send,
-                    resume=self._resume, extensions=_extensions(self.stream),
+                    resume=self._resume, refused=lambda: self._server.refused(client and client[0]),
+                    extensions=_extensions(self.stream),
                 )  # fmt: skip
                 self._server.opened(self)
                 await self._read_data()

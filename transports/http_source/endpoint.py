@@ -11,6 +11,7 @@ from typing import Any, Final, final
 
 import trio
 
+from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.codec import decode_batch
 from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, InvalidMessage, Misdirected
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
@@ -121,6 +122,9 @@ class Endpoint:
         except HttpError as error:
             await self._refuse(request, response, refusal_answer(error))
         except GatewayError as error:
+            if self._serving is not None:
+                context, reason = self._serving.context, error.event or error.reason
+                context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
             await self._refuse(request, response, error_answer(error))
 
     def _choose_coding(self, request: HttpRequest, response: HttpResponse) -> None:
@@ -159,7 +163,9 @@ class Endpoint:
         if origin is None:
             return
         if not self._policy.allows_origin(origin):
-            raise Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+            refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+            refusal.event = "foreign_origin"
+            raise refusal
         response.headers |= {
             "access-control-allow-origin": origin,
             "access-control-expose-headers": _EXPOSED,

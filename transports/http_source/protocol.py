@@ -166,13 +166,21 @@ class Http1(H11Protocol):
     Args:
         arguments: As `H11Protocol` takes them.
         resume: Called when a request that was read early can be handled now.
+        refused: Called when what was sent is refused before any application sees it.
         extensions: What applications are told of the connection, by the name of the ASGI extension.
     """
 
-    def __init__(self, *arguments: Any, resume: Callable[[], None], extensions: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        resume: Callable[[], None],
+        refused: Callable[[], None],
+        extensions: Mapping[str, Any],
+    ) -> None:
         super().__init__(*arguments)
         self.connection = EdgeConnection()
         self._resume = resume
+        self._refused = refused
         self._extensions = extensions
         self._out = bytearray()
 
@@ -239,6 +247,7 @@ class Http1(H11Protocol):
             await self.flush()
 
     async def _send_error_response(self, status_code: int) -> None:
+        self._refused()
         headers = [(b"content-length", b"0"), (b"connection", b"close"), *self.config.response_headers("h11")]
         if status_code == 405:
             headers.append((b"allow", b"GET, POST, DELETE"))

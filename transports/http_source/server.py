@@ -42,6 +42,10 @@ class _Terminated:
         return self._set
 
 
+def _unwatched(_address: str | None) -> None:
+    """Nobody is told."""
+
+
 @final
 class HttpServer:
     """
@@ -52,6 +56,7 @@ class HttpServer:
         limits: The source's options.
         log: Structured logger.
         now: The date, in seconds since 1970.
+        refused: Called with the client's address, where there is one, when what it sent is no request we read.
     """
 
     def __init__(
@@ -60,7 +65,9 @@ class HttpServer:
         limits: HttpConfig,
         log: Any,
         now: Callable[[], float] = time.time,
+        refused: Callable[[str | None], None] = _unwatched,
     ) -> None:
+        self.refused = refused
         self.application: Any = application
         self.limits = limits
         self.context = WorkerContext(None)

@@ -14,6 +14,7 @@ import trio
 
 from sluiceway.pipeline.model.component import Context, Handle, Source, source
 from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
@@ -149,4 +150,7 @@ class HttpSource(Source):
 def _make_server(app: Endpoint, config: HttpConfig, context: Context) -> HttpServer:
     from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
 
-    return HttpServer(app, config, context.log, context.now)
+    def refused(address: str | None) -> None:
+        context.alarm(Refusal(reason="smuggling", source=context.id, address=address))
+
+    return HttpServer(app, config, context.log, context.now, refused)

@@ -125,7 +125,7 @@ def _steady(reply: Reply | None) -> Any:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(asks=st.lists(ASKS, min_size=1, max_size=6))
 def test_stages_that_are_off_are_absent(off: str, asks: list[Ask]) -> None:
-    """Disabled, or guarded by what never matches: replies, notifications, requests, callers, headers, marks are equal."""
+    """Disabled, or guarded by what never matches: replies, notifications, requests, callers and headers are equal."""
 
     async def main() -> None:
         assert await seen([{stage: {**required(stage), **OFF[off]}} for stage in ORDER], asks) == await seen([], asks)

@@ -105,6 +105,7 @@ class Team:
             "UPSTREAM_URL": f"http://127.0.0.1:{self.upstream}/mcp",
             "JWKS": str(jwks),
             "OPEN_FOR": "1s",
+            "AUDIT": str(self.folder / "audit.jsonl"),
         }
         command = [
             SLUICEWAY,
@@ -133,6 +134,11 @@ class Team:
         """The children that run search.py, without the shims around them."""
         family = psutil.Process(self.gateway.pid).children(recursive=True)
         return [child for child in family if child.cmdline()[-1:] == ["search.py"] and not child.children()]
+
+    def audited(self, tenant: str) -> list[Any]:
+        """What the audit trail says about the calls of a tenant."""
+        trail = (self.folder / "audit.jsonl").read_text(encoding="utf-8")
+        return [entry for entry in map(json.loads, trail.splitlines()) if entry.get("tenant") == tenant]
 
     async def metrics(self) -> dict[str, float]:
         """What /metrics of the admin listener says."""
@@ -304,6 +310,8 @@ async def test_one_tenant_uses_up_its_own_limit_only(node: dict[str, str], tmp_p
     assert 1 <= int(refused.headers["retry-after"]) <= 2
     assert refused.headers["ratelimit-policy"] == '"pipelines.main.rate_limit";q=20;w=20'
     assert refused.json()["error"]["data"]["reason"] == "rate_limited"
+    outcomes = [entry["outcome"] for entry in it.audited("globex")]
+    assert ["ok" if status == 200 else "refused" for status in statuses] == outcomes
 
 
 async def test_servers_that_die_are_asked_again_or_left_alone(node: dict[str, str], tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ class Weight:
     """What some exchanges count for."""
 
     when: When = option(doc="The exchanges meant, as in the guard of a stage.", example={"name": "export_*"})
-    weight: int = option(ge=0, doc="How many requests each counts for; 0 is free, above the burst is all of it.")
+    weight: int = option(
+        ge=0, doc="How many requests each counts for; 0 is free, above the burst is all of it.", example=10
+    )
 
 
 def limit_of(rate: Rate | tuple[Rate, ...], burst: int | tuple[int, ...] | None) -> Limit:

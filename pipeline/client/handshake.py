@@ -13,7 +13,7 @@ from typing import Final, Literal, final
 import trio
 from attrs import frozen
 
-from ..protocol.errors import UpstreamProtocolError
+from ..protocol.errors import UnsupportedVersion, UpstreamProtocolError, render_error
 from ..protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS, Era, ErrorCode, MetaKey, meta_of
 from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply
 from .errors import HttpStatus, McpError, error_of
@@ -77,6 +77,10 @@ async def _discover(wire: Wire, exchange: Exchange, *, insist: bool) -> Server |
             if insist or error.status in _NO_ENTRY or error.status >= 500:
                 raise
             return None
+        except UnsupportedVersion as error:  # a sink in this process found out that its upstream is of the other era
+            if insist:
+                raise
+            reply = render_error(error)
     if reply is None:
         if insist:
             raise UpstreamProtocolError(f"no answer to server/discover within {wire.probe_timeout_s:g} s")

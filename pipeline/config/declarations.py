@@ -117,7 +117,6 @@ ATOMS: Mapping[Any, Atom] = {
 }
 
 
-@cache
 def shape_of(declared: Any) -> Shape:
     """
     The shape of values of a declared type.
@@ -125,6 +124,11 @@ def shape_of(declared: Any) -> Shape:
     Raises:
         TypeError: No configuration value can have this type.
     """
+    return _shape_of(declared, repr(declared))  # two `Literal`s with their values in another order are equal
+
+
+@cache
+def _shape_of(declared: Any, _written: str) -> Shape:
     if declared in ATOMS:
         return ATOMS[declared]
     origin, args = get_origin(declared), get_args(declared)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from attrs import field, frozen
@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluiceway.pipeline.config import Checked
-from sluiceway.pipeline.config.declarations import ATOMS, Group, flow, options_of, shape_of, to_data, walk, words
+from sluiceway.pipeline.config.declarations import (
+    ATOMS,
+    Choice,
+    Group,
+    flow,
+    options_of,
+    shape_of,
+    to_data,
+    walk,
+    words,
+)
 from sluiceway.pipeline.config.include import text_source
 from sluiceway.pipeline.config.yaml_loader import load_yaml
 from sluiceway.pipeline.model.options import Rate, option
@@ -125,3 +135,9 @@ def test_one_line_yaml_reads_back(data: Any) -> None:
     assert problems == []
     assert root is not None
     assert {"data": data} == root.plain
+
+
+def test_choices_keep_the_order_in_which_they_were_written() -> None:
+    """Python holds two `Literal`s with the same values to be equal; a cache must not mix them up."""
+    assert Choice(("a", "b")) == shape_of(Literal["a", "b"])
+    assert Choice(("b", "a")) == shape_of(Literal["b", "a"])

@@ -93,6 +93,8 @@ class HttpSource(Source):
         """
         if self._server is not None:
             self._server.bind()
+        elif self.config.tls is not None:
+            self.context.log.warning("tls is without effect: another server has the listening sockets")
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
@@ -357,6 +358,16 @@ async def test_what_cannot_be_used_is_named_at_the_start(
             pytest.fail("it opened")  # pragma: no cover
 
     assert source.addresses == ()
+
+
+async def test_where_others_listen_it_is_said_that_tls_has_no_effect(authority: Any) -> None:
+    """Under a plain hypercorn; an operator must not believe otherwise."""
+    config = HttpConfig(tls=tls(authority.issue()))
+    with structlog.testing.capture_logs() as logs:
+        async with HttpSource(config, Context(id="web", listen=False)).open():
+            pass
+
+    assert [entry["log_level"] for entry in logs if "tls is without effect" in entry["event"]] == ["warning"]
 
 
 def test_options_that_contradict_each_other_are_refused(authority: Any) -> None:

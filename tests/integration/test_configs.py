@@ -27,6 +27,8 @@ OVERLAYS = sorted(path for path in CONFIGS.glob("*.*.yaml"))
 NAMED = [*((path, ()) for path in WHOLE), *((CONFIGS / "base.yaml", (path,)) for path in OVERLAYS)]
 OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "real_servers.yaml", "team.yaml"}
 """Configurations whose server comes from a registry: the tests of that transport start them."""
+OWN_CERTIFICATE = {"tls.yaml"}
+"""Those that need a certificate: tests/transports/http_source/test_tls_gateway.py makes one, and starts them."""
 
 
 def _id(value: Any) -> str:
@@ -140,7 +142,7 @@ def _as_written(path: str) -> str:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("path", [path for path in WHOLE if path.name not in OWN_SERVER], ids=_id)
+@pytest.mark.parametrize("path", [path for path in WHOLE if path.name not in OWN_SERVER | OWN_CERTIFICATE], ids=_id)
 def test_the_command_line_starts_it(path, tmp_path):
     """`run --dry-run` opens everything on a free port, says so, and stops."""
     document = load(path)

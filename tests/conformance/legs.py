@@ -1,7 +1,8 @@
 """
 What stands between the suite and a fixture: the legs of a run, and the configuration of each.
 
-A new stage goes into `EVERY_STAGE`, a new transport or arrangement into `WAYS`; nothing else needs to know.
+A new stage goes into `EVERY_STAGE` or `EVERY_SINK_STAGE`, a new transport or arrangement into `WAYS`; nothing else
+needs to know.
 """
 
 from __future__ import annotations
@@ -21,11 +22,32 @@ from sluiceway.pipeline.model.registry import BUILT_IN
 Document = dict[str, Any]
 """A configuration, or a part of it."""
 
+DATA: Final = Path(__file__).resolve().parent.parent / "data" / "auth"
+LOCK: Final = "tools.lock.json"
+"""Name of the lock file of the stage `pin`, in the folder of a leg."""
+
 EVERY_STAGE: Final[list[Any]] = [
     "request_id",
     "trace",
     "metrics",
     "log",
+    # the suite cannot authenticate: whoever shows no credential is left to the last of these
+    {"auth_mtls": {"holders": [{"name": ["*"]}], "optional": True}},
+    {
+        "auth_api_key": {
+            "pepper": {"from_file": str(DATA / "pepper")},
+            "file": str(DATA / "keys.json"),
+            "optional": True,
+        }
+    },
+    {
+        "auth_bearer": {
+            "issuer": "https://id.example.com",
+            "resource": "https://gateway.example.com/mcp",
+            "jwks": {"from_file": str(DATA / "jwks.json")},
+            "optional": True,
+        }
+    },
     {"auth_anonymous": {"subject": "suite", "tenant": "conformance"}},
     "headers",
     "tenant",
@@ -34,17 +56,25 @@ EVERY_STAGE: Final[list[Any]] = [
     {"load_shed": {"max_in_flight": 64}},
     {"concurrency_limit": {"max_in_flight": 64}},
     {"validate": {"arguments": "log"}},  # the suite sends null where its own schema wants a boolean
-    {"redact": {"keys": ["password"]}},
+    "pin",  # with the lock file that `sluiceway lock` makes for the leg
+    {"redact": {"keys": ["password"], "paths": ["params.arguments.password"]}},
     {"timeout": {"after": "20s"}},
-    {"fallback": {"empty_lists": True}},
     "dedup",
     "cache",
-    "retry",
-    "circuit_breaker",
-    "hedge",
 ]
-"""Every stage that lets anonymous callers pass, in an order that `check` has nothing against."""
-CHAINS: Final[Mapping[str, list[Any]]] = {"plain": [], "every-stage": EVERY_STAGE}
+"""Every stage that may stand in front of any sink, in an order that `check` has nothing against."""
+EVERY_SINK_STAGE: Final[list[Any]] = [
+    {"fallback": {"empty_lists": True}},
+    "retry",
+    "hedge",
+    "circuit_breaker",
+]
+"""Every stage that belongs in front of one upstream."""
+CHAINS: Final[Mapping[str, tuple[list[Any], list[Any]]]] = {
+    "plain": ([], []),
+    "every-stage": (EVERY_STAGE, EVERY_SINK_STAGE),
+}
+"""What stands in the pipeline, and in front of the upstream."""
 
 PREFIX: Final = "up."
 """What names begin with where the fixture has a prefix."""
@@ -57,7 +87,7 @@ class Place:
 
     chain: list[Any]
     upstream: Document
-    """The sink whose server is behind everything."""
+    """The sink whose server is behind everything, with its chain."""
     port: int
     folder: Path
     """For files of its own."""
@@ -152,7 +182,19 @@ class Setup:
             port: Where the gateway listens.
             folder: For further files.
         """
-        return WAYS[self.way](Place(CHAINS[self.chain], upstream, port, folder))
+        pin: Document = {"lock": str(folder / LOCK)}
+        if self.server == "driver":  # the suite's servers have other tools in each scenario
+            (folder / LOCK).write_text('{"version": 1, "tools": {}}', encoding="utf-8")
+            pin["unknown"] = "allow"
+        chain, before_sink = CHAINS[self.chain]
+        chain = [{"pin": pin} if _name(each) == "pin" else each for each in chain]
+        return WAYS[self.way](Place(chain, {**upstream, "chain": before_sink}, port, folder))
+
+    def to_lock(self, upstream: Document, folder: Path) -> Document | None:
+        """What `sluiceway lock` needs to write the lock file of the stage `pin`; None if there is no such stage."""
+        if "pin" not in map(_name, CHAINS[self.chain][0]):
+            return None
+        return _alone(Place([{"pin": {"lock": str(folder / LOCK)}}], upstream, free_port(), folder))
 
 
 SERVER_LEGS: Final = (
@@ -176,6 +218,11 @@ CLIENT_LEGS: Final = (
 )
 
 
+def _name(stage: Any) -> str:
+    """Of a stage as it stands in a chain."""
+    return stage if isinstance(stage, str) else str(next(iter(stage)))
+
+
 def free_port() -> int:
     """A port of this machine that nobody uses now."""
     with socket.socket() as probe:
@@ -186,5 +233,5 @@ def free_port() -> int:
 
 def stages_left_out() -> list[str]:
     """Names of the stages that ship and are in no leg."""
-    used = {each if isinstance(each, str) else next(iter(each)) for each in EVERY_STAGE}
+    used = set(map(_name, (*EVERY_STAGE, *EVERY_SINK_STAGE)))
     return sorted(set(BUILT_IN[ComponentKind.MIDDLEWARE]) - used)

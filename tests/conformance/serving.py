@@ -81,6 +81,12 @@ def gateway(setup: Setup, log: Path) -> Iterator[str]:
             upstream = {"stdio": {"command": [sys.executable, SDK_FIXTURE, "stdio"]}}
         else:
             upstream = {"http": {"url": stack.enter_context(fixture(log.with_name("fixture.log")))}}
+        if (to_lock := setup.to_lock(upstream, folder)) is not None:
+            locked = folder / "lock.yaml"
+            locked.write_text(json.dumps(to_lock), encoding="utf-8")
+            command = [str(SCRIPTS / "sluiceway"), "lock", str(locked)]
+            with log.with_name("lock.log").open("wb") as output:
+                subprocess.run(command, stdout=output, stderr=output, env=environment(), timeout=START_S, check=True)
         config = folder / "gateway.yaml"
         config.write_text(json.dumps(setup.document(upstream, port, folder)), encoding="utf-8")
         commands = {

@@ -8,6 +8,7 @@ between the two. Every test takes time in proportion to the value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
@@ -80,7 +81,7 @@ class Condition:
             wanted = self.present
             return lambda value: (value is not MISSING) is wanted
         checks, optional = tuple(_checks(self)), self.optional
-        check = checks[0] if len(checks) == 1 else lambda value: every(each(value) for each in checks)
+        check = checks[0] if len(checks) == 1 else _all_of(checks)
 
         def test(value: Any) -> Outcome:
             if value is MISSING:
@@ -103,6 +104,22 @@ def every(outcomes: Iterable[Outcome]) -> Outcome:
     return result
 
 
+def _all_of(checks: tuple[Callable[[Any], Outcome], ...]) -> Callable[[Any], Outcome]:
+    """As `every`, of what some checks say of one value."""
+
+    def check(value: Any) -> Outcome:
+        result: Outcome = True
+        for each in checks:
+            outcome = each(value)
+            if outcome is False:
+                return False
+            if outcome is None:
+                result = None
+        return result
+
+    return check
+
+
 def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
     """
     A function from the `arguments` of a call to whether all tests hold.
@@ -110,15 +127,15 @@ def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
     Args:
         tests: By argument. A name that begins with `/` is a JSON Pointer (RFC 6901) into objects.
     """
-    compiled = tuple((_path(name), test.compile()) for name, test in tests.items())
+    compiled = tuple((_finder(_path(name)), test.compile()) for name, test in tests.items())
 
     def holds(arguments: Json) -> Outcome:
         given = {} if arguments is None else arguments
         if not isinstance(given, dict):
             return None
         result: Outcome = True
-        for path, test in compiled:
-            outcome = test(given.get(path[0], MISSING) if len(path) == 1 else _find(given, path))
+        for find, test in compiled:
+            outcome = test(find(given))
             if outcome is False:
                 return False
             if outcome is None:
@@ -134,13 +151,20 @@ def _path(name: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in name[1:].split("/"))
 
 
-def _find(value: Json, path: tuple[str, ...]) -> Any:
-    """The value at a path; `MISSING` if something on the way is no object, or lacks the member."""
-    for name in path:
-        if not isinstance(value, dict) or name not in value:
-            return MISSING
-        value = value[name]
-    return value
+def _finder(path: tuple[str, ...]) -> Callable[[dict[str, Json]], Any]:
+    """What finds the value at a path; `MISSING` if something on the way is no object, or lacks the member."""
+    if len(path) == 1:
+        only = path[0]
+        return lambda value: value.get(only, MISSING)
+
+    def find(value: Json) -> Any:
+        for name in path:
+            if not isinstance(value, dict) or name not in value:
+                return MISSING
+            value = value[name]
+        return value
+
+    return find
 
 
 def _checks(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
@@ -165,14 +189,12 @@ def _checks(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
 
 
 def _bounds(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
-    if (least := test.ge) is not None:
-        yield _of_number(lambda value: value >= least)
-    if (above := test.gt) is not None:
-        yield _of_number(lambda value: value > above)
-    if (most := test.le) is not None:
-        yield _of_number(lambda value: value <= most)
-    if (below := test.lt) is not None:
-        yield _of_number(lambda value: value < below)
+    """One check for all bounds there are."""
+    if test.ge is test.gt is test.le is test.lt is None:
+        return
+    least, above = (-math.inf if bound is None else bound for bound in (test.ge, test.gt))
+    most, below = (math.inf if bound is None else bound for bound in (test.le, test.lt))
+    yield _of_number(lambda value: least <= value <= most and above < value < below)
 
 
 def _of_text(check: Callable[[str], bool]) -> Callable[[Any], Outcome]:
@@ -181,7 +203,7 @@ def _of_text(check: Callable[[str], bool]) -> Callable[[Any], Outcome]:
 
 def _of_number(check: Callable[[float], bool]) -> Callable[[Any], Outcome]:
     return lambda value: (
-        check(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        check(value) if isinstance(value, (int, float)) and value is not True and value is not False else None
     )  # fmt: skip
 
 

@@ -91,7 +91,9 @@ class MemoryTier:
         content = self._contents.keep(entry.body)
         shared = self._contents.get(content)
         assert shared is not None
-        self._slots[name] = _Slot(evolve(entry, body=shared), content, size, now)
+        if shared is not entry.body:
+            entry = evolve(entry, body=shared)
+        self._slots[name] = _Slot(entry, content, size, now)
         self._bytes += size
         heapq.heappush(self._ends, (entry.kept_until, name))
 

@@ -188,6 +188,9 @@ ROWS: Mapping[str, Two | By] = {
     "sink.balance.health.unhealthy_after": By(
         "transports/balance/test_probes.py::test_it_takes_so_many_probes_to_change"
     ),
+    "sink.balance.offers": By(
+        "transports/balance/test_offers.py::test_a_request_goes_to_all_that_offer_it_and_to_nobody_else"
+    ),
     "sink.balance.panic_threshold": By("transports/balance/test_sink.py::test_if_too_many_are_out_all_are_used"),
     "sink.balance.seal_key": By("transports/balance/test_affinity.py::test_what_no_upstream_has_any_more_cannot_go_on"),
     "sink.balance.slow_start": By("transports/balance/test_sink.py::test_who_is_back_starts_slowly"),

@@ -134,6 +134,12 @@ class BalanceConfig:
     slow_start: Duration = option(
         Duration(30 * SECOND), ge=0, doc="Time in which an upstream that is back gets up to its full part; 0s for none."
     )
+    offers: Literal["same", "differ"] = option(
+        "same",
+        doc="Whether every upstream offers the same tools, prompts and resources. Where they differ, clients of "
+        "2026-07-28 see the lists of all as one, and a request goes to those that have listed what it is about; a "
+        "session has what its own upstream offers.",
+    )
     seal_key: Secret | None = option(
         None,
         doc="Key that authenticates cursors and request states; needed where several processes serve the same clients, "

@@ -24,6 +24,7 @@ from sluiceway.pipeline.runtime.nursery import unwrap_single
 from .group import Group
 from .keys import KeyOf
 from .member import Member
+from .offers import Offers
 from .strategies import Strategy, fewest_listeners
 
 
@@ -35,6 +36,7 @@ class Dispatch:
         group: Whom to send to.
         strategy: Chooses.
         key_of: What the strategy is given as a key; None if it wants none.
+        offers: Who offers what; None if all offer the same.
         retry_after_s: What clients are told to wait when nobody is well.
     """
 
@@ -44,12 +46,14 @@ class Dispatch:
         group: Group,
         strategy: Strategy,
         key_of: KeyOf | None,
+        offers: Offers | None,
         retry_after_s: float,
     ) -> None:
         self._id = sink_id
         self._group = group
         self._strategy = strategy
         self._key_of = key_of
+        self._offers = offers
         self._retry_after_s = retry_after_s
         self._tried: WeakKeyDictionary[Link, set[Member]] = WeakKeyDictionary()
         self.failovers = 0
@@ -67,6 +71,8 @@ class Dispatch:
             GatewayError: As the upstream's sink raises.
         """
         left = self.candidates(exchange)
+        if self._offers is not None:
+            left = self._able(self._offers, exchange, left)
         tried: list[str] = []
         while True:
             member = self.choose(left, exchange)
@@ -103,6 +109,24 @@ class Dispatch:
             tried = self._tried.get(exchange.link, ())
             return tuple(member for member in usable if member not in tried) or usable
         return usable
+
+    def _able(self, offers: Offers, exchange: Exchange, usable: tuple[Member, ...]) -> tuple[Member, ...]:
+        """
+        Those that offer what an exchange is about, as far as that is known.
+
+        Raises:
+            UpstreamUnavailable: Only others do, which may not be used now.
+        """
+        able = offers.who_has(exchange, usable)
+        if able:
+            return able
+        others = offers.who_has(exchange, [each for each in self._group.members if each not in usable])
+        if others:
+            raise UpstreamUnavailable(
+                f"{self._id}: only {', '.join(each.id for each in others)} offers this, and is not well",
+                retry_after_s=self._retry_after_s,
+            )
+        return offers.who_may_have(exchange, usable)
 
     def choose(self, upstreams: tuple[Member, ...], exchange: Exchange) -> Member:
         """One of some upstreams; at least one."""

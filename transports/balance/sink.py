@@ -13,19 +13,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib import import_module
 from typing import ClassVar, Final, final
 
 import trio
 from attrs import frozen
 
+from sluiceway.pipeline.model.changes import LIST_CHANGES
 from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError, InvalidParams, UpstreamUnavailable
 from sluiceway.pipeline.protocol.failures import UNSENT, failure_of
 from sluiceway.pipeline.protocol.mcp import Era, ErrorCode, Kind
-from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from ..seals import Seals, sealing_key
@@ -35,7 +37,9 @@ from .dispatch import Dispatch
 from .ejection import EjectionRules
 from .group import Group, GroupRules, Ledger
 from .keys import key_of
+from .lists import LISTED, Lists
 from .member import Member, Vitals
+from .offers import KIND_OF, Offers
 from .probes import Prober, keep_probing, probe_of
 from .reach import parse_address
 from .report import details_of, figures_of
@@ -56,6 +60,8 @@ class _Open:
     dispatch: Dispatch
     sessions: Sessions
     affinity: Affinity
+    lists: Lists | None
+    """Where upstreams differ in what they offer."""
 
 
 @final
@@ -88,15 +94,19 @@ class BalanceSink(Sink):
         group = Group(self._members(ledger), ledger, self._rules(), self._notice)
         affinity = Affinity(Seals(sealing_key(config.seal_key, context)))
         key = None if config.strategy in PLAIN else key_of(config.hash.on)
-        dispatch = Dispatch(context.id, group, self._make_strategy(group, ledger), key, config.health.interval)
+        offers = Offers() if config.offers == "differ" else None
+        dispatch = Dispatch(context.id, group, self._make_strategy(group, ledger), key, offers, config.health.interval)
+        lists = None if offers is None else Lists(context.id, dispatch, offers, context.log)
+        deaf = context.changes.listen(partial(_changed, offers)) if offers is not None else _nothing
         async with open_background_nursery() as nursery:
             sessions = Sessions(context.id, group, dispatch, nursery)
-            self._open = _Open(group, dispatch, sessions, affinity)
+            self._open = _Open(group, dispatch, sessions, affinity, lists)
             probers = self._start_probes(group, nursery)
             try:
                 yield
             finally:
                 self._open = None
+                deaf()
                 sessions.leave()
                 for prober in probers:
                     prober.close()
@@ -123,6 +133,11 @@ class BalanceSink(Sink):
             return (await dispatch.anywhere(exchange))[1]
         if exchange.target is not None and exchange.method.startswith("tasks/"):
             return await self._task(parts, exchange, exchange.target)
+        if parts.lists is not None:
+            if exchange.method in LISTED:
+                return await parts.lists.answer(exchange)
+            if exchange.method in KIND_OF:
+                await parts.lists.learn(exchange)
         bound = parts.affinity.open(exchange)
         if bound is None:
             member, reply = await dispatch.anywhere(exchange)
@@ -262,3 +277,12 @@ class BalanceSink(Sink):
             raise ValueError(f"expected upstream=<id>, one of: {', '.join(group.by_id)}")
         group.drain(member, trio.current_time(), drained=action == "drain")
         return self.details()
+
+
+def _changed(offers: Offers, sink_id: str, notification: Notification) -> None:
+    """An upstream says that a list of it has changed. Sinks go by `sinks.<id>` there."""
+    offers.forget(sink_id.removeprefix("sinks."), LIST_CHANGES.get(notification.method, ()))
+
+
+def _nothing() -> None:
+    """There is nothing to stop listening to."""

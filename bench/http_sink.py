@@ -1,0 +1,192 @@
+"""
+What a call over the `http` sink costs, and how its pool behaves: CPU of this process over real loopback sockets.
+
+    python bench/http_sink.py --json bench/results/http_sink.json
+
+The upstream is a process of its own that reads a request and writes an answer it has ready, so that everything
+measured is the sink: making headers, the pool, writing, parsing, the strict gate on the answer. The floor is a write
+and a read on a Trio socket, without any HTTP; what is above it is ours. CPU time, median of rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import trio
+from figures import report
+
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.session import Client, Session
+from sluiceway.pipeline.protocol.codec import decode_message
+from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, Era
+from sluiceway.pipeline.protocol.messages import Result
+from sluiceway.pipeline.testing import memory_exchange
+from sluiceway.transports.http_sink import HttpSink
+from sluiceway.transports.http_upstream.config import HttpSinkConfig
+
+BOUNDS = {
+    "modern, one at a time, us": 200.0,
+    "modern, 32 at a time, us": 200.0,
+    "modern, 32 at a time, connections": 32.0,
+}
+CALL = (
+    '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":{"text":"hello"},"_meta":'
+    '{"io.modelcontextprotocol/protocolVersion":"' + LATEST + '","io.modelcontextprotocol/clientCapabilities":{}}}}'
+)
+ANSWER = b'{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"hello"}],"resultType":"complete"}}'
+HELLO = b'{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"%b","capabilities":{},"serverInfo":{"name":"u"}}}' % (
+    LATEST_LEGACY.encode()
+)
+NOTE = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":1}}'
+
+
+def _answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nmcp-session-id: s\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+
+
+def _events(*bodies: bytes) -> bytes:
+    events = b"".join(b"data: %b\n\n" % body for body in bodies)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events)
+
+
+async def upstream() -> None:
+    """Answer what stands in the request: `events` with a stream, `echo` with JSON; tells how many connected."""
+    plain, stream, hello = _answer(ANSWER), _events(NOTE, NOTE, NOTE, ANSWER), _answer(HELLO)
+    nothing = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+    connected = 0
+
+    async def serve(connection: trio.SocketStream) -> None:
+        nonlocal connected
+        connected += 1
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        while data := await connection.receive_some(65536):
+            if data == b"connected?":
+                await connection.send_all(str(connected - 1).encode())
+            elif data.startswith((b"GET", b"DELETE")):
+                await connection.send_all(nothing.replace(b"202 Accepted", b"405 No"))
+            elif b"notifications/initialized" in data:
+                await connection.send_all(nothing)
+            else:
+                await connection.send_all(
+                    hello if b'"initialize"' in data else stream if b'"events"' in data else plain
+                )
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    print(listener.socket.getsockname()[1], flush=True)
+    await trio.serve_listeners(serve, [listener])
+
+
+def _connected(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port)) as probe:
+        probe.sendall(b"connected?")
+        return int(probe.recv(100))
+
+
+def _exchange(name: str, client: Client | None = None):
+    exchange = memory_exchange(**({"client": client} if client is not None else {}))
+    return exchange.with_request(decode_message((CALL % name).encode()))
+
+
+async def _cpu(call, *, at_once: int, count: int) -> float:
+    """Microseconds of CPU of one of so many calls."""
+
+    async def several() -> None:
+        for _ in range(count // at_once):
+            await call()
+
+    start = time.process_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(at_once):
+            nursery.start_soon(several)
+    return (time.process_time() - start) / (count // at_once * at_once) * 1e6
+
+
+async def _legacy_client(sink: HttpSink, number: int) -> Client:
+    """A client with a session upstream."""
+    client = Client(
+        era=Era.LEGACY, version=LATEST_LEGACY, session=Session(id=f"s{number}", source="bench", notify=lambda _: None)
+    )
+    hello = {"protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}}
+    assert isinstance(await sink(memory_exchange("initialize", hello, client=client)), Result)
+    await sink(memory_exchange("notifications/initialized", client=client))
+    return client
+
+
+async def measure(port: int, rounds: int, count: int) -> dict[str, float]:
+    """All figures, median of interleaved rounds."""
+    url = f"http://127.0.0.1:{port}/mcp"
+    floor = await trio.open_tcp_stream("127.0.0.1", port)
+    spent: dict[str, list[float]] = {}
+    connections: dict[str, float] = {}
+
+    async def bare() -> None:
+        await floor.send_all(b"POST")
+        await floor.receive_some(65536)
+
+    async def rounds_of(name: str, call, at_once: int) -> None:
+        spent.setdefault(name, []).append(await _cpu(call, at_once=at_once, count=count))
+
+    modern = HttpSink(HttpSinkConfig(url=url, era="modern"), Context(id="modern"))
+    legacy = HttpSink(HttpSinkConfig(url=url, era="legacy"), Context(id="legacy"))
+    async with modern.open(), legacy.open():
+        client = await _legacy_client(legacy, 1)
+
+        async def plain() -> None:
+            assert isinstance(await modern(_exchange("echo")), Result)
+
+        async def events() -> None:
+            assert isinstance(await modern(_exchange("events")), Result)
+
+        async def in_session() -> None:
+            assert isinstance(await legacy(_exchange("echo", client)), Result)
+
+        for _ in range(rounds):
+            await rounds_of("floor: write and read on a socket, us", bare, 1)
+            for name, call in (("modern", plain), ("modern, 3 notes in a stream", events), ("legacy", in_session)):
+                await rounds_of(f"{name}, one at a time, us", call, 1)
+                await rounds_of(f"{name}, 32 at a time, us", call, 32)
+    for at_once in (1, 32, 200):
+        before = _connected(port)
+        sink = HttpSink(HttpSinkConfig(url=url, era="modern"), Context(id="pool"))
+        async with sink.open():
+            await _cpu(
+                lambda sink=sink: sink(_exchange("echo")), at_once=at_once, count=900
+            )  # a connection serves 1000
+        connections[f"modern, {at_once} at a time, connections"] = _connected(port) - before - 1
+    await floor.aclose()
+    return {**{name: statistics.median(values) for name, values in spent.items()}, **connections}
+
+
+def main() -> int:
+    """Measure, print, and write as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--count", type=int, default=1600)
+    parser.add_argument("--upstream", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.upstream:
+        trio.run(upstream)
+    with subprocess.Popen([sys.executable, __file__, "--upstream"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            port = int(process.stdout.readline())
+            figures = trio.run(measure, port, options.rounds, options.count)
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+    return report(figures, BOUNDS, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import structlog
 import trio
 from attrs import evolve
 
@@ -34,12 +35,13 @@ LISTS: Final = {"tools": "tools/list", "resources": "resources/list", "prompts":
 
 def connect_all(documents: Iterable[Document]) -> list[Problem]:
     """Try every sink of some documents, one after the other; what was found is said on stderr."""
-    return [
-        problem
-        for document in documents
-        for sink in document.sinks.values()
-        if (problem := trio.run(_try, document, sink)) is not None
-    ]
+    with structlog.testing.capture_logs():  # what goes wrong is in the problems; stdout is for them
+        return [
+            problem
+            for document in documents
+            for sink in document.sinks.values()
+            if (problem := trio.run(_try, document, sink)) is not None
+        ]
 
 
 async def _try(document: Document, sink: SinkSpec) -> Problem | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
 import trio
 from attrs import evolve, frozen
 
@@ -81,7 +82,8 @@ def _is_pin(stage: StageSpec) -> bool:
 
 
 def _lock(document: Document, pin: Pinned, *, check: bool) -> dict[str, object]:
-    tools = trio.run(_tools, document, pin.sink)
+    with structlog.testing.capture_logs():  # stdout is for what was written
+        tools = trio.run(_tools, document, pin.sink)
     content = write_lock(tools)
     try:
         old = read_lock(pin.path.read_bytes()) if pin.path.exists() else {}

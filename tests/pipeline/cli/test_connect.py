@@ -1,5 +1,6 @@
 """`check --connect`: real sinks, opened and asked."""
 
+import json
 import sys
 
 from sluiceway.pipeline.cli.connect import only
@@ -58,6 +59,16 @@ def test_each_sink_is_tried_by_itself_and_failures_have_places(sluiceway, write)
     assert "a.yaml:11:3: error[connect/failed]" in outcome.out
     assert "'no-such-server' was not found" in outcome.out
     assert "    11 |   gone:\n" in outcome.out
+
+
+def test_nothing_but_findings_is_on_stdout(sluiceway, write):
+    """Whatever servers do and say, programs can read it."""
+    server = write("server.py", SERVER).absolute()
+    config = write("a.yaml", STDIO % (sys.executable, server, sys.executable))
+    outcome = sluiceway("check", config, "--connect", "--format", "json")
+
+    assert 2 == [finding["rule"] for finding in json.loads(outcome.out)].count("connect/failed")
+    assert "server started" not in outcome.err
 
 
 def test_nothing_is_opened_when_the_file_has_errors(sluiceway, write, good):

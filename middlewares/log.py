@@ -29,6 +29,8 @@ _LEVELS: Final[Mapping[str, int]] = {
     "warning": logging.WARNING,
 }
 
+_REDACTION: Final = Redaction()
+
 MAX_DECISIONS: Final = 24
 """Decisions that a line shows, the first ones."""
 
@@ -162,7 +164,7 @@ def _identity(exchange: Exchange) -> dict[str, Json]:
     fields: dict[str, Json] = {
         "correlation_id": exchange.correlation_id or None,
         "method": clip(exchange.method),
-        "target": None if target is None else clip(target),
+        "target": None if target is None else clip(_REDACTION.uri(target)),
         "caller": clip(caller.subject),
         "tenant": None if caller.tenant is None else clip(caller.tenant),
         "era": str(client.era),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Final, Literal, final
-from urllib.parse import unquote
 
 from attrs import frozen
 
@@ -27,8 +24,6 @@ _WORDS: Final[Mapping[Outcome, str]] = {
     Outcome.TIMEOUT: "timed_out",
     Outcome.CANCELLED: "cancelled",
 }
-_USERINFO: Final = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/?#@]*@", re.IGNORECASE)
-_ARGUMENT: Final = re.compile(r"(?<=[?&;])([^=&;#]+)=([^&;#]*)")
 
 
 @final
@@ -58,7 +53,6 @@ class Describer:
     def __init__(self, showing: Showing) -> None:
         self._showing = showing
         self._redaction = Redaction((*SENSITIVE_KEYS, *showing.keys))
-        self._hides = lru_cache(maxsize=1024)(self._redaction.hides)
         self._paths = tuple(tuple(matcher((part,)) for part in path.split(".")) for path in showing.paths)
 
     def describe(self, exchange: Exchange) -> dict[str, Json]:
@@ -67,7 +61,7 @@ class Describer:
         entry: dict[str, Json] = {"operation": clip(request.method)}
         target = exchange.target
         if target is not None:
-            entry["resource"] = self._shown_target(target)
+            entry["resource"] = clip(self._redaction.uri(target))
         if exchange.correlation_id:
             entry["correlation_id"] = exchange.correlation_id
         if isinstance(request, Request):
@@ -120,24 +114,10 @@ class Describer:
         """A copy of something a client said, fit for an entry."""
         return self._redaction(value)
 
-    def _shown_target(self, target: str) -> str:
-        """A uri without passwords, as far as the names in it tell."""
-        if "@" in target:
-            target = _USERINFO.sub(rf"\1{MASK}@", target)
-        if "=" in target:
-            target = _ARGUMENT.sub(self._shown_argument, target)
-        return clip(target)
-
-    def _shown_argument(self, match: re.Match[str]) -> str:
-        return f"{match[1]}={MASK}" if self._hides(unquote(match[1])) else match[0]
-
     def _shown_params(self, params: Mapping[str, Json]) -> Json:
         said = {key: value for key, value in params.items() if key != "_meta"}
         if self._showing.params == "digest":
             return digest(said)
-        uri = said.get("uri")
-        if isinstance(uri, str):
-            said["uri"] = self._shown_target(uri)
         shown = self._redaction(_masked(said, self._paths) if self._paths else said)
         if self._showing.max_params < _AT_MOST and len(encode_entry(shown)) > self._showing.max_params:
             return digest(said)

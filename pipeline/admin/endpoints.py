@@ -3,6 +3,7 @@ What an operator sees and does of a running gateway, one component at a time or 
 
     GET  /-/metrics, /metrics           Prometheus' text format, or OpenMetrics for who accepts it
     GET  /-/traces                      the spans that ended lately, latest first; ?trace=<id>, ?limit=<n>
+    GET  /-/audit                       entries of the audit trails; filters as of `sluiceway audit query`
     GET  /-/components/{id}             one component: its state, details, actions and figures
     POST /-/components/{id}/{action}    have it do one of its actions, with a JSON object of arguments
 
@@ -66,6 +67,17 @@ def endpoints_of(gateway: Gateway) -> list[BaseRoute]:
     async def traces(request: Request) -> Response:  # Starlette would run a plain function in a thread
         return PlainJson({"spans": _spans(gateway, request.query_params)})
 
+    async def audit(request: Request) -> Response:
+        trails = [each for each in gateway.components() if each.name == "audit" and "query" in each.actions]
+        found: list[Json] = []
+        try:
+            for trail in trails:
+                entries = await trail.act("query", dict(request.query_params))
+                found += entries if isinstance(entries, list) else []
+        except (ValueError, ComponentError) as error:
+            return _error(_status_of(error), str(error))
+        return PlainJson({"entries": found})
+
     async def show(request: Request) -> Response:  # Starlette would run a plain function in a thread
         component_id = request.path_params["id"]
         shown = next((dict(row) for row in gateway.status()["components"] if row["id"] == component_id), None)
@@ -96,6 +108,7 @@ def endpoints_of(gateway: Gateway) -> list[BaseRoute]:
         Route("/-/metrics", metrics),
         Route("/metrics", metrics),
         Route("/-/traces", traces),
+        Route("/-/audit", audit),
         Route("/-/components/{id}", show),
         Route("/-/components/{id}/{action}", act, methods=["POST"]),
     ]

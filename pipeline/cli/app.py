@@ -30,6 +30,7 @@ _VERBS: Final = (
     ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
     ("lock", "lock:lock", "Write down what tools are, for the stage `pin` to hold upstreams to."),
     ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
+    ("audit", "audit:audit", "Check and ask an audit trail."),
     ("status", "status:status", "Show the state of a running gateway."),
     ("act", "act:act", "Have a component of a running gateway do something, or list what it can do."),
     ("tools", "tools:tools", "List and call the tools behind a running gateway."),

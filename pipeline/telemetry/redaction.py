@@ -8,8 +8,10 @@ case, `-` and `_`, so that `apiKey`, `api_key` and `API-Key` are one.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Final, final
+from urllib.parse import unquote
 
 import msgspec
 
@@ -34,6 +36,8 @@ MAX_DEPTH: Final = 8
 LEFT_OUT: Final = "..."
 """What stands in for what was left out."""
 
+_USERINFO: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#@]*@")
+_ARGUMENT: Final = re.compile(r"(?<=[?&;#])([^=&;#\s]+)=([^&;#\s]*)")
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -67,6 +71,16 @@ class Redaction:
         """Whether values of this key are masked."""
         return self._is_sensitive(_plain(key))
 
+    def uri(self, text: str) -> str:
+        """A uri without its password and without the arguments whose names are masked; anything else as it is."""
+        if "://" not in text:
+            return text
+        text = _USERINFO.sub(rf"\1{MASK}@", text)
+        return _ARGUMENT.sub(self._argument, text) if "=" in text else text
+
+    def _argument(self, match: re.Match[str]) -> str:
+        return f"{match[1]}={MASK}" if self.hides(unquote(match[1])) else match[0]
+
     def __call__(self, value: Json) -> Json:
         """A copy of a value that is safe to log and at most some 20 kB long. The value itself is not changed."""
         return self._copy(value, MAX_DEPTH, [MAX_VALUES])
@@ -74,7 +88,7 @@ class Redaction:
     def _copy(self, value: Json, depth: int, left: list[int]) -> Json:
         left[0] -= 1
         if isinstance(value, str):
-            return clip(value)
+            return clip(self.uri(value))
         if not isinstance(value, dict | list):
             return value
         if depth == 0 or left[0] <= 0:

@@ -18,7 +18,7 @@ from attrs import define, frozen
 
 from ..model.figures import Figure
 from ..model.security import Refusal
-from .redaction import clip
+from .redaction import Redaction, clip
 
 Severity = Literal["low", "medium", "high"]
 
@@ -62,6 +62,7 @@ EVENTS: Final[Mapping[str, Kind]] = {
 }
 """`Refusal.reason` -> what it is. What is not here is no security event."""
 
+_redaction: Final = Redaction()
 _LEVELS: Final[Mapping[Severity, str]] = {"low": "info", "medium": "warning", "high": "error"}
 
 
@@ -111,7 +112,7 @@ class SecurityEvents:
             "tenant": refusal.tenant and clip(refusal.tenant),
             "correlation_id": refusal.correlation_id,
             "operation": clip(refusal.operation),
-            "resource": refusal.resource and clip(refusal.resource.partition("?")[0]),
+            "resource": refusal.resource and clip(_redaction.uri(refusal.resource)),
             "suppressed": self._untold.pop(kind.type, 0),
         }
         say = getattr(self._log, _LEVELS[kind.severity])

@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from structlog.testing import capture_logs
 
+from sluiceway.middlewares.audit.stage import Audit
 from sluiceway.middlewares.metrics import Metrics
 from sluiceway.middlewares.trace import Trace
 from sluiceway.pipeline.admin import serve_admin
@@ -94,7 +95,7 @@ async def test_metrics_are_served_in_both_formats():
     assert {sample.exemplar.labels["trace_id"] for sample in buckets if sample.exemplar} == {spans[0]["trace_id"]}
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/-/metrics", "/-/traces", "/-/components/sinks.sink"])
+@pytest.mark.parametrize("path", ["/metrics", "/-/metrics", "/-/traces", "/-/audit", "/-/components/sinks.sink"])
 async def test_everything_needs_the_token(path):
     """Also what is only read."""
     async with admin_of(headers={}) as (_, client):
@@ -192,6 +193,21 @@ async def test_only_a_post_acts():
     """A link in a page cannot."""
     async with admin_of(Obedient) as (_, client):
         assert (await client.get("/-/components/pipelines.main.obedient/echo")).status_code == 405
+
+
+async def test_the_audit_trail_is_asked_with_the_filters_of_the_command_line(tmp_path):
+    """What is recorded can be found while the gateway runs; wrong filters are named."""
+    async with admin_of((Audit, {"path": str(tmp_path / "audit.jsonl")})) as (gateway, client):
+        for tool in ("pay", "list"):
+            await gateway.call("tools/call", name=tool, arguments={})
+        everything = await client.get("/-/audit", params={"operation": "tools/call"})
+        one = await client.get("/-/audit", params={"resource": "p*", "limit": "5"})
+        wrong = await client.get("/-/audit", params={"colour": "red"})
+
+    assert [entry["resource"] for entry in everything.json()["entries"]] == ["pay", "list"]
+    assert [entry["resource"] for entry in one.json()["entries"]] == ["pay"]
+    assert wrong.status_code == 400
+    assert "colour" in wrong.json()["error"]
 
 
 async def test_nothing_secret_is_in_metrics_or_traces():

@@ -97,3 +97,20 @@ def test_digest_ignores_the_order_of_keys():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest({"a": 1}) != digest({"a": 2})
     assert digest(None).startswith("sha256:")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://ana:pw@h/x?api_key=s&q=1", "https://***@h/x?api_key=***&q=1"),
+        ("https://h/x#access_token=s", "https://h/x#access_token=***"),
+        ("db://t?%61ccess_token=s#f", "db://t?%61ccess_token=***#f"),
+        ("see postgres://u:p@h/db and more", "see postgres://***@h/db and more"),
+        ("file:///notes.md?q=1", "file:///notes.md?q=1"),
+        ("a=b?token=c", "a=b?token=c"),
+    ],
+)
+def test_secrets_in_uris_are_masked(uri, shown):
+    """Passwords, and arguments by their names, wherever in a value a uri stands; other text stays as it is."""
+    assert Redaction().uri(uri) == shown
+    assert Redaction()({"uri": [uri]}) == {"uri": [shown]}

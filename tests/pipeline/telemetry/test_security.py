@@ -243,10 +243,10 @@ def test_a_principal_is_one_place_wherever_it_comes_from():
 
 
 def test_secrets_in_a_uri_are_left_out():
-    """What stands behind the question mark may be one."""
+    """As far as the names of its arguments tell."""
     with capture_logs() as lines:
         SecurityEvents(Clock(), structlog.get_logger())(
             Refusal(reason="forbidden", resource="https://h/x?token=canary")
         )
 
-    assert lines[0]["resource"] == "https://h/x"
+    assert lines[0]["resource"] == "https://h/x?token=***"

@@ -1,16 +1,21 @@
 """
 What aggregation costs: 100 upstreams with 100 tools each, against one with one.
 
-    python bench/route.py
+    python bench/route.py --json bench/results/route.json
 
-Upstreams answer at once and in memory, so the figures are the route's own.
+Upstreams answer at once and in memory, so the figures are the route's own. CPU time; of calls the median of rounds.
 """
 
 from __future__ import annotations
 
+import argparse
+import statistics
+import sys
 import time
+from pathlib import Path
 
 import trio
+from figures import report
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.protocol.codec import decode_message
@@ -19,7 +24,10 @@ from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.route.config import RouteConfig
 from sluiceway.transports.route.sink import RouteSink
 
-CALLS = 20_000
+CALLS = 5_000
+ROUNDS = 5
+FLAT = 1.5
+"""How much more a call may cost with 100 upstreams of 100 tools than with one of one."""
 SCHEMA = {"type": "object", "properties": {"query": {"type": "string", "description": "What to look for."}}}
 
 
@@ -44,34 +52,53 @@ def upstream(tools: int, page: int):
     return serve
 
 
-async def measure(upstreams: int, tools: int, page: int) -> None:
-    """Print the figures of one size."""
+async def measure(upstreams: int, tools: int, page: int) -> dict[str, float]:
+    """The figures of one size."""
     ids = tuple(f"u{number}" for number in range(upstreams))
     service = upstream(tools, page)
-    began = time.perf_counter()
+    began = time.process_time()
     sink = RouteSink(RouteConfig(to=ids), Context(id="sinks.all", sinks=lambda _: service))
     async with sink.open():
-        started = time.perf_counter() - began
-        began, pages, count, params = time.perf_counter(), 0, 0, {}
+        started = time.process_time() - began
+        began, pages, count, params = time.process_time(), 0, 0, {}
         while True:
             value = (await sink(memory_exchange("tools/list", params))).value
             pages, count = pages + 1, count + len(value["tools"])
             if "nextCursor" not in value:
                 break
             params = {"cursor": value["nextCursor"]}
-        listed = time.perf_counter() - began
+        listed = time.process_time() - began
         assert count == upstreams * tools
         raw = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s.tool_0","arguments":{"query":"x"}}}'
         exchange = memory_exchange("tools/call").with_request(decode_message(raw % ids[-1].encode()))
-        began = time.perf_counter()
-        for _ in range(CALLS):
-            await sink(exchange)
-        call = (time.perf_counter() - began) / CALLS
-    print(
-        f"{upstreams:4} x {tools:3} tools: start {started * 1e3:6.1f} ms, whole list {listed * 1e3:7.1f} ms in {pages} "
-        f"pages ({listed / pages * 1e3:.1f} ms each), call {call * 1e6:.1f} us"
-    )
+        rounds = []
+        for _ in range(ROUNDS):
+            began = time.process_time()
+            for _ in range(CALLS):
+                await sink(exchange)
+            rounds.append((time.process_time() - began) / CALLS)
+    size = f"{upstreams} x {tools} tools"
+    return {
+        f"{size}: start, ms": started * 1e3,
+        f"{size}, pages of {page}: whole list, ms": listed * 1e3,
+        f"{size}, pages of {page}: one merged page, ms": listed / pages * 1e3,
+        f"{size}, pages of {page}: call, us": statistics.median(rounds) * 1e6,
+    }
 
 
-for size in ((1, 1, 1), (10, 10, 10), (100, 100, 100), (100, 100, 25)):
-    trio.run(measure, *size)
+def main() -> int:
+    """Measure every size; a call through the largest must cost what one through the smallest does."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    options = parser.parse_args()
+    trio.run(measure, 1, 1, 1)  # whatever is done only once
+    figures: dict[str, float] = {}
+    for size in ((1, 1, 1), (10, 10, 10), (100, 100, 100), (100, 100, 25)):
+        figures |= trio.run(measure, *size)
+    calls = [value for name, value in figures.items() if name.endswith("call, us")]
+    figures["call, largest by smallest"] = calls[2] / calls[0]
+    return report(figures, {"call, largest by smallest": FLAT}, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

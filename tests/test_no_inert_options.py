@@ -351,6 +351,125 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.tls.max_handshakes": By(
         "transports/http_source/test_tls.py::test_of_too_many_handshakes_the_longest_is_broken_off"
     ),
+    "source.websocket.allowed_hosts": By(
+        "transports/websocket/test_websocket_source.py::test_allowed_hosts_and_allowed_origins_admit_whom_they_name"
+    ),
+    "source.websocket.allowed_origins": By(
+        "transports/websocket/test_websocket_source.py::test_allowed_hosts_and_allowed_origins_admit_whom_they_name"
+    ),
+    "source.websocket.bind": By(
+        "transports/websocket/test_websocket_source.py::test_socket_access_says_whose_processes_may_connect_to_a_unix_socket"
+    ),
+    "source.websocket.head_timeout": By(
+        "transports/websocket/test_websocket_source.py::test_head_timeout_ends_who_does_not_ask"
+    ),
+    "source.websocket.max_connections": By(
+        "transports/websocket/test_websocket_source.py::test_max_connections_turns_others_away"
+    ),
+    "source.websocket.max_in_flight_per_connection": By(
+        "transports/websocket/test_websocket_source.py::test_requests_beyond_max_in_flight_per_connection_are_refused_and_the_reader_goes_on"
+    ),
+    "source.websocket.max_message": By(
+        "transports/websocket/test_websocket_source.py::test_a_message_over_max_message_ends_the_connection_with_1009"
+    ),
+    "source.websocket.max_unread": By(
+        "transports/websocket/test_websocket_source.py::test_a_client_that_reads_nothing_holds_up_nobody_and_costs_max_unread"
+    ),
+    "source.websocket.path": By(
+        "transports/websocket/test_websocket_source.py::test_path_is_where_the_endpoint_is_and_must_be_one"
+    ),
+    "source.websocket.ping_interval": By(
+        "transports/websocket/test_websocket_source.py::test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life"
+    ),
+    "source.websocket.ping_timeout": By(
+        "transports/websocket/test_websocket_source.py::test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life"
+    ),
+    "source.websocket.socket_access": By(
+        "transports/websocket/test_websocket_source.py::test_socket_access_says_whose_processes_may_connect_to_a_unix_socket"
+    ),
+    "source.websocket.tls": By(
+        "transports/websocket/test_websocket_source.py::test_tls_serves_wss_and_tells_which_certificate_a_client_showed"
+    ),
+    "source.websocket.tls.cert": By(
+        "transports/websocket/test_websocket_source.py::test_tls_serves_wss_and_tells_which_certificate_a_client_showed"
+    ),
+    "source.websocket.tls.key": By(
+        "transports/websocket/test_websocket_source.py::test_tls_serves_wss_and_tells_which_certificate_a_client_showed"
+    ),
+    "source.websocket.tls.client_certs": By(
+        "transports/websocket/test_websocket_source.py::test_tls_serves_wss_and_tells_which_certificate_a_client_showed"
+    ),
+    "source.websocket.tls.client_ca": By(
+        "transports/websocket/test_websocket_source.py::test_tls_serves_wss_and_tells_which_certificate_a_client_showed"
+    ),
+    "source.websocket.tls.key_password": By(
+        "transports/http_source/test_tls.py::test_a_key_may_be_a_secret_and_encrypted"
+    ),
+    "source.websocket.tls.min_version": By("transports/http_source/test_tls.py::test_old_versions_are_not_spoken"),
+    "source.websocket.tls.handshake_timeout": By(
+        "transports/http_source/test_tls.py::test_a_handshake_takes_no_longer_than_handshake_timeout"
+    ),
+    "source.websocket.tls.max_handshakes": By(
+        "transports/http_source/test_tls.py::test_of_too_many_handshakes_the_longest_is_broken_off"
+    ),
+    "sink.websocket.url": By(
+        "transports/websocket/test_websocket_sink.py::test_modern_clients_share_one_connection_and_get_their_own_answers"
+    ),
+    "sink.websocket.era": By("transports/websocket/test_websocket_sink.py::test_era_refuses_clients_of_the_other_kind"),
+    "sink.websocket.headers": By(
+        "transports/websocket/test_websocket_sink.py::test_headers_and_secrets_go_into_the_request_that_opens_the_connection"
+    ),
+    "sink.websocket.tls": By(
+        "transports/websocket/test_websocket_sink.py::test_tls_trusts_what_ca_names_and_shows_cert_with_its_key"
+    ),
+    "sink.websocket.tls.ca": By(
+        "transports/websocket/test_websocket_sink.py::test_tls_trusts_what_ca_names_and_shows_cert_with_its_key"
+    ),
+    "sink.websocket.tls.cert": By(
+        "transports/websocket/test_websocket_sink.py::test_tls_trusts_what_ca_names_and_shows_cert_with_its_key"
+    ),
+    "sink.websocket.tls.key": By(
+        "transports/websocket/test_websocket_sink.py::test_tls_trusts_what_ca_names_and_shows_cert_with_its_key"
+    ),
+    "sink.websocket.allow_private": By(
+        "transports/websocket/test_websocket_sink.py::test_a_name_that_leads_to_a_private_address_is_refused_unless_allow_private"
+    ),
+    "sink.websocket.connect_timeout": By(
+        "transports/websocket/test_websocket_sink.py::test_connect_timeout_ends_a_handshake_without_an_answer"
+    ),
+    "sink.websocket.ping_interval": By(
+        "transports/websocket/test_websocket_sink.py::test_ping_interval_and_ping_timeout_find_a_dead_upstream"
+    ),
+    "sink.websocket.ping_timeout": By(
+        "transports/websocket/test_websocket_sink.py::test_ping_interval_and_ping_timeout_find_a_dead_upstream"
+    ),
+    "sink.websocket.max_message": By(
+        "transports/websocket/test_websocket_sink.py::test_an_upstream_message_over_max_message_ends_the_connection"
+    ),
+    "sink.websocket.max_pending": By(
+        "transports/websocket/test_websocket_sink.py::test_max_pending_and_max_unsent_refuse_what_is_beyond"
+    ),
+    "sink.websocket.max_unsent": By(
+        "transports/websocket/test_websocket_sink.py::test_max_pending_and_max_unsent_refuse_what_is_beyond"
+    ),
+    "sink.websocket.max_connections": By(
+        "transports/websocket/test_websocket_sink.py::test_max_connections_bounds_sessions"
+    ),
+    "sink.websocket.reconnect": By(
+        "transports/websocket/test_websocket_sink.py::test_reconnect_keeps_an_upstream_that_is_down_in_quarantine"
+    ),
+    "sink.websocket.reconnect.max": By(
+        "transports/websocket/test_websocket_sink.py::test_reconnect_keeps_an_upstream_that_is_down_in_quarantine"
+    ),
+    "sink.websocket.reconnect.within": By(
+        "transports/websocket/test_websocket_sink.py::test_reconnect_keeps_an_upstream_that_is_down_in_quarantine"
+    ),
+    "sink.websocket.reconnect.quarantine": By(
+        "transports/websocket/test_websocket_sink.py::test_reconnect_keeps_an_upstream_that_is_down_in_quarantine"
+    ),
+    "sink.websocket.close_when_idle": By(
+        "transports/websocket/test_websocket_sink.py::test_close_when_idle_closes_the_shared_connection_and_the_next_call_opens_another"
+    ),
     "source.stdio.max_in_flight": By(
         "transports/test_stdio_source.py::test_over_max_in_flight_the_request_is_refused_and_the_reader_goes_on"
     ),
@@ -367,6 +486,30 @@ ROWS: Mapping[str, Two | By] = {
     "store.sqlite.max_bytes": By("pipeline/stores/test_contract.py::test_the_number_of_bytes_is_bounded"),
     "store.sqlite.max_entries": By("pipeline/stores/test_contract.py::test_the_number_of_entries_is_bounded"),
     "store.sqlite.path": By("pipeline/stores/test_sqlite.py::test_what_was_put_is_there_after_reopening"),
+    "sink.sse.idle_timeout": By(
+        "transports/http_upstream/test_event_session.py::test_a_silent_stream_is_asked_whether_it_lives"
+    ),
+    "sink.sse.max_message": By(
+        "transports/http_upstream/test_event_session.py::test_garbage_on_the_stream_is_counted_and_the_stream_goes_on"
+    ),
+    "sink.sse.max_pending": By(
+        "transports/http_upstream/test_event_session.py::test_only_so_many_requests_and_bytes_wait"
+    ),
+    "sink.sse.max_unsent": By(
+        "transports/http_upstream/test_event_session.py::test_only_so_many_requests_and_bytes_wait"
+    ),
+    "sink.sse.headers": By(
+        "transports/http_upstream/test_event_session.py"
+        "::test_headers_hold_the_sinks_own_credential_and_nothing_of_the_clients"
+    ),
+}
+# the rest of what `sse` shares with `http` is made into connections by the same code, `http_upstream/reach.py`
+ROWS |= {
+    f"sink.sse.{option}": row
+    for key, row in list(ROWS.items())
+    if (option := key.removeprefix("sink.http.")) != key
+    and option not in ("era", "follow_name")
+    and f"sink.sse.{option}" not in ROWS
 }
 """`section.option`, or `kind.component.option` -> how it shows."""
 

@@ -1,5 +1,5 @@
 """
-What the deaths and the noise of its servers mean for a stdio sink: who waits, who is refused, and what `status` says.
+What the deaths and the noise of its servers mean for a sink: who waits, who is refused, and what `status` says.
 
 A call that finds a short pause waits for its end and is served by the next server; one that finds a longer one is
 refused with the time after which it can succeed, for a caller can make better use of that time than we can.
@@ -7,7 +7,7 @@ refused with the time after which it can succeed, for a caller can make better u
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -15,9 +15,17 @@ from sluiceway.pipeline.model.component import Context, State
 from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
 
 from .restarts import RestartConfig, Restarts
-from .stdio_child import Child
 
 _WORTH_WAITING_S: Final = 1.0
+
+
+class Server(Protocol):
+    """A server as far as its health goes: a child process, or a connection to something elsewhere."""
+
+    proven: bool
+    """It has answered a request."""
+    started_at: float
+    """Trio clock seconds."""
 
 
 @final
@@ -35,7 +43,7 @@ class Health:
         self._context = context
         self._nursery = nursery
         self._restarts = Restarts(config, context.random)
-        self._noisy: set[Child] = set()
+        self._noisy: set[Server] = set()
         self._why = ""
         self._last_death = float("-inf")
         self._state = State.READY
@@ -80,14 +88,14 @@ class Health:
             )
         self._report()
 
-    def answered(self, child: Child) -> None:
+    def answered(self, child: Server) -> None:
         """A server answered: if it was started after the last death, all is well again."""
         child.proven = True
         if self._why and child.started_at >= self._last_death and not self._restarts.wait_s(trio.current_time()):
             self._why = ""
             self._report()
 
-    def note_noise(self, child: Child, noisy: bool) -> None:
+    def note_noise(self, child: Server, noisy: bool) -> None:
         """A server began, or ceased, to fill its standard output with what is not MCP."""
         if noisy:
             self._noisy.add(child)
@@ -95,7 +103,7 @@ class Health:
             self._noisy.discard(child)
         self._report()
 
-    def forget(self, child: Child) -> None:
+    def forget(self, child: Server) -> None:
         """A server is gone, and its noise with it."""
         if child in self._noisy:
             self.note_noise(child, False)

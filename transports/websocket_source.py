@@ -24,7 +24,9 @@ from sluiceway.pipeline.protocol.errors import Draining
 from sluiceway.pipeline.protocol.mcp import Era
 
 from .http_source.hosts import HostPolicy
-from .listening import Listening, check_binds
+from .listening import Listening, SocketAccess, check_binds
+from .server_tls import ServerTlsConfig
+from .tls_handshakes import Handshakes, tls_figures
 from .websocket.conversation import ClientLimits, Conversation
 from .websocket.handshake import Visit, check_visit, choose_subprotocol, is_endpoint_path
 from .websocket.listener import Caller, Listener
@@ -42,6 +44,16 @@ class WebSocketSourceConfig:
         example=["127.0.0.1:9000", "[::1]:9000"],
     )
     path: str = option("/mcp", doc="Path of the MCP endpoint.")
+    socket_access: SocketAccess = option(
+        "owner",
+        doc="Whose processes may connect to Unix sockets of the source: those of the gateway's own user, of the "
+        "socket's group as well, or everybody's.",
+    )
+    tls: ServerTlsConfig | None = option(
+        None,
+        doc="Speak TLS (`wss://`) on the addresses. The certificate is read again when its files change.",
+        example={"cert": "./tls/gateway.pem", "key": {"from_file": "./tls/gateway.key"}},
+    )
     allowed_hosts: tuple[str, ...] = option(
         (),
         doc="Host names under which clients may address the source, with or without port; `*` for any. Loopback names "
@@ -106,10 +118,12 @@ class WebSocketSource(Source):
         super().__init__(config, context)
         self._config = config
         self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
-        self._listening = Listening(config.binds if context.listen else (), config.ping_timeout)
+        binds = config.binds if context.listen else ()
+        self._listening = Listening(binds, config.ping_timeout, config.socket_access)
         self._listener = Listener(
             self._listening, self._serve_client,
-            max_connections=config.max_connections, head_timeout_s=config.head_timeout, log=context.log,
+            max_connections=config.max_connections, head_timeout_s=config.head_timeout,
+            tls=None if config.tls is None else Handshakes(config.tls, context.log, context.now), log=context.log,
         )  # fmt: skip
         self._handle: Handle | None = None
         self._clients: set[Conversation] = set()
@@ -123,7 +137,8 @@ class WebSocketSource(Source):
     @property
     def urls(self) -> tuple[str, ...]:
         """Where clients find the endpoint, as far as the source is bound to TCP ports."""
-        return tuple(f"ws://{each}{self._config.path}" for each in self.addresses if not each.startswith("unix:"))
+        scheme = "ws" if self._config.tls is None else "wss"
+        return tuple(f"{scheme}://{each}{self._config.path}" for each in self.addresses if not each.startswith("unix:"))
 
     def figures(self) -> Iterator[Figure]:
         """Connections, and those that were not served."""
@@ -131,6 +146,8 @@ class WebSocketSource(Source):
         yield Figure("mcp_active_connections", listener.connections, "gauge", "Connections of clients.")
         yield Figure("websocket_turned_away_total", listener.turned_away, "counter", "Beyond max_connections.")
         yield Figure("websocket_contained_total", listener.contained, "counter", "Exceptions of connections.")
+        if listener.tls is not None:
+            yield from tls_figures(listener.tls)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -138,13 +155,13 @@ class WebSocketSource(Source):
         Hold the listening sockets.
 
         Raises:
-            OSError: An address is taken, or not ours.
+            OSError: An address is taken, or not ours; or the certificate cannot be used.
         """
-        self._listening.bind()
+        self._listener.bind()
         try:
             yield
         finally:
-            self._listening.close()
+            self._listener.close()
 
     async def serve(self, handle: Handle) -> None:
         """Serve until cancelled."""

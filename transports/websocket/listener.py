@@ -20,6 +20,7 @@ from ..containment import QUIET, Containment
 from ..http_source.answers import Answer, HttpError, error_answer, refusal_answer
 from ..http_source.edge import inspect_head
 from ..listening import Listening
+from ..tls_handshakes import Handshakes
 from .handshake import Visit, parse_upgrade
 
 _PIECE: Final = 16 * 1024
@@ -52,12 +53,21 @@ class Listener:
         serve: Gets every client that asks for a WebSocket, in a task of the client's own.
         max_connections: Clients at the same time, those included that have not said anything yet.
         head_timeout_s: Seconds a client gets to ask.
+        tls: How connections come to speak TLS; None where they do not.
         log: Structured logger.
     """
 
     def __init__(
-        self, listening: Listening, serve: Serve, *, max_connections: int, head_timeout_s: float, log: Any
+        self,
+        listening: Listening,
+        serve: Serve,
+        *,
+        max_connections: int,
+        head_timeout_s: float,
+        tls: Handshakes | None,
+        log: Any,
     ) -> None:
+        self.tls = tls
         self._listening = listening
         self._serve = serve
         self._max_connections = max_connections
@@ -74,10 +84,27 @@ class Listener:
         """Exceptions of connections that were contained."""
         return self._containment.count
 
+    def bind(self) -> None:
+        """
+        Open the listening sockets. From now on clients can connect; they wait until `serve`.
+
+        Raises:
+            OSError: An address is taken, or not ours; or the certificate cannot be used.
+        """
+        if self.tls is not None:
+            self.tls.certificates.load()
+        self._listening.bind()
+
+    def close(self) -> None:
+        """Close the listening sockets. Idempotent."""
+        self._listening.close()
+
     async def serve(self) -> None:
         """Accept until `stop_accepting`, serve until cancelled."""
         listeners = self._listening.listeners()
         async with trio.open_nursery() as connections:
+            if self.tls is not None:
+                connections.start_soon(self.tls.certificates.watch)
             with self._accepting:
                 if not listeners:
                     await trio.sleep_forever()  # drained before it began
@@ -93,26 +120,33 @@ class Listener:
         """Serve one connection; every exception of it ends here."""
         if self.connections >= self._max_connections:
             self.turned_away += 1
-            with suppress(*QUIET), trio.move_on_after(_LINGER_S):
-                await _answer(stream, _TOO_MANY)
+            if self.tls is None:
+                with suppress(*QUIET), trio.move_on_after(_LINGER_S):
+                    await _answer(stream, _TOO_MANY)
             await trio.aclose_forcefully(stream)
             return
         self.connections += 1
         try:
-            await self._converse(stream)
+            if self.tls is None:
+                await self._converse(stream, stream, None)
+            else:
+                assert isinstance(stream, trio.SocketStream)
+                secured = await self.tls.secure(stream)
+                if secured is not None:
+                    await self._converse(secured, stream, secured.certificate)
         except* Exception as group:  # a boundary: one connection never ends another
             self._containment.take(group)
         finally:
             self.connections -= 1
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # closes without waiting
 
-    async def _converse(self, stream: trio.abc.Stream) -> None:
+    async def _converse(self, stream: trio.abc.Stream, transport: trio.abc.Stream, certificate: str | None) -> None:
         try:
             with trio.move_on_after(self._head_timeout_s) as patience:
                 head, first = await _read_head(stream)
             if patience.cancelled_caught or not head:
                 return
-            await self._serve(Caller(stream, parse_upgrade(head, _address_of(stream)), first))
+            await self._serve(Caller(stream, parse_upgrade(head, _address_of(transport), certificate), first))
         except HttpError as error:
             await _refuse(stream, refusal_answer(error))
         except GatewayError as error:

@@ -92,6 +92,8 @@ class _Watched(trio.abc.Stream):
     """The stream as trio-websocket sees it: notes signs of life, ends at a failure, closes without waiting."""
 
     def __init__(self, stream: Any, first: bytes, frames: Frames) -> None:
+        self.may_read = trio.Event()
+        """A server hears nothing before it has accepted: wsproto would take frames for more of the request."""
         self._stream = stream
         self._first = first
         self._frames = frames
@@ -110,6 +112,7 @@ class _Watched(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await self.may_read.wait()
         if self._first:
             first, self._first = self._first, b""
             return first
@@ -147,6 +150,11 @@ class Wire:
         self._limits = limits
         self._lost = ""
         self._refusal = ""
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on, if anything."""
+        return self._socket.subprotocol
 
     async def receive(self) -> bytes:
         """
@@ -275,6 +283,7 @@ def accept(
 
     async def shake_hands() -> None:
         await (await socket._get_request()).accept(subprotocol=subprotocol)
+        watched.may_read.set()
 
     return Wire(watched, frames, socket, limits)._open(shake_hands)
 
@@ -287,6 +296,7 @@ def connect(
     subprotocols: Sequence[str],
     headers: Iterable[tuple[str, str]],
     limits: WireLimits,
+    timeout_s: float,
 ) -> AbstractAsyncContextManager[Wire]:
     """
     Ask for an upgrade, and be the client of the WebSocket. Closes the stream at the end.
@@ -298,15 +308,24 @@ def connect(
         subprotocols: To offer; the server chooses one, or none.
         headers: Further headers of the request.
         limits: What the server may cost.
+        timeout_s: Seconds it may take to open the WebSocket.
 
     Raises:
         Refused: The server does not do that.
     """
     frames = Frames(ConnectionType.CLIENT, limits.max_message)
     watched = _Watched(stream, b"", frames)
+    watched.may_read.set()
     socket = WebSocketConnection(
         watched, frames, host=authority, path=path, client_subprotocols=subprotocols,
         client_extra_headers=[(name.encode(), value.encode()) for name, value in headers],
         message_queue_size=1, max_message_size=sys.maxsize, receive_buffer_size=_PIECE,
     )  # fmt: skip
-    return Wire(watched, frames, socket, limits)._open(socket._open_handshake.wait)
+
+    async def shake_hands() -> None:
+        with trio.move_on_after(timeout_s) as patience:
+            await socket._open_handshake.wait()
+        if patience.cancelled_caught:
+            raise Refused(f"no answer to the upgrade within {timeout_s:g} s (connect_timeout)")
+
+    return Wire(watched, frames, socket, limits)._open(shake_hands)

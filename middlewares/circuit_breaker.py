@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import ClassVar, Final, Literal, final
 
@@ -29,6 +30,8 @@ from sluiceway.pipeline.protocol.messages import Json, Reply, Result
 
 from .breaker import Breaker, Circuit, Pass, Rules
 
+_NOTIFY: Final = Kind.NOTIFY
+_LISTEN: Final = Kind.LISTEN
 _ALL: Final = ("", "")
 """The key of the one breaker of everything; with `per: target`, of those that found no place."""
 _LOOKED_AT: Final = 16
@@ -142,10 +145,17 @@ class CircuitBreaker(Middleware):
         self._forced = False
         self._refused = 0
         self._opened = 0
+        self._clock = trio.current_time
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Find the clock: asking it directly takes half the time of `trio.current_time`."""
+        self._clock = trio.lowlevel.current_clock().current_time
+        yield
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Ask the breaker, go on, tell it what came of it."""
-        if exchange.kind is Kind.NOTIFY:
+        if exchange.kind is _NOTIFY:
             return await call_next(exchange)
         breaker = self._breaker_of(exchange) if self._by_target else self._only
         leave = breaker.free
@@ -157,8 +167,8 @@ class CircuitBreaker(Middleware):
             told = True
             if type(reply) is not Result and blames_upstream(reply):
                 self._fail(breaker, leave, exchange, name_of(reply))
-            elif exchange.kind is not Kind.LISTEN:
-                breaker.succeeded(leave, trio.current_time())
+            elif exchange.kind is not _LISTEN:
+                breaker.succeeded(leave, self._clock())
             return reply
         except GatewayError as error:
             told = True
@@ -174,7 +184,7 @@ class CircuitBreaker(Middleware):
     def _enter(self, breaker: Breaker, exchange: Exchange) -> Pass:
         """A pass of a breaker that is not closed, or the refusal."""
         now = trio.current_time()
-        leave = breaker.enter(now) if exchange.kind is not Kind.LISTEN else None
+        leave = breaker.enter(now) if exchange.kind is not _LISTEN else None
         if leave is not None:
             exchange.decide(self.context.id, "probe")
             return leave

@@ -72,6 +72,23 @@ def test_every_module_that_a_page_names_is_there(page):
     assert [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in ours)] == []
 
 
+def test_every_test_of_the_table_of_cases_is_there():
+    """A case whose test was renamed or removed has none."""
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
+    named = [name.partition("::") for row in rows for name in re.findall(r"`([\w/]+\.py(?:::\w+)?)`", row)]
+    sources = {path: (ROOT / "tests" / path) for path, _, _ in named}
+
+    assert len(rows) >= 15
+    assert all(re.search(r"`[\w/]+\.py", row) for row in rows)
+    missing = [
+        f"{path}::{test}"
+        for path, _, test in named
+        if not sources[path].is_file() or f"def {test}" not in sources[path].read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
 def test_the_rules_for_stage_authors_are_those_that_the_checkers_assert():
     """Every MUST has its id and the checkers' own words, and no id is made up."""
     page = " ".join((ROOT / "docs" / "stage-authors.md").read_text(encoding="utf-8").split())

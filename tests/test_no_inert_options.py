@@ -504,12 +504,15 @@ ROWS: Mapping[str, Two | By] = {
     ),
 }
 # the rest of what `sse` shares with `http` is made into connections by the same code, `http_upstream/reach.py`
-ROWS |= {
-    f"sink.sse.{option}": row
-    for key, row in list(ROWS.items())
-    if (option := key.removeprefix("sink.http.")) != key
-    and option not in ("era", "follow_name")
-    and f"sink.sse.{option}" not in ROWS
+ROWS = {
+    **ROWS,
+    **{
+        f"sink.sse.{option}": row
+        for key, row in list(ROWS.items())
+        if (option := key.removeprefix("sink.http.")) != key
+        and option not in ("era", "follow_name")
+        and f"sink.sse.{option}" not in ROWS
+    },
 }
 """`section.option`, or `kind.component.option` -> how it shows."""
 

@@ -14,9 +14,9 @@ session gives it to its latest exchange, one that is shared only if there is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import trio
 
@@ -47,7 +47,6 @@ from sluiceway.pipeline.runtime.correlation import Correlation
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .multiplexed_call import Call
-from .outbox import Outbox
 from .questions import Questions
 from .readdress import readdress, with_token
 
@@ -56,6 +55,26 @@ _MAX_QUESTIONS: Final = 64
 """Questions of one upstream that may be open at once."""
 _MAX_TASK_TOKENS: Final = 256
 """Progress tokens kept after the reply, for the tasks of 2025-11-25 that still make progress."""
+
+
+class Outgoing(Protocol):
+    """Where messages to the upstream go: an `Outbox`, or what does the same."""
+
+    max_bytes: int
+    """What may wait."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        ...
+
+    def put_nowait(self, message: bytes, key: Hashable | None = None) -> None:
+        """See `Outbox.put_nowait`."""
+        ...
+
+    def withdraw(self, key: Hashable) -> bool:
+        """See `Outbox.withdraw`."""
+        ...
 
 
 @final
@@ -76,7 +95,7 @@ class Multiplexer:
     def __init__(
         self,
         name: str,
-        outbox: Outbox,
+        outbox: Outgoing,
         log: Any,
         *,
         session: Session | None,
@@ -162,6 +181,10 @@ class Multiplexer:
             self._question(item)
         else:
             self._garbage(item)
+
+    def fail(self, request_id: int, error: GatewayError) -> bool:
+        """A request did not reach the upstream; False if nobody waits for its reply any more."""
+        return self._table.fail(request_id, error)
 
     def close(self, make_error: Callable[[], GatewayError]) -> None:
         """The connection is over: every exchange on it, and every later one, fails with such an error. Idempotent."""

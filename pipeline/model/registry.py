@@ -67,6 +67,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",
         "http": "sluiceway.transports.http_sink:HttpSink",
         "route": "sluiceway.transports.route.sink:RouteSink",
+        "sse": "sluiceway.transports.sse_sink:SseSink",
         "stdio": "sluiceway.transports.stdio_sink:StdioSink",
         "websocket": "sluiceway.transports.websocket_sink:WebSocketSink",
     },

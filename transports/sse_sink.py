@@ -1,0 +1,186 @@
+"""
+An upstream over HTTP+SSE, the transport of 2024-11-05: an event stream for each session, and POSTs beside it.
+
+The transport was deprecated with 2025-03-26, and its servers know handshakes only: clients of 2026-07-28 are refused,
+as by every upstream that is known to be legacy. What a session is, and when it is lost, is told in
+`http_upstream/event_session.py`.
+
+Nothing of what a client sent in HTTP goes upstream, its credentials least of all; the sink adds its own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import final
+
+import trio
+from attrs import frozen
+
+from sluiceway.pipeline.model.component import Context, Sink, sink
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, Duration, Size, option
+from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.protocol.errors import (
+    InvalidMessage,
+    SessionNotFound,
+    UnsupportedVersion,
+    UpstreamUnavailable,
+)
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Era, Kind
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
+
+from .http_upstream.config import RemoteConfig
+from .http_upstream.event_feed import Traffic
+from .http_upstream.event_session import EventSession
+from .http_upstream.reach import Reach
+
+
+@final
+@frozen
+class SseSinkConfig(RemoteConfig):
+    """Options of the `sse` sink."""
+
+    idle_timeout: Duration = option(
+        Duration(5 * MINUTE), gt=0,
+        doc="Silence on an event stream after which the upstream is sent a ping; the stream is given up if nothing "
+        "comes then.",
+    )  # fmt: skip
+    max_pending: int = option(
+        1000, ge=1, doc="Requests of one session that may wait for a reply; above this they are refused.", example=1000
+    )
+    max_unsent: Size = option(
+        Size(16 * MIB), ge=1 * KIB,
+        doc="Bytes of one session that may wait to be taken by the upstream; above this requests are refused.",
+    )  # fmt: skip
+
+
+@final
+@sink("sse")
+class SseSink(Sink):
+    """Speak to a server over HTTP+SSE, the transport of 2024-11-05."""
+
+    Config = SseSinkConfig
+
+    def __init__(self, config: SseSinkConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self._config = config
+        self._nursery: trio.Nursery | None = None
+        self._reach: Reach | None = None
+        self._traffic = Traffic()
+        self._sessions: dict[Session, EventSession] = {}
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are open, those that are being ended included."""
+        return len(self._sessions)
+
+    def figures(self) -> Iterator[Figure]:
+        """Its event streams, and what came on them."""
+        traffic = self._traffic
+        yield Figure("sse_streams", len(self._sessions), "gauge", "Event streams of upstreams that are open.")
+        yield Figure("sse_events_total", traffic.events, "counter", "Events of upstreams.")
+        yield Figure("sse_bytes_total", traffic.bytes, "counter", "Bytes of their event streams.")
+        yield Figure("sse_reconnects_total", traffic.reconnects, "counter", "Streams that were taken up again.")
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """
+        Resolve secrets and read certificates; connections are opened by those who need them.
+
+        Raises:
+            ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
+            LookupError: A secret cannot be resolved.
+        """
+        reach = Reach.make(self.context.id, self._config, self._heard)
+        async with open_background_nursery() as nursery:
+            self._nursery, self._reach = nursery, reach
+            await reach.start(nursery)
+            try:
+                yield
+                self._nursery = None
+                for session in self._sessions.values():
+                    session.end()
+                for session in list(self._sessions.values()):
+                    await session.ended.wait()
+            finally:
+                self._nursery = self._reach = None
+                reach.close()
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """
+        Ask the upstream.
+
+        Raises:
+            UnsupportedVersion: A modern client asks.
+            InvalidMessage: A client asks without a session.
+            SessionNotFound: The session is not known here, or not any more.
+            ConnectFailed: The upstream cannot be reached.
+            CapacityExceeded: Too many requests wait, or too many streams are open.
+            UpstreamFault: The upstream failed, or answered with something that is not MCP.
+        """
+        if exchange.client.era is Era.MODERN:
+            raise UnsupportedVersion(
+                f"{self.context.id}: the upstream speaks revisions with a handshake only; initialize a session",
+                data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
+            )
+        session = exchange.client.session
+        if session is None:
+            return await self._answer_stranger(exchange)
+        if exchange.kind is Kind.NOTIFY:
+            known = self._sessions.get(session)
+            if known is not None and not known.is_ending:
+                assert isinstance(exchange.request, Notification)
+                await known.notify(exchange.request)
+            return Result()
+        if exchange.method == "initialize" and session not in self._sessions:
+            return await self._initialize(exchange, session)
+        known = self._sessions.get(session)
+        if known is None or known.is_ending:
+            raise SessionNotFound(f"{self.context.id}: the upstream has no such session; initialize again")
+        return await known.call(exchange)
+
+    async def _initialize(self, exchange: Exchange, session: Session) -> Reply:
+        if self._nursery is None or self._reach is None:
+            raise UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
+        config, opened = self._config, False
+        opening = self._sessions[session] = EventSession(
+            self._reach.upstream,
+            config.url,
+            session,
+            idle_s=config.idle_timeout,
+            max_pending=config.max_pending,
+            max_unsent=config.max_unsent,
+            announce=self._heard,
+            traffic=self._traffic,
+            log=self.context.log,
+        )
+        # in a context of its own: what happens later must not be logged as caused by whoever came first
+        contextvars.Context().run(self._nursery.start_soon, self._host, opening, session)
+        try:
+            await opening.open()
+            reply = await opening.call(exchange)
+            opened = isinstance(reply, Result)
+            return reply
+        finally:
+            if not opened:
+                opening.end()
+
+    async def _host(self, hosted: EventSession, session: Session) -> None:
+        try:
+            await hosted.run()
+        finally:
+            del self._sessions[session]
+
+    async def _answer_stranger(self, exchange: Exchange) -> Reply:
+        """A client without a session has none upstream either; all it may do is ping."""
+        await trio.lowlevel.checkpoint()
+        if exchange.method == "ping" or exchange.kind is Kind.NOTIFY:
+            return Result()
+        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+
+    def _heard(self, notification: Notification) -> None:
+        self.context.changes.announce(self.context.id, notification)

@@ -2,7 +2,7 @@
 What each stage costs: microseconds of CPU per request, as the difference between a chain with it and one without.
 
 Run it with `make bench`. Options are such as an operator would write; whatever is kept is kept in memory. Every request
-is an exchange of its own, of one of 64 callers, and every answer comes as bytes, as from a wire. Rounds are
+is decoded and an exchange of its own, of one of 64 callers, and every answer comes as bytes, as from a wire. Rounds are
 interleaved, each figure is the median of what a stage cost in each of them, so that a busy neighbour spoils rounds and
 not figures. Bounds are those of the project; a figure over its bound is marked, and the exit code says so.
 """
@@ -35,6 +35,7 @@ from sluiceway.pipeline.model.pins import write_lock
 from sluiceway.pipeline.model.registry import BUILT_IN, Registry
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
 from sluiceway.pipeline.model.tools import tools_in
+from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain, count_attempts
@@ -88,28 +89,28 @@ TESTED = [{"allow": "echo", "arguments": {"text": {"max_length": 100}, "times": 
 Options = Mapping[str, Any]
 
 
-def _request(method: str, params: Options) -> Request:
+def _message(method: str, params: Options) -> bytes:
     message = {"jsonrpc": "2.0", "id": 17, "method": method, "params": {**params, "_meta": META}}
-    return Request(17, method, message["params"], json.dumps(message, separators=(",", ":")).encode())
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
-CALL = _request("tools/call", {"name": "echo", "arguments": {"text": "hello, gateway", "times": 3}})
-READ = _request("resources/read", {"uri": "file:///srv/readme.md"})
+CALL = _message("tools/call", {"name": "echo", "arguments": {"text": "hello, gateway", "times": 3}})
+READ = _message("resources/read", {"uri": "file:///srv/readme.md"})
 
 
-def call(_number: int) -> Request:
+def call(_number: int) -> bytes:
     """A call of a tool."""
     return CALL
 
 
-def read(_number: int) -> Request:
+def read(_number: int) -> bytes:
     """A read of what everybody reads."""
     return READ
 
 
-def read_another(number: int) -> Request:
+def read_another(number: int) -> bytes:
     """A read of something that nobody has read lately."""
-    return _request("resources/read", {"uri": f"file:///srv/{number}.md"})
+    return READ.replace(b"readme", b"%d" % number)
 
 
 @frozen
@@ -119,7 +120,7 @@ class Row:
     title: str
     chain: Sequence[tuple[str, Options]]
     bound: float | None = None
-    request: Callable[[int], Request] = call
+    request: Callable[[int], bytes] = call
     known: bool = True
     """Whether the callers are established already."""
 
@@ -245,11 +246,13 @@ class Senders:
         self._sent = last = first + count
         known, deadline = row.known, trio.current_time() + 30
         draining = trio.Event()
-        requests = [row.request(number) for number in range(first, last)]
+        messages = [row.request(number) for number in range(first, last)]
         gc.collect()
         start = time.process_time()
-        for number, request in enumerate(requests):
+        for number, message in enumerate(messages):
             who = number % CALLERS
+            request = decode_message(message)
+            assert isinstance(request, Request)
             exchange = Exchange(
                 request=request,
                 kind=Kind.CALL,
@@ -282,12 +285,12 @@ async def limiter_mib() -> float:
     """Memory of a limiter that has seen 100,000 callers, all in debt."""
     stage = RateLimit(make_config(RateLimit, {"rate": "1/h", "burst": 5}), Context(id="rate_limit"))
     service = compile_chain([Stage("rate_limit", stage)], _sink).service
-    client = Client(era=Era.MODERN, version="2026-07-28")
+    client, request = Client(era=Era.MODERN, version="2026-07-28"), Request(17, "tools/call", {"name": "echo"})
     gc.collect()
     tracemalloc.start()
     for number in range(100_000):
         caller = Caller(f"user-{number}", "acme", how="api_key")
-        await service(Exchange(request=call(0), kind=Kind.CALL, client=client, caller=caller, link=Link(_emit)))
+        await service(Exchange(request=request, kind=Kind.CALL, client=client, caller=caller, link=Link(_emit)))
     gc.collect()
     held = tracemalloc.get_traced_memory()[0] / 2**20
     tracemalloc.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def _as_written(path: str) -> str:
 
 @pytest.mark.real
 @pytest.mark.parametrize("path", [path for path in WHOLE if path.name not in OWN_SERVER | OWN_CERTIFICATE], ids=_id)
-def test_the_command_line_starts_it(path, tmp_path):
+def test_the_command_line_starts_it(path, tmp_path, environment):
     """`run --dry-run` opens everything on a free port, says so, and stops."""
     document = load(path)
     free = {source_id: {"http": {"bind": "127.0.0.1:0"}} for source_id in document.sources}
@@ -151,6 +152,7 @@ def test_the_command_line_starts_it(path, tmp_path):
     overlay.write_text(yaml.safe_dump({"sources": free}), encoding="utf-8")
     main = "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", main, "run", str(path), "--dry-run", "--overlay", str(overlay)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False,
+                          env={**os.environ, **environment})  # fmt: skip
 
     assert done.returncode == 0, done.stderr

@@ -78,10 +78,8 @@ def _other_path(url: str) -> str:
     parts = urlsplit(url)
     base, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     if path.endswith("/sse"):
-        old = "/sse is the HTTP+SSE transport of 2024-11-05, which is not spoken"
-        return f"{old}; try {base}{path.removesuffix('/sse')}/mcp"
+        old = "/sse is usually HTTP+SSE, the transport of 2024-11-05: use the sse sink for that"
+        return f"{old}, or try {base}{path.removesuffix('/sse')}/mcp"
     if path.endswith("/mcp"):
-        return (
-            f"the path in url is wrong; ask the server's operator, or see whether it only has {base}/sse (not spoken)"
-        )
+        return f"the path in url is wrong; ask the server's operator, or try the sse sink with {base}/sse"
     return f"the path in url is wrong; try {' or '.join(dict.fromkeys([f'{base}{path}/mcp', f'{base}/mcp']))}"

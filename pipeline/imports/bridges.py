@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ..protocol.messages import Json
 from .clients import finished, has_servers, read_clients
-from .listening import listen_at
+from .listening import listen_at, with_event_stream
 from .model import Imported, Listen, Notes, NotImportable, Upstream
 from .options import MANY, Words, command_lines, take_apart
 from .values import address, headers_of, portable, settings, words_of_command
@@ -44,8 +44,7 @@ _NATIVE: Final = frozenset({"--stateful", "--stateless", "--no-stateless", "--no
 """Options that need no counterpart: the gateway serves clients of both kinds anyway."""
 _REASONS: Final[Mapping[str, str]] = {
     "--baseUrl": "addresses in answers are not needed with Streamable HTTP",
-    "--ssePath": "HTTP+SSE is not served; clients use Streamable HTTP",
-    "--messagePath": "HTTP+SSE is not served; clients use Streamable HTTP",
+    "--messagePath": "clients learn from the event stream where to post",
     "--logLevel": "write run: {log_level: ...}",
     "--log-level": "write run: {log_level: ...}",
     "--debug": "write run: {log_level: debug}",
@@ -101,16 +100,16 @@ def _program(word: str) -> str:
 def _supergateway(words: list[str], read: Read, notes: Notes) -> tuple[list[Upstream], Listen | None]:
     given = take_apart(words, _SUPERGATEWAY, {})
     _leftovers(given, {"--stdio", "--sse", "--streamableHttp", "--outputTransport", "--port", "--streamableHttpPath",
-                       "--cors", "--header", "--oauth2Bearer", "--sessionTimeout"}, notes)  # fmt: skip
+                       "--ssePath", "--cors", "--header", "--oauth2Bearer", "--sessionTimeout"}, notes)  # fmt: skip
     command, url = given.last("--stdio"), given.last("--streamableHttp") or given.last("--sse")
     output = (given.last("--outputTransport") or ("sse" if command is not None else "stdio")).lower()
-    if output in ("sse", "ws"):
-        notes.lose("--outputTransport", f"{output} is not served; clients use Streamable HTTP")
+    if output == "ws":
+        notes.lose("--outputTransport", "ws is not served; clients use Streamable HTTP")
     listen = None if output == "stdio" else _supergateway_listens(given, notes)
+    if listen is not None and output == "sse":
+        listen = with_event_stream(listen, given.last("--ssePath"), "supergateway", notes)
     if command is not None:
         return _started(command, "server", notes), listen
-    if given.last("--sse") is not None:
-        notes.lose("--sse", "HTTP+SSE is not spoken; the server is addressed as Streamable HTTP now")
     headers: dict[str, Json] = {}
     for (line,) in (each for each in given.all("--header") if each):
         name, _, value = line.partition(":")
@@ -118,7 +117,7 @@ def _supergateway(words: list[str], read: Read, notes: Notes) -> tuple[list[Upst
     token = given.last("--oauth2Bearer")
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
-    return _addressed(url or "", headers, notes), listen
+    return _addressed(url or "", headers, notes, sse=given.last("--streamableHttp") is None), listen
 
 
 def _supergateway_listens(given: Words, notes: Notes) -> Listen:
@@ -137,10 +136,8 @@ def _mcp_proxy(words: list[str], read: Read, notes: Notes) -> tuple[list[Upstrea
     _leftovers(given, {"--headers", "--env", "--cwd", "--named-server", "--named-server-config", "--port", "--host",
                        "--allow-origin", "--transport"}, notes)  # fmt: skip
     if given.rest and given.rest[0].startswith(("http://", "https://")):
-        if given.last("--transport") != "streamablehttp":
-            notes.lose("--transport", "HTTP+SSE is not spoken; the server is addressed as Streamable HTTP now")
         pairs: dict[str, Json] = {each[0]: each[1] for each in given.all("--headers") if len(each) == 2}
-        return _addressed(given.rest[0], pairs, notes), None
+        return _addressed(given.rest[0], pairs, notes, sse=given.last("--transport") != "streamablehttp"), None
     upstreams = _default_server(given, notes)
     for pair in given.all("--named-server"):
         if len(pair) == 2:
@@ -150,8 +147,7 @@ def _mcp_proxy(words: list[str], read: Read, notes: Notes) -> tuple[list[Upstrea
     if given.all("--named-server") or given.all("--named-server-config"):
         notes.lose("--named-server", "each server had a path of its own (/servers/NAME/); they share one endpoint now")
     listen = listen_at(given.last("--host"), given.last("--port"), None, "mcp-proxy", notes)
-    if upstreams:
-        notes.lose("/sse", "mcp-proxy also serves HTTP+SSE; clients use Streamable HTTP at /mcp")
+    listen = with_event_stream(listen, None, "mcp-proxy", notes)
     origins = [value for values in given.all("--allow-origin") for value in values]
     return upstreams, evolve(listen, allowed_origins=_origins(origins, notes))
 
@@ -196,10 +192,10 @@ def _started(line: str, name: str, notes: Notes) -> list[Upstream]:
     return [Upstream(id_, words_of_command(words, id_, notes))]
 
 
-def _addressed(url: str, headers: Mapping[str, Json], notes: Notes) -> list[Upstream]:
+def _addressed(url: str, headers: Mapping[str, Json], notes: Notes, *, sse: bool) -> list[Upstream]:
     id_ = notes.id_for("server")
     found = address(url, id_, notes)
-    return [] if found is None else [Upstream(id_, url=found, headers=headers_of(headers, id_, notes))]
+    return [] if found is None else [Upstream(id_, url=found, headers=headers_of(headers, id_, notes), sse=sse)]
 
 
 def _origins(values: list[str], notes: Notes) -> tuple[str, ...]:

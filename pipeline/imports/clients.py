@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..protocol.messages import Json
-from .listening import listen_at
+from .listening import listen_at, with_event_stream
 from .model import Imported, Listen, Notes, NotImportable, Upstream
-from .values import address, as_text, headers_of, portable, settings, sound, words_of_command
+from .values import address, as_text, headers_of, names_event_stream, portable, settings, sound, words_of_command
 
 _MAPS: Final = ("mcpServers", "servers", "context_servers")
 _URLS: Final = ("url", "serverUrl", "httpUrl")
@@ -154,13 +154,15 @@ def _words(id_: str, command: Json, arguments: Json, notes: Notes) -> list[str]:
 
 
 def _remote(id_: str, url: str, kind: str, entry: Mapping[str, Json], notes: Notes) -> Upstream | None:
-    if kind == "sse" and not url.partition("?")[0].rstrip("/").endswith("/sse"):
-        notes.lose(id_, "used the HTTP+SSE transport of 2024-11-05, which is not spoken; it is addressed as "
-                   "Streamable HTTP now: ask the server's operator for that address, usually /mcp")  # fmt: skip
     found = address(url, id_, notes)
     if found is None:
         return None
-    return Upstream(id_, url=found, headers=headers_of(_mapping(entry, "headers", id_, notes), id_, notes))
+    old = kind == "sse" or (not kind and names_event_stream(url))
+    if old and kind != "sse":
+        notes.lose(id_, "its address looks like HTTP+SSE, the transport of 2024-11-05, so its sink is sse; write http "
+                   "if it is Streamable HTTP")  # fmt: skip
+    headers = headers_of(_mapping(entry, "headers", id_, notes), id_, notes)
+    return Upstream(id_, url=found, headers=headers, sse=old)
 
 
 def _leftovers(id_: str, entry: Mapping[str, Json], notes: Notes) -> None:
@@ -182,5 +184,6 @@ def _listen(deployment: Mapping[str, Json], notes: Notes) -> Listen | None:
     if kind in (None, "stdio"):
         return None
     if kind == "sse":
-        notes.lose("deployment.transport", "HTTP+SSE is not served; clients use Streamable HTTP at the path")
+        listen = listen_at(deployment.get("host"), deployment.get("port"), None, "deployment", notes)
+        return with_event_stream(listen, as_text(deployment.get("path")), "deployment", notes)
     return listen_at(deployment.get("host"), deployment.get("port"), deployment.get("path"), "deployment", notes)

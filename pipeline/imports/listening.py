@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from attrs import evolve
+
 from ..protocol.messages import Json
 from .model import Listen, Notes
 from .values import as_text
@@ -40,3 +42,21 @@ def listen_at(host: Json, port: Json, path: Json, where: str, notes: Notes) -> L
         notes.lose(f"{where}.path", "is not a path that can be served; /mcp is used")
         chosen = "/mcp"
     return Listen(bind=f"[{name}]:{number}" if ":" in name else f"{name}:{number}", path=chosen)
+
+
+def with_event_stream(listen: Listen, path: str | None, where: str, notes: Notes) -> Listen:
+    """
+    The same, with clients of HTTP+SSE served as well.
+
+    Args:
+        listen: Where clients come in.
+        path: Where they open their event streams; everybody's `/sse` when None.
+        where: What it belongs to, for losses.
+        notes: Losses are noted here.
+    """
+    wanted = path or "/sse"
+    chosen = wanted.rstrip("/") or "/"
+    if not _PATH.fullmatch(chosen) or chosen in ("/", "/healthz", "/readyz", listen.path):
+        notes.lose(f"{where}.path", "is not a path that can be served; /sse is used")
+        chosen = "/sse"
+    return evolve(listen, sse=chosen)

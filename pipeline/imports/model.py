@@ -54,6 +54,8 @@ class Upstream:
     env: Mapping[str, Value] = Factory(dict)
     url: str = ""
     headers: Mapping[str, Value] = Factory(dict)
+    sse: bool = False
+    """Its address is that of an event stream (HTTP+SSE)."""
 
 
 @final
@@ -65,6 +67,8 @@ class Listen:
     path: str = "/mcp"
     allowed_origins: tuple[str, ...] = ()
     session_idle_ms: int | None = None
+    sse: str | None = None
+    """The path of event streams for clients of HTTP+SSE; None for none."""
 
 
 @final

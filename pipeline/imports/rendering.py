@@ -63,6 +63,8 @@ def _source(listen: Listen | None) -> Iterator[str]:
         yield f"      allowed_origins:{_listed(listen.allowed_origins, 23)}"
     if listen.session_idle_ms is not None:
         yield f"      session_idle: {listen.session_idle_ms}ms"
+    if listen.sse is not None:
+        yield f"      sse: {{path: {scalar(listen.sse)}}}"
     yield "    pipeline: main"
 
 
@@ -74,7 +76,7 @@ def _sink(upstream: Upstream) -> Iterator[str]:
             yield f"      cwd: {scalar(upstream.cwd)}"
         yield from _values("env", upstream.env)
     else:
-        yield f"    http:\n      url: {scalar(upstream.url)}"
+        yield f"    {'sse' if upstream.sse else 'http'}:\n      url: {scalar(upstream.url)}"
         yield from _values("headers", upstream.headers)
 
 

@@ -175,12 +175,14 @@ def address(url: str, owner: str, notes: Notes) -> str | None:
         notes.lose(owner, "the user and password of its address are left out; put them into headers: authorization")
     if parts.fragment:
         notes.lose(owner, "the fragment of its address is left out; it is never sent")
-    if parts.path.rstrip("/").endswith("/sse"):
-        notes.lose(owner, "its address looks like the HTTP+SSE transport of 2024-11-05, which is not spoken; "
-                   "most such servers also have Streamable HTTP, usually at /mcp")  # fmt: skip
     query = "&".join(_parameter(each, owner, notes) for each in parts.query.split("&")) if parts.query else ""
     path = quote(parts.path, safe="/%:@!$&'()*+,;=~${}")
     return portable(urlunsplit((parts.scheme, netloc, path, "", "")), owner, notes) + (f"?{query}" if query else "")
+
+
+def names_event_stream(url: str) -> bool:
+    """Whether an address looks like one of HTTP+SSE, by the path that everybody uses for it."""
+    return url.partition("?")[0].rstrip("/").endswith("/sse")
 
 
 def _parameter(text: str, owner: str, notes: Notes) -> str:

@@ -184,7 +184,7 @@ def test_the_name_of_an_upstream_is_no_sign():
     ("url", "remedy"),
     [
         ("http://a/x/sse", "try http://a/x/mcp"),
-        ("http://a/mcp", "only has http://a/sse"),
+        ("http://a/mcp", "the sse sink with http://a/sse"),
         ("http://a/", "try http://a/mcp"),
     ],
 )

@@ -195,8 +195,7 @@ def test_secrets_in_arguments_and_addresses_become_variables() -> None:
         ({"command": "x", "args": ["\ud800"]}, "half a surrogate pair"),
         ({"url": "https://u:p@a.example/mcp"}, "user and password of its address"),
         ({"url": "https://a.example/mcp#x"}, "fragment"),
-        ({"url": "https://a.example/sse", "type": "sse"}, "looks like the HTTP+SSE transport"),
-        ({"url": "https://a.example/mcp", "type": "sse"}, "used the HTTP+SSE transport"),
+        ({"url": "https://a.example/sse"}, "looks like HTTP+SSE"),
         ({"url": "https://a.example/mcp", "headers": {"Accept": "x"}}, "accept is written by the sink"),
         ({"url": "https://a.example/mcp", "headers": {"a b": "x"}}, "HTTP cannot carry"),
         ({"url": "https://a.example/mcp", "headers": {"a": "x\ny"}}, "HTTP cannot carry"),
@@ -280,9 +279,41 @@ def test_a_project_of_fastmcp_is_started_by_fastmcp() -> None:
     assert "deployment.log_level" in losses(imported)
     assert findings(imported) == []
     assert read({"source": {}}, "fastmcp").listen is None
-    assert "HTTP+SSE is not served" in losses(read({"source": {}, "deployment": {"transport": "sse"}}))
+    old = read({"source": {}, "deployment": {"transport": "sse", "path": "/old/"}})
+    assert Listen(sse="/old") == old.listen
+    assert findings(old) == []
     with pytest.raises(NotImportable, match="no source"):
         read({"source": "x"})
+
+
+@pytest.mark.parametrize(
+    ("entry", "sse"),
+    [
+        ({"url": "https://a.example/sse", "type": "sse"}, True),
+        ({"url": "https://a.example/old", "transport": "sse"}, True),
+        ({"url": "https://a.example/sse?x=1"}, True),
+        ({"url": "https://a.example/sse", "type": "http"}, False),
+        ({"url": "https://a.example/mcp"}, False),
+    ],
+)
+def test_an_address_of_http_sse_gets_the_sse_sink(entry: dict[str, Any], sse: bool) -> None:
+    """As the client says; where it says nothing, as the path does."""
+    imported = server(**entry)
+
+    assert sse is imported.upstreams[0].sse
+    assert findings(imported) == []
+
+
+def test_event_streams_that_supergateway_served_are_served_at_the_same_path() -> None:
+    """Beside Streamable HTTP; a path that cannot be served is replaced."""
+    imported = read("supergateway --stdio a --port 9000 --ssePath /events")
+    odd = read("supergateway --stdio a --port 9000 --ssePath /mcp")
+
+    assert Listen("127.0.0.1:9000", sse="/events") == imported.listen
+    assert "      sse: {path: /events}\n" in render(imported, "a test")
+    assert findings(imported) == []
+    assert Listen("127.0.0.1:9000", sse="/sse") == odd.listen
+    assert "/sse is used" in losses(odd)
 
 
 def test_supergateway_before_a_program() -> None:
@@ -309,9 +340,9 @@ def test_supergateway_before_an_address(option: str) -> None:
     assert imported.listen is None
     assert imported.upstreams == (
         Upstream("server", url="https://a.example/mcp",
-                 headers={"X-A": "b", "Authorization": FromEnv("SERVER_AUTHORIZATION")}),
+                 headers={"X-A": "b", "Authorization": FromEnv("SERVER_AUTHORIZATION")}, sse=option == "--sse"),
     )  # fmt: skip
-    assert (option == "--sse") == ("HTTP+SSE is not spoken" in losses(imported))
+    assert ("    sse:\n      url: " in render(imported, "a test")) == (option == "--sse")
     assert findings(imported) == []
 
 
@@ -319,8 +350,8 @@ def test_values_of_supergateway_that_are_none() -> None:
     """Defaults, and a word about each."""
     imported = read("supergateway --stdio 'a | b' --port x --sessionTimeout y --cors /re/ --streamableHttpPath ?")
 
-    assert Listen(bind="127.0.0.1:8080") == imported.listen
-    for word in ("sse is not served", "is not a port", "milliseconds", "patterns", "not a path", "needs a shell"):
+    assert Listen(bind="127.0.0.1:8080", sse="/sse") == imported.listen
+    for word in ("is not a port", "milliseconds", "patterns", "not a path", "needs a shell"):
         assert word in losses(imported)
     assert (
         "*" in (read("docker run -p 1:1 supercorp/supergateway:3 --stdio a --cors").listen or Listen()).allowed_origins
@@ -338,7 +369,7 @@ def test_mcp_proxy_before_a_program() -> None:
     assert imported.upstreams == (
         Upstream("server", ("uvx", "srv", "--x"), "/srv", {"TOKEN": FromEnv("TOKEN"), "A": "b"}),
     )
-    assert Listen("0.0.0.0:9000", "/mcp", ("https://a.example", "https://b.example")) == imported.listen
+    assert Listen("0.0.0.0:9000", "/mcp", ("https://a.example", "https://b.example"), sse="/sse") == imported.listen
     assert "--pass-environment: the server inherits only" in losses(imported)
 
 
@@ -350,7 +381,8 @@ def test_mcp_proxy_before_an_address() -> None:
     assert (Upstream("server", url="https://a.example/mcp", headers={"X-A": "b"}),) == imported.upstreams
     assert imported.listen is None
     assert "certificates are always verified" in losses(imported)
-    assert "HTTP+SSE is not spoken" in losses(old)
+    assert (Upstream("server", url="https://a.example/mcp", sse=True),) == old.upstreams
+    assert findings(old) == []
 
 
 def test_mcp_proxy_with_named_servers() -> None:

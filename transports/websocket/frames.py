@@ -53,7 +53,7 @@ class Frames(WSConnection):
                 # the body of a refusal is for people with browsers, and has no bound
                 yield RejectConnection(status_code=event.status_code, headers=event.headers, has_body=False)
             elif isinstance(event, CloseConnection) and self.state is ConnectionState.OPEN:
-                self._fail(event.code, event.reason or "")  # wsproto's way to say that the peer broke the protocol
+                self._fail(int(event.code), event.reason or "")  # wsproto's way to say that the peer broke the protocol
             elif not isinstance(event, RejectData):
                 yield event
             if self.failure is not None:

@@ -202,7 +202,7 @@ class Wire:
         if self._frames.failure is not None:
             return Gone(*self._frames.failure)
         closed = self._socket.closed
-        return Gone(ABNORMAL, "") if closed is None else Gone(closed.code, closed.reason or "")
+        return Gone(ABNORMAL, "") if closed is None else Gone(int(closed.code), closed.reason or "")
 
     async def _read(self, opening: trio.CancelScope) -> None:
         """trio-websocket's reader, contained: what a peer sends ends its own connection and nothing else."""

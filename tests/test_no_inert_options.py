@@ -174,7 +174,7 @@ ROWS: Mapping[str, Two | By] = {
     "sink.balance.eject.window": By("transports/balance/test_sink.py::test_failures_far_apart_are_not_in_a_row"),
     "sink.balance.hash": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
     "sink.balance.hash.bounded_load": By("transports/balance/test_sink.py::test_a_bounded_load_spills_over"),
-    "sink.balance.hash.on": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
+    "sink.balance.hash.by": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
     "sink.balance.hash.virtual_nodes": By("transports/balance/test_sink.py::test_keys_stay_where_they_are"),
     "sink.balance.health": By("transports/balance/test_probes.py::test_it_takes_so_many_probes_to_change"),
     "sink.balance.health.healthy_after": By(
@@ -274,6 +274,10 @@ ROWS: Mapping[str, Two | By] = {
         "transports/test_server_limits.py::test_memory_that_a_server_may_not_have_is_refused_to_it"
     ),
     "sink.stdio.limits.open_files": By("transports/test_server_limits.py::test_limits_are_what_the_options_say"),
+    "sink.stdio.probe": By("transports/test_stdio_restarts.py::test_a_server_that_hangs_is_replaced"),
+    "sink.stdio.probe.every": By("transports/test_stdio_restarts.py::test_a_server_that_hangs_is_replaced"),
+    "sink.stdio.probe.failures": By("transports/test_stdio_restarts.py::test_a_server_that_hangs_is_replaced"),
+    "sink.stdio.probe.timeout": By("transports/test_stdio_restarts.py::test_a_server_that_hangs_is_replaced"),
     "sink.stdio.restart": By("transports/test_stdio_restarts.py::test_the_state_is_reported_on_the_way_down_and_up"),
     "sink.stdio.restart.max": By("transports/test_restarts.py::test_too_many_deaths_in_the_period_are_a_quarantine"),
     "sink.stdio.restart.quarantine": By("transports/test_restarts.py::test_one_death_after_a_quarantine_is_another"),

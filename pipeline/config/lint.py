@@ -98,10 +98,12 @@ class Linter:
         return [id_ for id_ in found if id_ in self.document.sinks]
 
     def ends(self, sink: str, seen: frozenset[str] = frozenset()) -> list[str]:
-        """The sinks at which requests to this one end: itself, or those that it sends to."""
+        """The sinks at which requests to this one end: itself, or those that it sends to; equal ones count as one."""
         spec = self.document.sinks.get(sink)
         if spec is None or sink in seen:
             return []
+        if spec.cls.interchangeable:
+            return [sink]
         targets = sinks_in((spec,))
         found = [end for target in targets for end in self.ends(target, seen | {sink})]
         return list(dict.fromkeys(found)) if targets else [sink]

@@ -310,6 +310,8 @@ class Sink(Component):
     """The end of a chain: where a request leaves the gateway, or is answered inside it."""
 
     kind = ComponentKind.SINK
+    interchangeable: ClassVar[bool] = False
+    """The sinks that its options name can serve the same requests: to stages in front they are one upstream."""
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """

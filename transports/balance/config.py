@@ -41,7 +41,7 @@ class MemberConfig:
 class HashConfig:
     """What `consistent_hash` keeps together."""
 
-    on: str = option(
+    by: str = option(
         "caller",
         doc="What always goes to the same upstream: `caller`, `tenant`, `session`, `target` (the tool, prompt or uri), "
         "`header:<name>`, or `argument:<path>` of a tool, with dots. A request without it goes by `p2c`.",
@@ -57,7 +57,7 @@ class HashConfig:
     )  # fmt: skip
 
     def __attrs_post_init__(self) -> None:
-        check_subject(self.on)
+        check_subject(self.by)
 
 
 @final
@@ -118,7 +118,7 @@ class BalanceConfig:
     )
     hash: HashConfig = option(
         HashConfig(), doc="What `consistent_hash` keeps together; your own strategy is given it, too.",
-        example={"on": "tenant", "bounded_load": 1.25},
+        example={"by": "tenant", "bounded_load": 1.25},
     )  # fmt: skip
     health: HealthConfig = option(
         HealthConfig(), doc="Probes.", example={"probe": "ping", "interval": "5s"}

@@ -1,4 +1,4 @@
-"""What belongs together: the keys of `hash.on`."""
+"""What belongs together: the keys of `hash.by`."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _PLAIN: Final[Mapping[str, KeyOf]] = {
 }
 
 
-def check_subject(on: str) -> None:
+def check_subject(by: str) -> None:
     """
-    Look at a value of `hash.on`.
+    Look at a value of `hash.by`.
 
     Raises:
         ValueError: It means nothing.
     """
-    kind, colon, name = on.partition(":")
-    if on not in _PLAIN and not (colon and name and kind in ("header", "argument")):
-        raise ValueError(f"on: {on!r} is none of {', '.join(_PLAIN)}, header:<name>, argument:<path>")
+    kind, colon, name = by.partition(":")
+    if by not in _PLAIN and not (colon and name and kind in ("header", "argument")):
+        raise ValueError(f"by: {by!r} is none of {', '.join(_PLAIN)}, header:<name>, argument:<path>")
 
 
-def key_of(on: str) -> KeyOf:
-    """The function that a value of `hash.on` means."""
-    if on in _PLAIN:
-        return _PLAIN[on]
-    kind, _, name = on.partition(":")
+def key_of(by: str) -> KeyOf:
+    """The function that a value of `hash.by` means."""
+    if by in _PLAIN:
+        return _PLAIN[by]
+    kind, _, name = by.partition(":")
     if kind == "header":
         header = name.lower()
         return lambda exchange: _text(exchange.client.headers.get(header))

@@ -15,7 +15,7 @@ import trio
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
-from sluiceway.pipeline.protocol.errors import ConnectFailed, SessionNotFound
+from sluiceway.pipeline.protocol.errors import ConnectFailed, SessionNotFound, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Reply, Result
 
@@ -68,7 +68,7 @@ class Sessions:
         except SessionNotFound:
             self.unpin(session)
             raise
-        except ConnectFailed as error:
+        except (ConnectFailed, UpstreamUnavailable) as error:
             if not self._group.has_other(member, now):
                 raise
             raise self._lost(session, member) from error

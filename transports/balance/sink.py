@@ -70,6 +70,7 @@ class BalanceSink(Sink):
     """Spread requests over equal upstreams, around those that are ill."""
 
     Config = BalanceConfig
+    interchangeable = True
     actions: ClassVar[Mapping[str, str]] = {
         "drain": "Send nothing new to an upstream; what is inside, and its sessions, go on: upstream=<id>.",
         "undrain": "Send to it again, slowly at first: upstream=<id>.",
@@ -93,7 +94,7 @@ class BalanceSink(Sink):
         ledger = context.kept.setdefault("ledger", Ledger())
         group = Group(self._members(ledger), ledger, self._rules(), self._notice)
         affinity = Affinity(Seals(sealing_key(config.seal_key, context)))
-        key = None if config.strategy in PLAIN else key_of(config.hash.on)
+        key = None if config.strategy in PLAIN else key_of(config.hash.by)
         offers = Offers() if config.offers == "differ" else None
         dispatch = Dispatch(context.id, group, self._make_strategy(group, ledger), key, offers, config.health.interval)
         lists = None if offers is None else Lists(context.id, dispatch, offers, context.log)

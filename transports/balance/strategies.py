@@ -30,7 +30,7 @@ class Strategy(Protocol):
 
         Args:
             upstreams: At least one. The same object as long as nothing has changed.
-            key: What `hash.on` is for this request; None if it has none, or nothing is configured.
+            key: What `hash.by` is for this request; None if it has none, or nothing is configured.
             now: Seconds of the Trio clock.
         """
         ...

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import trio
 
-from sluiceway.pipeline.protocol.errors import CapacityExceeded, ConnectFailed, SessionNotFound, UpstreamClosed
+from sluiceway.pipeline.protocol.errors import (
+    CapacityExceeded,
+    ConnectFailed,
+    SessionNotFound,
+    UpstreamClosed,
+    UpstreamUnavailable,
+)
 from sluiceway.pipeline.protocol.messages import ErrorReply, Result
 from sluiceway.pipeline.testing import legacy_client, memory_exchange
 
@@ -53,11 +59,12 @@ async def test_a_handshake_that_is_refused_pins_nothing(autojump_clock, group):
         assert await made.call(client=client) == "b"
 
 
-async def test_when_its_upstream_is_gone_the_session_is_over(autojump_clock, group):
+@pytest.mark.parametrize("error", [ConnectFailed("dead"), UpstreamUnavailable("known to be down")])
+async def test_when_its_upstream_is_gone_the_session_is_over(autojump_clock, group, error):
     """The client is told to initialize again; the session ends a little later, so that this can still be said."""
     async with group("a", "b", strategy="round_robin") as made:
         client, _ = await opened(made)
-        made.ups["a"].error = ConnectFailed("dead")
+        made.ups["a"].error = error
         with pytest.raises(SessionNotFound, match="a, which had this session, is gone"):
             await made.call(client=client)
         assert not client.session.closed

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import yaml
 from trio.testing import wait_all_tasks_blocked
 
-from sluiceway.pipeline.config import ConfigError, from_data
+from sluiceway.pipeline.config import ConfigError, check_text, from_data
 from sluiceway.pipeline.model.component import Context, State
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import ComponentError, ConnectFailed, UpstreamUnavailable
@@ -273,7 +274,7 @@ async def test_keys_stay_where_they_are(autojump_clock, group):
             homes.append(first)
     assert homes[0] == homes[1]
     assert set(homes[0]) == {"a", "b", "c"}
-    async with group(strategy="consistent_hash", hash={"on": "tenant"}) as made:
+    async with group(strategy="consistent_hash", hash={"by": "tenant"}) as made:
         by_tenant = [await made.call(caller=caller) for caller in callers]
         assert by_tenant == by_tenant[:5] * 10
     async with group(strategy="consistent_hash", hash={"virtual_nodes": 1}) as made:
@@ -283,7 +284,7 @@ async def test_keys_stay_where_they_are(autojump_clock, group):
 async def test_a_bounded_load_spills_over(autojump_clock, group):
     """Ten calls of one caller: with a factor nobody has more than its part of them, without one has all."""
     for bound, most in ((None, 10), (1.25, 5)):
-        options = {"on": "caller"} if bound is None else {"on": "caller", "bounded_load": bound}
+        options = {"by": "caller"} if bound is None else {"by": "caller", "bounded_load": bound}
         async with group(strategy="consistent_hash", hash=options) as made:
             for up in made.ups.values():
                 up.delay = 1
@@ -296,7 +297,7 @@ async def test_a_bounded_load_spills_over(autojump_clock, group):
 async def test_a_strategy_of_ones_own(autojump_clock, group):
     """By its import path; it is given the key."""
     own = f"{__name__}:LastOne"
-    async with group(strategy=own, hash={"on": "header:x-upstream"}) as made:
+    async with group(strategy=own, hash={"by": "header:x-upstream"}) as made:
         assert await made.calls(3) == {"c": 3}
     for broken in (f"{__name__}:Nothing", "no.such.module:Class"):
         with pytest.raises(ComponentError, match=r"strategy: .* cannot be had"):
@@ -342,7 +343,7 @@ async def test_a_modern_notification_goes_to_one(autojump_clock, group):
         ({"to": {"a": {"weight": 0}}}, "every weight is 0"),
         ({"to": {"a": {"probe": "10.0.0.1"}}}, "expected tcp://host:port"),
         ({"strategy": "fastest"}, "'fastest' is none of"),
-        ({"hash": {"on": "header:"}}, "is none of caller, tenant, session, target"),
+        ({"hash": {"by": "header:"}}, "is none of caller, tenant, session, target"),
         ({"eject": {"base": "1m", "max": "1s"}}, "max is shorter than base"),
     ],
 )
@@ -356,6 +357,22 @@ def test_options_that_mean_nothing_are_refused(options, said):
                 "sinks": {"all": {"balance": {"to": ["a"], **options}}, "a": {"embedded": {"expose": []}}},
             }
         )
+
+
+def test_stages_in_front_of_a_group_have_one_upstream():
+    """A retry there is right: its attempts go to another one. In front of a route it would be a warning."""
+    data = {
+        "version": 1,
+        "sources": {"test": {"stdio": {}}},
+        "pipelines": {"main": {"chain": ["retry"], "sink": "all"}},
+        "sinks": {"a": {"embedded": {}}, "b": {"embedded": {}}},
+    }
+    rules = []
+    for router in ("balance", "route"):
+        data["sinks"]["all"] = {router: {"to": ["a", "b"]}}
+        rules.append([problem.rule for problem in check_text(yaml.safe_dump(data)).problems])
+
+    assert rules == [[], ["order/retry-over-several-sinks"]]
 
 
 async def test_the_engine_knows_it_as_a_router(autojump_clock):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, final
 from urllib.parse import unquote
 
@@ -33,6 +34,8 @@ MAX_VALUES: Final = 100
 """Values of one tree, containers included; what comes after is left out."""
 MAX_DEPTH: Final = 8
 """Levels of containers; what lies deeper is left out."""
+MAX_KNOWN: Final = 1024
+"""Names of keys, up to `MAX_CHARS` long, of which it is remembered whether they are masked."""
 LEFT_OUT: Final = "..."
 """What stands in for what was left out."""
 
@@ -66,9 +69,13 @@ class Redaction:
 
     def __init__(self, keys: Iterable[str] = SENSITIVE_KEYS) -> None:
         self._is_sensitive = matcher(tuple(map(_plain, keys)))
+        self._known = lru_cache(MAX_KNOWN)(self._hides)  # the same few names come again and again
 
     def hides(self, key: str) -> bool:
         """Whether values of this key are masked."""
+        return self._known(key) if len(key) <= MAX_CHARS else self._hides(key)
+
+    def _hides(self, key: str) -> bool:
         return self._is_sensitive(_plain(key))
 
     def uri(self, text: str) -> str:
@@ -88,7 +95,9 @@ class Redaction:
     def _copy(self, value: Json, depth: int, left: list[int]) -> Json:
         left[0] -= 1
         if isinstance(value, str):
-            return clip(self.uri(value))
+            if "://" in value:
+                value = self.uri(value)
+            return value if len(value) <= MAX_CHARS else clip(value)
         if not isinstance(value, dict | list):
             return value
         if depth == 0 or left[0] <= 0:
@@ -101,5 +110,7 @@ class Redaction:
             if left[0] <= 0:
                 copy[LEFT_OUT] = LEFT_OUT
                 break
-            copy[clip(key)] = MASK if self.hides(key) else self._copy(item, depth - 1, left)
+            copy[key if len(key) <= MAX_CHARS else clip(key)] = (
+                MASK if self.hides(key) else self._copy(item, depth - 1, left)
+            )
         return copy

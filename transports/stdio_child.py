@@ -23,6 +23,7 @@ from sluiceway.pipeline.protocol.gate import Limits
 from .multiplex import Multiplexer
 from .outbox import Outbox
 from .process import Process, Tail
+from .stdio_probe import Probe
 
 _LOGGED_LINES: Final = 100
 """Lines of standard error that go to the log in one `_LOG_WINDOW_S`; more are only counted."""
@@ -46,6 +47,7 @@ class Child:
         graces_s: Seconds from closing its input to SIGTERM, and from there to SIGKILL.
         max_message: Bytes of one line of its output.
         idle_s: Seconds without a request after which it is stopped; None for never.
+        probe: Finds out if it hangs; None for nobody.
         on_death: Told at once how it ended if nobody had asked it to. Must not block.
         on_noise: Told when it begins, or ceases, to write a lot that is not MCP. Must not block.
         log: A structured logger.
@@ -62,6 +64,7 @@ class Child:
         graces_s: tuple[float, float],
         max_message: int,
         idle_s: float | None,
+        probe: Probe | None,
         on_death: Callable[[Child], None],
         on_noise: Callable[[Child, bool], None],
         log: Any,
@@ -80,6 +83,8 @@ class Child:
         self._graces_s = graces_s
         self._max_message = max_message
         self._idle_s = idle_s
+        self._probe = probe
+        self._heard_at = self.started_at
         self._on_death = on_death
         self._on_noise = on_noise
         self._log = log.bind(pid=process.pid)
@@ -115,6 +120,8 @@ class Child:
                     tasks.start_soon(task)
                 if self._idle_s is not None:
                     tasks.start_soon(self._stop_when_idle, self._idle_s)
+                if self._probe is not None:
+                    tasks.start_soon(self._watch_hanging, self._probe)
                 await self._ending.wait()
                 self._outbox.close()
                 await self._climb_down()
@@ -169,6 +176,7 @@ class Child:
         decoder = StreamDecoder(decode_upstream, Limits(max_message_size=self._max_message))
         with suppress(trio.BrokenResourceError):
             while data := await self._process.stdout.receive_some():
+                self._heard_at = trio.current_time()
                 for item in decoder.feed(data):
                     self.connection.receive(item)
         for item in decoder.end():
@@ -199,6 +207,9 @@ class Child:
         await self._process.wait_exited()
         self._exited.set()
         self._end("")
+
+    async def _watch_hanging(self, probe: Probe) -> None:
+        self._end(await probe.watch(self.connection, lambda: self._heard_at))
 
     async def _watch_noise(self) -> None:
         noisy = False

@@ -55,6 +55,7 @@ from .server_limits import LimitsConfig
 from .stdio_child import Child
 from .stdio_era import StdioEra
 from .stdio_health import Health
+from .stdio_probe import Probe, ProbeConfig
 
 _LAST_ANSWERS_S: Final = 1.0
 """How long a session stays after its child died, so that the answers which say so can still leave through it."""
@@ -120,6 +121,9 @@ class StdioSinkConfig:
         None, gt=0, doc="Stop the child that all modern clients share when nobody has used it for so long; "
         "the next call starts it again. A session's child stays until its session ends.", example="10m",
     )  # fmt: skip
+    probe: ProbeConfig | None = option(
+        None, doc="Replace a server that runs and says nothing while somebody waits for it.", example={"every": "30s"}
+    )
     lifetime: Lifetime = option(
         "auto",
         doc="What ends a server when the gateway is killed: a `shim` that watches it, `bubblewrap` with process ids of "
@@ -332,6 +336,7 @@ class StdioSink(Sink):
             graces_s=(config.stop_grace, config.kill_grace),
             max_message=config.max_message,
             idle_s=config.stop_when_idle if session is None else None,
+            probe=config.probe and Probe(config.probe, Era.MODERN if session is None else Era.LEGACY),
             on_death=partial(self._note_death, session),
             on_noise=self._health.note_noise,
             log=self.context.log,

@@ -16,6 +16,7 @@ from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.runtime.status import Row
 from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.restarts import RestartConfig
+from sluiceway.transports.stdio_probe import ProbeConfig
 from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 
 
@@ -33,7 +34,9 @@ class FakeServer:
         self.stdin = self
         self.stdout = trio.testing.MemoryReceiveStream()
         self.stderr = trio.testing.MemoryReceiveStream()
+        self.heard: list[str] = []
         self._dies = dies
+        self._stuck = ""
         self._exited = trio.Event()
 
     async def send_all(self, data: bytes) -> None:
@@ -41,7 +44,13 @@ class FakeServer:
         await trio.lowlevel.checkpoint()
         for message in map(json.loads, data.splitlines()):
             name = message.get("params", {}).get("name")
-            if self._dies or name == "die":
+            self.heard.append(message["method"])
+            if name in ("freeze", "mumble"):
+                self._stuck = name
+            if self._stuck:
+                if self._stuck == "mumble":
+                    self.stdout.put_data(b"still working\n")
+            elif self._dies or name == "die":
                 self._exit()
             elif "id" in message and name != "hang":
                 if name == "noise":
@@ -51,6 +60,11 @@ class FakeServer:
 
     def close(self) -> None:
         """No more input: leave."""
+        if not self._stuck:
+            self._exit()
+
+    def signal_group(self, _number: int) -> None:
+        """Be ended."""
         self._exit()
 
     def _exit(self) -> None:
@@ -83,6 +97,7 @@ class World:
         self.dying = False
         self.failing = False
         self.starts: list[float] = []
+        self.servers: list[FakeServer] = []
         self.row = Row("files", ComponentKind.SINK, watcher=lambda _id, state, why: self.states.append((state, why)))
         self.states: list[tuple[State, str]] = []
         context = Context(id="files", random=rng or random.Random(1), report=self.row.become)
@@ -101,7 +116,8 @@ class World:
         if self.failing:
             raise OSError(8, "Exec format error")
         self.starts.append(trio.current_time())
-        return FakeServer(len(self.starts), dies=self.dying)
+        self.servers.append(FakeServer(len(self.starts), dies=self.dying))
+        return self.servers[-1]
 
     async def call(self, name: str = "", session: Session | None = None, method: str = "tools/call") -> int:
         """Which server answers."""
@@ -353,3 +369,52 @@ async def test_a_sessions_server_is_not_stopped_for_being_idle(autojump_clock):
         await trio.sleep(6000)
 
         assert await world.call(session=session) == 1
+
+
+@pytest.mark.parametrize(
+    ("probe", "ends_s"),
+    [({}, 30 + 10 + 30 + 10 + 30 + 10), ({"every": 5.0}, 45), ({"timeout": 1.0}, 93), ({"failures": 1}, 40)],
+)
+async def test_a_server_that_hangs_is_replaced(autojump_clock, probe, ends_s):
+    """S2-IO-12: after `failures` probes, one `every` 30 s; its calls fail and say so, the next call starts another."""
+    world = World(probe=ProbeConfig(**probe), stop_grace=0.0)
+    async with world.open():
+        assert await world.call() == 1
+        began = trio.current_time()
+        failures = probe.get("failures", 3)
+        with pytest.raises(
+            UpstreamClosed, match=rf"said nothing for {failures} probes of {probe.get('timeout', 10):g} s"
+        ):
+            await world.call("freeze")
+
+        assert trio.current_time() - began == pytest.approx(ends_s)
+        assert await world.call() == 2
+
+
+@pytest.mark.parametrize(("name", "era"), [("hang", "legacy"), ("hang", "modern"), ("mumble", "modern")])
+async def test_a_server_that_says_anything_is_left_alone(autojump_clock, name, era):
+    """However long one call takes; a legacy server is pinged, a modern one is asked what it speaks."""
+    world = World(probe=ProbeConfig())
+    session = Session(id="s", source="test") if era == "legacy" else None
+    async with world.open(), trio.open_nursery() as nursery:
+        if session is not None:
+            await world.call(session=session, method="initialize")
+        nursery.start_soon(world.call, name, session)
+        await trio.sleep(5000)
+
+        assert len(world.starts) == 1
+        asked = world.servers[0].heard
+        assert asked.count("ping" if era == "legacy" else "server/discover") > 100
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_is_not_probed_while_nobody_waits_for_it(autojump_clock):
+    """It is left alone, and counts as idle."""
+    world = World(probe=ProbeConfig(), stop_when_idle=600.0)
+    async with world.open():
+        await world.call()
+        heard = len(world.servers[0].heard)
+        await trio.sleep(599)
+        assert len(world.servers[0].heard) == heard
+        await trio.sleep(2)
+        assert world.sink.children == 0

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 
 from sluiceway.pipeline.model.component import Context
-from sluiceway.pipeline.model.options import Secret
+from sluiceway.pipeline.model.options import ConfigPath, Secret
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.transports import server_tls
 from sluiceway.transports.http_source.config import HttpConfig
@@ -32,7 +32,7 @@ ALIVE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def tls(shown: tuple[Path, Path], **options: Any) -> ServerTlsConfig:
     """The server's options."""
-    return ServerTlsConfig(cert=shown[0], key=options.pop("key", shown[1]), **options)
+    return ServerTlsConfig(cert=ConfigPath(shown[0]), key=options.pop("key", shown[1]), **options)
 
 
 @asynccontextmanager
@@ -352,7 +352,7 @@ async def test_what_cannot_be_used_is_named_at_the_start(
         "no secret": {"cert": cert, "key": Secret(from_env="NOPE")},
         "no authority": {"cert": cert, "key": key, "client_certs": "required", "client_ca": tmp_path / "none.pem"},
     }[broken]
-    source = HttpSource(HttpConfig(bind="127.0.0.1:0", tls=ServerTlsConfig(**config)), Context(id="web"))  # type: ignore[arg-type]  # options by name
+    source = HttpSource(HttpConfig(bind="127.0.0.1:0", tls=ServerTlsConfig(**config)), Context(id="web"))
     with pytest.raises(UnusableCertificate, match=words):
         async with source.open():
             pytest.fail("it opened")  # pragma: no cover

@@ -66,7 +66,7 @@ async def say(stream: trio.abc.Stream, data: bytes) -> tuple[int, Any]:
     async with stream:
         await stream.send_all(data)
         answer = b""
-        while piece := await stream.receive_some():  # type: ignore[attr-defined]  # streams without a limit take none
+        while piece := await stream.receive_some():
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)

@@ -31,6 +31,7 @@ EVERY_STAGE: Final[list[Any]] = [
     "trace",
     "metrics",
     "log",
+    "audit",  # into a file of the leg
     # the suite cannot authenticate: whoever shows no credential is left to the last of these
     {"auth_mtls": {"holders": [{"name": ["*"]}], "optional": True}},
     {
@@ -130,7 +131,19 @@ def _behind_http(place: Place) -> Document:
     inner = free_port()
     document = _document(place, {"first": {"http": {"url": f"http://127.0.0.1:{inner}/mcp"}}, "up": place.upstream})
     document["sources"]["inner"] = {"http": {"bind": f"127.0.0.1:{inner}", "path": "/mcp"}, "pipeline": "inner"}
-    document["pipelines"]["inner"] = {"chain": place.chain, "sink": "up"}
+    chain = _told(place.chain, "audit", {"path": str(place.folder / "inner.jsonl")})  # a trail has one writer
+    document["pipelines"]["inner"] = {"chain": chain, "sink": "up"}
+    return document
+
+
+def _behind_websocket(place: Place) -> Document:
+    """A gateway behind a gateway, over a WebSocket; both in one process."""
+    inner = free_port()
+    first = {"first": {"websocket": {"url": f"ws://127.0.0.1:{inner}/mcp"}}, "up": place.upstream}
+    document = _document(place, first)
+    document["sources"]["inner"] = {"websocket": {"bind": f"127.0.0.1:{inner}"}, "pipeline": "inner"}
+    chain = _told(place.chain, "audit", {"path": str(place.folder / "inner.jsonl")})  # a trail has one writer
+    document["pipelines"]["inner"] = {"chain": chain, "sink": "up"}
     return document
 
 
@@ -150,6 +163,7 @@ WAYS: Final[Mapping[str, Callable[[Place], Document]]] = {
     "prefixed": _prefixed,
     "merged": _merged,
     "behind-http": _behind_http,
+    "behind-websocket": _behind_websocket,
     "behind-stdio": _behind_stdio,
 }
 """How the gateway, or two of them, reach the fixture."""
@@ -183,11 +197,12 @@ class Setup:
             folder: For further files.
         """
         pin: Document = {"lock": str(folder / LOCK)}
+        audit = {"path": str(folder / "audit.jsonl")}
         if self.server == "driver":  # the suite's servers have other tools in each scenario
             (folder / LOCK).write_text('{"version": 1, "tools": {}}', encoding="utf-8")
             pin["unknown"] = "allow"
         chain, before_sink = CHAINS[self.chain]
-        chain = [{"pin": pin} if _name(each) == "pin" else each for each in chain]
+        chain = _told(_told(chain, "pin", pin), "audit", audit)
         return WAYS[self.way](Place(chain, {**upstream, "chain": before_sink}, port, folder))
 
     def to_lock(self, upstream: Document, folder: Path) -> Document | None:
@@ -207,6 +222,7 @@ SERVER_LEGS: Final = (
     Setup("http", "routed", "run", "every-stage"),
     Setup("http", "merged", "run", "plain"),
     Setup("http", "behind-http", "run", "every-stage"),
+    Setup("http", "behind-websocket", "run", "every-stage"),
     Setup("stdio", "behind-stdio", "run", "plain"),
     Setup("http", "behind-stdio", "run", "plain"),
 )
@@ -215,12 +231,18 @@ CLIENT_LEGS: Final = (
     Setup("suite", "alone", "driver", "every-stage"),
     Setup("suite", "prefixed", "driver", "plain"),
     Setup("suite", "behind-http", "driver", "plain"),
+    Setup("suite", "behind-websocket", "driver", "plain"),
 )
 
 
 def _name(stage: Any) -> str:
     """Of a stage as it stands in a chain."""
     return stage if isinstance(stage, str) else str(next(iter(stage)))
+
+
+def _told(chain: list[Any], stage: str, options: Document) -> list[Any]:
+    """A chain in which one stage, if it is there, has other options."""
+    return [{stage: options} if _name(each) == stage else each for each in chain]
 
 
 def free_port() -> int:

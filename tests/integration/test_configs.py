@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WHOLE = sorted(path for path in CONFIGS.glob("*.yaml") if re.search(r"(?m)^version:", path.read_text(encoding="utf-8")))
 OVERLAYS = sorted(path for path in CONFIGS.glob("*.*.yaml"))
 NAMED = [*((path, ()) for path in WHOLE), *((CONFIGS / "base.yaml", (path,)) for path in OVERLAYS)]
-OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "real_servers.yaml", "team.yaml"}
+OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "legacy_sse.yaml", "real_servers.yaml", "team.yaml"}
 """Configurations whose server comes from a registry: the tests of that transport start them."""
 OWN_CERTIFICATE = {"tls.yaml"}
 """Those that need a certificate: tests/transports/http_source/test_tls_gateway.py makes one, and starts them."""
@@ -147,7 +147,7 @@ def _as_written(path: str) -> str:
 def test_the_command_line_starts_it(path, tmp_path, environment):
     """`run --dry-run` opens everything on a free port, says so, and stops."""
     document = load(path)
-    free = {source_id: {"http": {"bind": "127.0.0.1:0"}} for source_id in document.sources}
+    free = {name: {source.cls.name: {"bind": "127.0.0.1:0"}} for name, source in document.sources.items()}
     overlay = tmp_path / "free.yaml"
     overlay.write_text(yaml.safe_dump({"sources": free}), encoding="utf-8")
     main = "import sys; from sluiceway.pipeline.cli import main; sys.exit(main())"

@@ -20,10 +20,11 @@ from mcp import Client
 from mcp.client.sse import sse_client
 from mcp.server.mcpserver import Context, MCPServer
 
-from sluiceway.pipeline.config import from_data
+from sluiceway.pipeline.config import from_data, load
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY
 from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.transports.asgi import Gateway
+from sluiceway.transports.http_source.source import HttpSource
 
 pytestmark = [
     pytest.mark.real,
@@ -34,6 +35,7 @@ pytestmark = [
 ]
 
 ROOM = Path(__file__).resolve().parents[2] / ".node"
+SAMPLE = Path(__file__).resolve().parents[2] / "configs" / "legacy_sse.yaml"
 FIXTURE = str(Path(__file__).resolve().parents[1] / "conformance")
 
 
@@ -60,7 +62,14 @@ async def gateway(sink: dict[str, Any]) -> AsyncIterator[str]:
     """A gateway on a free port; yields where its event streams are."""
     engine = Engine(document(sink))
     async with engine.running():
-        yield f"http://{engine.sources['web'].addresses[0]}/sse"  # type: ignore[attr-defined]  # it is an HttpSource
+        yield _stream_of(engine)
+
+
+def _stream_of(engine: Engine) -> str:
+    """Where the only source of a gateway has its event streams."""
+    (source,) = engine.sources.values()
+    assert isinstance(source, HttpSource)
+    return f"http://{source.addresses[0]}/sse"
 
 
 @asynccontextmanager
@@ -239,13 +248,14 @@ async def test_the_sdks_server_is_spoken_to() -> None:
 
 @pytest.mark.xdist_group("server-everything")
 async def test_server_everything_and_the_sdk_of_npm(node: dict[str, str], node_clients: Path) -> None:
-    """The TypeScript SDK's server and client, with us in between: progress, sampling, cancelling."""
+    """The TypeScript SDK's server and client, with `configs/legacy_sse.yaml` in between."""
     script = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
     with trio.fail_after(100):
         async with (
             program(["node", str(script), "sse"], node, _free_port()) as upstream,
-            gateway({"sse": {"url": upstream}}) as address,
+            Engine(load(SAMPLE, env={"UPSTREAM_URL": upstream, "BIND": "127.0.0.1:0"})).running() as engine,
         ):
+            address = _stream_of(engine)
             command = ["node", str(node_clients / "sse1.mjs"), address]
             done = await trio.run_process(command, env=node, capture_stdout=True, capture_stderr=True, check=False)
             assert done.returncode == 0, done.stderr

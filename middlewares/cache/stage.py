@@ -130,7 +130,10 @@ class Cache(Middleware):
         if self._is_cold and self._errands is not None and self.behind is not None:
             self._is_cold = False
             self._errands.start(self._warm)
-        rule = await self._rule(exchange, call_next)
+        rule = self._rule(exchange)
+        if rule is None and self._tools.needs_lookup(exchange):
+            await self._tools.look_up(exchange, call_next)
+            rule = self._rule(exchange)
         if rule is None and exchange.method == CALL:
             exchange.decide(self.context.id, "bypass", "no rule")
             return await call_next(exchange)
@@ -161,15 +164,8 @@ class Cache(Middleware):
         if self._keeper.hears(exchange, notification, forward):
             await forward(exchange, notification)
 
-    async def _rule(self, exchange: Exchange, call_next: Service) -> Rule | None:
-        def only_reads() -> bool:
-            return self._tools.reads(exchange)
-
-        rule = self._policy.rule_for(exchange.method, exchange.target, only_reads)
-        if rule is None and self._tools.needs_lookup(exchange):
-            await self._tools.look_up(exchange, call_next)
-            rule = self._policy.rule_for(exchange.method, exchange.target, only_reads)
-        return rule
+    def _rule(self, exchange: Exchange) -> Rule | None:
+        return self._policy.rule_for(exchange.method, exchange.target, lambda: self._tools.reads(exchange))
 
     def _given(self, exchange: Exchange, entry: Entry, now: float, state: State, cause: str = "") -> Reply:
         """An answer that was kept, to a client."""
@@ -197,7 +193,7 @@ class Cache(Middleware):
             if instead is None:
                 raise
             return instead
-        return await self._instead(exchange, ask, reply) or reply
+        return reply if ask.old is None else await self._instead(exchange, ask, reply) or reply
 
     async def _instead(self, exchange: Exchange, ask: Ask, outcome: Reply | GatewayError) -> Reply | None:
         """What was kept, if the upstream fails; looked up again, for it may have become void meanwhile."""
@@ -214,7 +210,7 @@ class Cache(Middleware):
     async def _warm_one(self, exchange: Exchange) -> bool:
         """Fetch an answer before anybody asks; whether it is kept where others find it."""
         assert self.behind is not None
-        rule = self._policy.rule_for(exchange.method, exchange.target, lambda: self._tools.reads(exchange))
+        rule = self._rule(exchange)
         names = names_of(exchange, shares=self._policy.shares)
         await self._keeper.fetch_for_nobody(exchange, self.behind, Ask(names, rule, None))
         memory = self._keeper.tiers.memory

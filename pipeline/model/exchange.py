@@ -79,6 +79,8 @@ class Link:
     """Why the engine cancelled it; None as long as it did not."""
     trace: TraceContext | None = None
     """The trace it belongs to, once a `trace` stage has said so; for log lines, audit entries and exemplars."""
+    request_key: tuple[Request | Notification, str | None, bytes] | None = None
+    """The request whose key was asked for last, and that key; kept by `keys.request_of`."""
 
 
 async def deliver(exchange: Exchange, notification: Notification) -> None:

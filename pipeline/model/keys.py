@@ -64,15 +64,26 @@ def request_of(exchange: Exchange) -> tuple[object, ...]:
     """
     What the request asks, canonically: revision, method, params without what never changes the answer.
 
-    `clientCapabilities` stay in: they decide whether an upstream answers or asks back.
+    `clientCapabilities` stay in: they decide whether an upstream answers or asks back. Worked out once for all stages
+    that see the same request.
     """
-    params = exchange.request.params
+    request, link, version = exchange.request, exchange.link, exchange.client.version
+    known = link.request_key
+    if known is not None and known[0] is request and known[1] == version:
+        return version, request.method, known[2]
+    key = _params_of(request.params)
+    link.request_key = request, version, key
+    return version, request.method, key
+
+
+def _params_of(params: Mapping[str, Json]) -> bytes:
+    """Params, canonically, without what never changes the answer."""
     meta = params.get("_meta")
     if meta is None or not isinstance(meta, dict):  # an upstream may refuse what is no object: not the same request
-        return exchange.client.version, exchange.method, canonical(params)
+        return canonical(params)
     kept = {key: value for key, value in meta.items() if key not in VOLATILE_META}
     rest = {key: value for key, value in params.items() if key != "_meta"}
-    return exchange.client.version, exchange.method, canonical({**rest, "_meta": kept} if kept else rest)
+    return canonical({**rest, "_meta": kept} if kept else rest)
 
 
 def canonical(value: Json | Mapping[str, Json]) -> bytes:

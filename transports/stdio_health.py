@@ -63,8 +63,11 @@ class Health:
         wait_s = self._restarts.wait_s(now)
         if not wait_s:
             return False
-        if self._restarts.is_quarantined(now) or wait_s > _WORTH_WAITING_S:
-            raise UpstreamUnavailable(f"{self._context.id}: {self._why}", retry_after_s=wait_s)
+        quarantined = self._restarts.is_quarantined(now)
+        if quarantined or wait_s > _WORTH_WAITING_S:
+            error = UpstreamUnavailable(f"{self._context.id}: {self._why}", retry_after_s=wait_s)
+            error.event = "quarantined" if quarantined else ""
+            raise error
         await trio.sleep(wait_s)
         return True
 

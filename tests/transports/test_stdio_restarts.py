@@ -165,8 +165,9 @@ async def test_a_crash_loop_keeps_to_its_schedule(autojump_clock):
         assert world.row.state is State.DEGRADED
         with pytest.raises(UpstreamClosed):
             await world.call()
-        with pytest.raises(UpstreamUnavailable, match=r"files: the server .*; quarantined for 60 s"):
+        with pytest.raises(UpstreamUnavailable, match=r"files: the server .*; quarantined for 60 s") as caught:
             await world.call()
+        assert caught.value.event == "quarantined"
         assert len(world.starts) == 6
 
 

@@ -63,19 +63,20 @@ class TlsStream(trio.abc.Stream):
             ssl.SSLError: The client is not let in, or speaks no TLS; it was told why.
             trio.BrokenResourceError: It left.
         """
-        while True:
+        done, failure = False, None
+        while not done:
             try:
                 self._tls.do_handshake()
+                done = True
             except ssl.SSLWantReadError:
-                await self._flush()
-                if not await self._fill():
-                    raise trio.BrokenResourceError("the client left during the handshake") from None
-            except ssl.SSLError:
-                await self._flush()
-                raise
-            else:
-                await self._flush()
-                return
+                pass
+            except ssl.SSLError as error:
+                failure = error
+            await self._flush()
+            if failure is not None:
+                raise failure
+            if not done and not await self._fill():
+                raise trio.BrokenResourceError("the client left during the handshake")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and write all of it. Raises `trio.BrokenResourceError` if the client is gone."""
@@ -100,7 +101,8 @@ class TlsStream(trio.abc.Stream):
         """
         if self._said_goodbye:
             return bytes(await self._transport.receive_some(max_bytes))
-        await trio.lowlevel.checkpoint()
+        if self._incoming.pending or self._incoming.eof or self._tls.pending():
+            await trio.lowlevel.checkpoint()  # before it is taken: what is cancelled loses nothing
         while True:
             try:
                 return self._tls.read(max_bytes or _PIECE)
@@ -137,11 +139,16 @@ class TlsStream(trio.abc.Stream):
         """Send what was encrypted. A record that was sent in part ends the connection: what follows makes no sense."""
         if not self._outgoing.pending:
             return
-        async with self._sending:
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
             if self._torn:
                 raise trio.BrokenResourceError("the connection was cut in the middle of a record")
-            data = self._outgoing.read()
-            if data:
+            if data := self._outgoing.read():
                 self._torn = True
                 await self._transport.send_all(data)
                 self._torn = False
+        finally:
+            self._sending.release()

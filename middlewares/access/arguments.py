@@ -16,6 +16,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.when import matcher
+from sluiceway.pipeline.protocol.json_pointer import names_in
 from sluiceway.pipeline.protocol.messages import Json
 
 Outcome = bool | None
@@ -127,7 +128,9 @@ def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
     Args:
         tests: By argument. A name that begins with `/` is a JSON Pointer (RFC 6901) into objects.
     """
-    compiled = tuple((_finder(_path(name)), test.compile()) for name, test in tests.items())
+    compiled = tuple(
+        (_finder(names_in(name) if name.startswith("/") else (name,)), test.compile()) for name, test in tests.items()
+    )
 
     def holds(arguments: Json) -> Outcome:
         given = {} if arguments is None else arguments
@@ -143,12 +146,6 @@ def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
         return result
 
     return holds
-
-
-def _path(name: str) -> tuple[str, ...]:
-    if not name.startswith("/"):
-        return (name,)
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in name[1:].split("/"))
 
 
 def _finder(path: tuple[str, ...]) -> Callable[[dict[str, Json]], Any]:

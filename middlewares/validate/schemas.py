@@ -15,6 +15,7 @@ import jsonschema_rs
 from attrs import frozen
 
 from sluiceway.pipeline.model.keys import canonical, digest
+from sluiceway.pipeline.protocol.json_pointer import escape
 from sluiceway.pipeline.protocol.messages import Json
 
 from .work import Work, depth_of, values_in
@@ -87,7 +88,7 @@ class Schema:
     def _explained(self, value: Json) -> list[Wrong]:
         wrong: list[Wrong] = []
         for error in self._validator.iter_errors(value):
-            path = "".join(f"/{_escaped(str(part))}" for part in error.instance_path)
+            path = "".join(f"/{escape(str(part))}" for part in error.instance_path)
             wrong.append(Wrong(path, error.message[:MAX_CHARS]))
             if len(wrong) == MAX_ERRORS:
                 break
@@ -102,10 +103,10 @@ class Schema:
             missing = [name for name in (required if isinstance(required, list) else ()) if name not in value]
             wrong += [Wrong("", f'"{name}" is a required property'[:MAX_CHARS]) for name in missing]
             for name in members.keys() & value.keys():
-                pointer = {**self._definition, "$ref": f"#/properties/{_escaped(name)}"}
+                pointer = {**self._definition, "$ref": f"#/properties/{escape(name)}"}
                 one = {key: item for key, item in pointer.items() if key in ("$ref", "$defs", "$schema", "definitions")}
                 if not _compile({**one, "properties": members}).is_valid(value[name]):
-                    wrong.append(Wrong(f"/{_escaped(name)}", "does not fit its schema"))
+                    wrong.append(Wrong(f"/{escape(name)}", "does not fit its schema"))
         return wrong[:MAX_ERRORS] or [Wrong("", "does not fit the schema")]
 
 
@@ -166,7 +167,3 @@ def _compile(definition: Mapping[str, Json]) -> Any:
 
 def _refuse(uri: str) -> Json:
     raise ValueError(f"{uri[:100]} is not fetched: what a schema refers to must be in it")
-
-
-def _escaped(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, final
 from urllib.parse import unquote
 
+from sluiceway.pipeline.protocol.json_pointer import names_in
 from sluiceway.pipeline.protocol.messages import Json
 
 _SAME: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"})
@@ -96,8 +97,7 @@ class Work:
         if not pointer.startswith("/"):
             return self._root
         target = self._root
-        for part in pointer[1:].split("/"):
-            name = unquote(part).replace("~1", "/").replace("~0", "~")
+        for name in names_in(unquote(pointer)):
             if isinstance(target, dict):
                 target = target.get(name)
             elif isinstance(target, list):

@@ -217,13 +217,13 @@ class Audit(Middleware):
             self._follow(session, {"session": session_name(session.id), "source": exchange.source})
         entry = self._describer.describe(exchange)
         start = trio.current_time()
-        reply: Reply | None = None
+        answered: Reply | None = None
         try:
-            reply = await call_next(exchange)
+            reply = answered = await call_next(exchange)
         finally:
-            error = sys.exception() if reply is None else None
-            batch = self._record(entry, exchange, reply, end_of(exchange, reply, error), start, error)
-            if reply is None and writer is not None and exchange.link.cancelled != "client":
+            error = sys.exception() if answered is None else None
+            batch = self._record(entry, exchange, answered, end_of(exchange, answered, error), start, error)
+            if answered is None and writer is not None and exchange.link.cancelled != "client":
                 with farewell(LAST_WORD_S):  # somebody is told how it ended, and not before that is recorded
                     await writer.is_safe(batch)  # noqa: ASYNC102  # farewell is a bounded shield
         if writer is not None and not await writer.is_safe(batch) and self._config.on_failure == "closed":

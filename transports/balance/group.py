@@ -168,5 +168,5 @@ class Group:
         if usable != self._usable:
             self._usable = usable
             self.version += 1
-        untils = [m.vitals.ejection.until for m in self.members if m.vitals.ejection.is_out(now)]
-        self._next_change = min(untils, default=_NEVER)
+        ends = [m.vitals.ejection.until for m in self.members if m.vitals.ejection.is_out(now)]
+        self._next_change = min(ends, default=_NEVER)

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.changes import LIST_CHANGES
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.tools import CALL, LIST, MAX_PAGES, tools_in
 from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import Kind, MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import Kind, quiet_meta
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 
 from .mirrored import ANNOTATION, Mirrored, check_mirrored, mirror, mirrored_of
@@ -134,6 +134,6 @@ def _listing(exchange: Exchange, cursor: str | None) -> Exchange:
 
     request = exchange.request
     assert isinstance(request, Request)
-    meta = {key: value for key, value in meta_of(request.params).items() if key != MetaKey.PROGRESS_TOKEN}
+    meta = quiet_meta(request.params)
     params = {"_meta": meta} if cursor is None else {"_meta": meta, "cursor": cursor}
     return evolve(exchange, request=Request(request.id, LIST, params), kind=Kind.CALL, marks={}, relay=drop)

@@ -18,7 +18,7 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link, Relay
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError
-from sluiceway.pipeline.protocol.mcp import LATEST, Era, Kind, MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import LATEST, Era, Kind, MetaKey, meta_of, quiet_meta
 from sluiceway.pipeline.protocol.messages import Json, Notification, Request
 
 from .config import Warm
@@ -122,10 +122,8 @@ class Errands:
         """The same request of the same caller, with nobody behind it."""
         request = exchange.request
         assert isinstance(request, Request)
-        meta = meta_of(request.params)
-        if MetaKey.PROGRESS_TOKEN in meta:
-            kept = {key: value for key, value in meta.items() if key != MetaKey.PROGRESS_TOKEN}
-            request = request.with_params({**request.params, "_meta": kept})
+        if MetaKey.PROGRESS_TOKEN in meta_of(request.params):
+            request = request.with_params({**request.params, "_meta": quiet_meta(request.params)})
         return self._exchange(request, exchange.client, exchange.caller, exchange.correlation_id)
 
     def _exchange(self, request: Request, client: Client, caller: Caller, correlation_id: str) -> Exchange:

@@ -14,7 +14,7 @@ from typing import Final, final
 import trio
 from attrs import evolve, frozen
 
-from ..protocol.mcp import MetaKey, meta_of
+from ..protocol.mcp import quiet_meta
 from ..protocol.messages import Json, Notification, Reply, Request, Result
 from .changes import LIST_CHANGES
 from .exchange import Exchange, Service
@@ -157,7 +157,7 @@ def tools_in(reply: Reply) -> Iterable[Tool]:
 def _listing(exchange: Exchange, cursor: str | None) -> Request:
     """A `tools/list` request as the same client would send it."""
     assert isinstance(exchange.request, Request)
-    meta = {key: value for key, value in meta_of(exchange.request.params).items() if key != MetaKey.PROGRESS_TOKEN}
+    meta = quiet_meta(exchange.request.params)
     params: dict[str, Json] = {"_meta": meta} if meta else {}
     if cursor is not None:
         params["cursor"] = cursor

@@ -179,6 +179,11 @@ def meta_of(params: Mapping[str, Json]) -> Mapping[str, Json]:
     return meta if isinstance(meta, dict) else {}
 
 
+def quiet_meta(params: Mapping[str, Json]) -> dict[str, Json]:
+    """`_meta` without the progress token: for a request of our own that is like a client's, and reports to nobody."""
+    return {key: value for key, value in meta_of(params).items() if key != MetaKey.PROGRESS_TOKEN}
+
+
 def target_of(method: str, params: Mapping[str, Json]) -> str | None:
     """What a request is about: a tool's or prompt's name, a resource's uri, a task's id; None when it has no target."""
     row = METHODS.get(method)

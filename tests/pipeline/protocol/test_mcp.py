@@ -20,6 +20,7 @@ from sluiceway.pipeline.protocol.mcp import (
     era_of_version,
     meta_of,
     method_of,
+    quiet_meta,
     target_of,
 )
 
@@ -93,3 +94,9 @@ def test_a_target_is_a_string_under_the_methods_own_key() -> None:
     assert target_of("tools/call", {"name": 5}) is None
     assert target_of("tools/list", {"name": "x"}) is None
     assert target_of("acme/do", {"name": "x"}) is None
+
+
+def test_a_request_of_ones_own_reports_to_nobody() -> None:
+    """Everything else of `_meta` stays; what is no object is nothing."""
+    assert quiet_meta({"_meta": {"progressToken": 1, "traceparent": "x"}}) == {"traceparent": "x"}
+    assert quiet_meta({"_meta": 1}) == {}

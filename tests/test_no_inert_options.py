@@ -338,7 +338,9 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.sse.path": By(
         "transports/http_source/test_legacy_sse.py::test_nothing_is_served_that_was_not_asked_for"
     ),
-    "source.http.socket_access": By("transports/test_listening.py::test_a_unix_socket_is_for_whom_socket_access_says"),
+    "source.http.socket_access": By(
+        "transports/http_source/test_server.py::test_socket_access_says_whose_processes_may_connect"
+    ),
     "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
     "source.http.tls": By("transports/http_source/test_tls.py::test_requests_come_over_tls"),
     "source.http.tls.cert": By(

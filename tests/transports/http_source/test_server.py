@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
 import struct
 
 import pytest
@@ -104,6 +105,14 @@ async def test_a_dead_sockets_path_is_taken_over_and_a_live_ones_is_not(running,
         with pytest.raises(OSError, match="Address already in use"):
             async with other.open():
                 pytest.fail("it opened")  # pragma: no cover
+
+
+async def test_socket_access_says_whose_processes_may_connect(running, tmp_path):
+    """To its Unix sockets; none but the gateway's own user's otherwise."""
+    path = tmp_path / "gateway.sock"
+    for options, mode in (({}, 0o600), ({"socket_access": "group"}, 0o660)):
+        async with running(bind=f"unix:{path}", bound=True, **options):
+            assert mode == stat.S_IMODE(path.stat().st_mode)
 
 
 async def test_opening_holds_the_sockets_and_closing_gives_them_back():

@@ -28,6 +28,7 @@ from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, MetaKey
 SCRIPTED = Path(__file__).parent / "upstreams" / "scripted.py"
 META = {MetaKey.VERSION.value: LATEST, MetaKey.CLIENT_CAPABILITIES.value: {}}
 ABOUT = {"capabilities": {"tools": {}}, "serverInfo": {"name": "scripted", "version": "1"}}
+ECHO = {"name": "echo", "description": "Says it again.", "inputSchema": {"type": "object"}}
 Entry = dict[str, Any]
 
 
@@ -106,12 +107,19 @@ class HttpUpstream:
         self.book.add(entry)
         if method == "tools/call":
             return await self._call(request_id, params, connection, stream)
-        await self._introduce(method, request_id, connection, stream)
+        await self._introduce(method, params, request_id, connection, stream)
         return True
 
-    async def _introduce(self, method: str, request_id: Any, connection: Any, stream: Any) -> None:
-        if method == ("server/discover" if self.modern else "initialize"):
-            versions = {"supportedVersions": [LATEST]} if self.modern else {"protocolVersion": LATEST_LEGACY}
+    async def _introduce(self, method: str, params: Any, request_id: Any, connection: Any, stream: Any) -> None:
+        if method == "tools/list":
+            tools = {"tools": [ECHO], "resultType": "complete"}
+            await _send_json(connection, stream, {"id": request_id, "result": tools})
+        elif method == "ping":
+            await _send_json(connection, stream, {"id": request_id, "result": {}})
+        elif method == ("server/discover" if self.modern else "initialize"):
+            versions = (
+                {"supportedVersions": [LATEST]} if self.modern else {"protocolVersion": params["protocolVersion"]}
+            )
             self._sessions += not self.modern
             headers = [] if self.modern else [("mcp-session-id", f"session-{self._sessions}")]
             result = {"resultType": "complete", **versions, **ABOUT}
@@ -232,6 +240,8 @@ class Peer:
     modern: bool
     prefix: str = ""
     session: str = ""
+    version: str = LATEST_LEGACY
+    """Of a legacy client."""
     _ids: int = 0
 
     async def start(self) -> Any:
@@ -239,7 +249,7 @@ class Peer:
         if self.modern:
             return None
         hello = {
-            "protocolVersion": LATEST_LEGACY, "capabilities": {}, "clientInfo": {"name": "peer", "version": "1"},
+            "protocolVersion": self.version, "capabilities": {}, "clientInfo": {"name": "peer", "version": "1"},
         }  # fmt: skip
         self.session = ""
         call = await self.send("initialize", hello)
@@ -310,7 +320,7 @@ class Peer:
             headers |= {"mcp-protocol-version": LATEST, "mcp-method": message["method"]}
             return headers | ({"mcp-name": message["params"]["name"]} if "name" in message["params"] else {})
         if self.session:
-            headers |= {"mcp-protocol-version": LATEST_LEGACY, "mcp-session-id": self.session}
+            headers |= {"mcp-protocol-version": self.version, "mcp-session-id": self.session}
         return headers
 
 

@@ -20,6 +20,9 @@ held = []
 ABOUT = {"capabilities": {"tools": {}}, "serverInfo": {"name": "scripted", "version": "1"}}
 
 
+ECHO = {"name": "echo", "description": "Says it again.", "inputSchema": {"type": "object"}}
+
+
 def report(**entry: object) -> None:
     """Write into the test's book."""
     book.sendall(json.dumps({"pid": os.getpid(), **entry}).encode() + b"\n")
@@ -44,11 +47,15 @@ for line in sys.stdin:
         continue
     report(what="request", method=method, id=request_id, name=params.get("name"))
     if method == "initialize":
-        say(id=request_id, result={"protocolVersion": "2025-11-25", **ABOUT})
+        say(id=request_id, result={"protocolVersion": params["protocolVersion"], **ABOUT})
     elif method == "server/discover":
         say(id=request_id, result={"supportedVersions": ["2026-07-28"], "resultType": "complete", **ABOUT})
     elif method == "tools/list":
-        say(id=request_id, result={"tools": [], "resultType": "complete"})
+        say(id=request_id, result={"tools": [ECHO], "resultType": "complete"})
+    elif method == "ping":
+        say(id=request_id, result={})
+    elif method != "tools/call":
+        say(id=request_id, error={"code": -32601, "message": f"{method} is not known here"})
     elif params["name"] == "crash":
         os._exit(7)
     elif params["name"] in ("hang", "hold"):

@@ -20,7 +20,7 @@ from .include import shown_name
 from .keys import PIPELINE_KEYS, TOP_KEYS, PipelineKeys, SinkKeys, SourceKeys
 from .nodes import Broken, Mapping, Node, Scalar, Sequence
 from .problems import Span, unknown
-from .references import sinks_in
+from .references import expand_globs, sinks_in
 
 
 @define(eq=False)
@@ -125,6 +125,8 @@ class Assembler:
         if found is None or keys is None:
             return None
         cls, config = cast("tuple[type[Sink], Any]", found)  # the registry checked the kind
+        if cls.interchangeable:
+            config = expand_globs(config, (other for other in self.declared["sinks"].entries if other != id_))
         sink = SinkSpec(
             id=id_, cls=cls, config=config, path=path, place=str(self.components.spans[path]),
             chain=chain, max_in_flight=keys.max_in_flight, required=keys.required,

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ..model.document import Document, Spec
 from ..model.options import Refers
+from ..model.when import matcher
 from .components import Components
-from .declarations import Group, Option, walk
+from .declarations import Group, Option, options_of, walk
 from .nodes import Path, key_of, place_of
 from .problems import Span, has_errors, unknown
 
@@ -55,6 +56,30 @@ def _refers(option: Option, value: Any) -> Refers | None:
         return option.info.refers
     named = option.name == "store" or option.name.endswith("_store")
     return "store" if named and isinstance(value, str) else None
+
+
+def expand_globs(config: Any, ids: Iterable[str]) -> Any:
+    """
+    Options with the ids of sinks in place of the globs that match them, where an option refers to sinks by name.
+
+    What is named by itself keeps its place and its settings. A glob that matches nothing stays, and is unknown.
+    """
+    known = list(ids)
+    cls: type = type(config)
+    for option in options_of(cls):
+        value = getattr(config, option.name)
+        if option.info.refers != "sink" or isinstance(value, str) or not any("*" in id_ for id_ in value or ()):
+            continue
+        settings = value if isinstance(value, Mapping) else dict.fromkeys(value)
+        found: dict[str, Any] = {}
+        for id_, each in settings.items():
+            matches = matcher((id_,))
+            meant = [other for other in known if matches(other)] if "*" in id_ else []
+            for one in meant or (id_,):
+                if one == id_ or one not in settings:
+                    found.setdefault(one, each)
+        config = evolve(config, **{option.name: found if isinstance(value, Mapping) else tuple(found)})
+    return config
 
 
 def components_of(document: Document) -> Iterator[Spec]:

@@ -106,7 +106,7 @@ class BalanceConfig:
     """Options of the sink."""
 
     to: tuple[str, ...] | Mapping[str, MemberConfig] = option(
-        doc="Ids of the sinks of equal upstreams; or a mapping with settings for each.",
+        doc="Ids of the sinks of equal upstreams, or globs of them; or a mapping with settings for each.",
         example=["search_1", "search_2", "search_3"],
         refers="sink",
     )

@@ -497,6 +497,35 @@ async def test_a_refusal_waits_for_its_record_too(path):
     assert len(entries_of(path)) == 3
 
 
+async def test_a_request_cancelled_at_any_moment_has_exactly_one_entry(path):
+    """Before the call, in it, or while its record is written: neither none nor two."""
+    stage = make(AuditConfig(path=path))
+
+    async def inner(_exchange: Exchange) -> Reply:
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        return OK
+
+    async def cancelled_after(steps: int) -> None:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                exchange = memory_exchange("tools/call", {"name": str(steps)})
+                exchange.link.cancelled = "client"
+                nursery.start_soon(stage, exchange, inner)
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+    async with stage.open():
+        for steps in range(40):
+            await cancelled_after(steps)
+    recorded = [entry["resource"] for entry in entries_of(path)]
+
+    assert sorted(recorded) == sorted(set(recorded))
+    assert {str(steps) for steps in range(1, 40)} <= set(recorded)
+    assert {entry["outcome"] for entry in entries_of(path)} == {"ok", "cancelled"}
+
+
 async def test_files_are_put_aside_and_removed_as_the_options_say(path):
     """max_file_size, max_file_age, keep_files and keep_for reach the trail."""
 

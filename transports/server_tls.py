@@ -155,7 +155,8 @@ class Certificates:
         if config.client_ca is not None:
             with _blaming("tls.client_ca", config.client_ca):
                 context.load_verify_locations(config.client_ca)
-        return context, _end_of(config.cert)
+        with _blaming("tls.cert", config.cert):
+            return context, _end_of(config.cert)
 
     def _password(self) -> str:
         """What OpenSSL asks for if the key is encrypted; without it, it would ask at the terminal."""
@@ -204,6 +205,8 @@ def _blaming(name: str, path: Path) -> Iterator[None]:
         raise UnusableCertificate(f"{name} {path} or its key is not what it should be, PEM: {why}") from error
     except OSError as error:
         raise UnusableCertificate(f"{name} {path} or its key cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # what one library takes and the other does not, or a password without end
+        raise UnusableCertificate(f"{name} {path} or its key cannot be used: {error}") from error
 
 
 def _resolved(name: str, secret: Secret) -> str:

@@ -331,6 +331,7 @@ async def test_a_key_may_be_a_secret_and_encrypted(
         ("wrong key", r"tls\.key is not the key of this certificate"),
         ("encrypted", r"name its password with tls\.key_password"),
         ("wrong password", r"tls\.cert .* or its key is not what it should be"),
+        ("long password", r"tls\.cert .* or its key cannot be used"),
         ("no secret", r"tls\.key: environment variable NOPE is not set"),
         ("no authority", r"tls\.client_ca .* cannot be read"),
     ],
@@ -341,6 +342,7 @@ async def test_what_cannot_be_used_is_named_at_the_start(
 ) -> None:
     """The file, what is wrong with it, and the option that would help; and nothing listens."""
     monkeypatch.setenv("WRONG", "wrong")
+    monkeypatch.setenv("LONG", "x" * 2000)
     cert, key = authority.issue()
     locked = authority.issue(password=b"sesame")
     config = {
@@ -349,6 +351,7 @@ async def test_what_cannot_be_used_is_named_at_the_start(
         "wrong key": {"cert": cert, "key": stranger.issue()[1]},
         "encrypted": {"cert": locked[0], "key": locked[1]},
         "wrong password": {"cert": locked[0], "key": locked[1], "key_password": Secret(from_env="WRONG")},
+        "long password": {"cert": locked[0], "key": locked[1], "key_password": Secret(from_env="LONG")},
         "no secret": {"cert": cert, "key": Secret(from_env="NOPE")},
         "no authority": {"cert": cert, "key": key, "client_certs": "required", "client_ca": tmp_path / "none.pem"},
     }[broken]

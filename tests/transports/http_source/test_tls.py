@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import shutil
 import socket
 import ssl
@@ -415,3 +416,41 @@ async def test_unix_sockets_speak_it_as_well(running: Any, authority: Any, tmp_p
             await secured.send_all(HEALTH)
             assert (await read_all(secured)).startswith(b"HTTP/1.1 200 ")
         assert served.source.urls == ()
+
+
+async def test_clients_that_vanish_at_any_point_leave_nothing(running: Any, authority: Any, leak_oracle: Any) -> None:
+    """After any number of bytes of a handshake and a request, politely or with a reset."""
+    chance = random.Random(7)
+    context = authority.trusted()
+    async with running(bound=True, tls=tls(authority.issue(), max_handshakes=8)) as served:
+
+        async def vanish(after: int, reset: bool) -> None:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+            steps: list[Callable[[], object]] = [client.do_handshake, lambda: client.write(ALIVE), client.read]
+            async with plain(served) as stream:
+                with suppress(trio.BrokenResourceError, EOFError):
+                    while steps and after > 0:
+                        with suppress(ssl.SSLWantReadError):
+                            steps[0]()
+                            del steps[0]
+                            continue
+                        data = outgoing.read()[:after]
+                        after -= len(data)
+                        await stream.send_all(data)
+                        if after > 0:
+                            incoming.write(await stream.receive_some() or _end())
+                if reset:
+                    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(vanish, chance.randrange(1, 1000), chance.random() < 0.5)
+        await until(lambda: served.source.server.connections == 0)
+
+        assert served.source.server.contained == 0
+        assert (await ask(served, context)).startswith(b"HTTP/1.1 200 ")
+
+
+def _end() -> bytes:
+    raise EOFError

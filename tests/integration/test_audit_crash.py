@@ -27,7 +27,8 @@ CHILD = """
 import os, sys
 from pathlib import Path
 import structlog, trio
-from sluiceway.middlewares.audit.stage import Audit, AuditConfig
+from sluiceway.middlewares.audit.config import AuditConfig
+from sluiceway.middlewares.audit.stage import Audit
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.testing import memory_exchange

@@ -17,7 +17,8 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sluiceway.middlewares.audit.stage import Audit, AuditConfig
+from sluiceway.middlewares.audit.config import AuditConfig
+from sluiceway.middlewares.audit.stage import Audit
 from sluiceway.pipeline.model.component import Context, State
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange, Service

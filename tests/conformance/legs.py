@@ -147,6 +147,16 @@ def _behind_websocket(place: Place) -> Document:
     return document
 
 
+def _behind_sse(place: Place) -> Document:
+    """A gateway behind a gateway, over HTTP+SSE of 2024-11-05; both in one process."""
+    inner = free_port()
+    document = _document(place, {"first": {"sse": {"url": f"http://127.0.0.1:{inner}/sse"}}, "up": place.upstream})
+    document["sources"]["inner"] = {"http": {"bind": f"127.0.0.1:{inner}", "sse": {}}, "pipeline": "inner"}
+    chain = _told(place.chain, "audit", {"path": str(place.folder / "inner.jsonl")})  # a trail has one writer
+    document["pipelines"]["inner"] = {"chain": chain, "sink": "up"}
+    return document
+
+
 def _behind_stdio(place: Place) -> Document:
     """A gateway behind a gateway, which starts it as its child."""
     inner = place.folder / "inner.yaml"
@@ -164,9 +174,12 @@ WAYS: Final[Mapping[str, Callable[[Place], Document]]] = {
     "merged": _merged,
     "behind-http": _behind_http,
     "behind-websocket": _behind_websocket,
+    "behind-sse": _behind_sse,
     "behind-stdio": _behind_stdio,
 }
 """How the gateway, or two of them, reach the fixture."""
+LEGACY_WAYS: Final = frozenset({"behind-sse"})
+"""Those that carry revisions with a handshake only."""
 
 
 @frozen
@@ -181,6 +194,10 @@ class Setup:
     """What runs the gateway: `run`, `hypercorn`, or the client's own process, `driver`."""
     chain: str
     """A key of `CHAINS`."""
+
+    def carries(self, revision: str) -> bool:
+        """Whether the leg is run for a revision."""
+        return self.way not in LEGACY_WAYS or revision < "2026"
 
     @property
     def title(self) -> str:
@@ -223,6 +240,7 @@ SERVER_LEGS: Final = (
     Setup("http", "merged", "run", "plain"),
     Setup("http", "behind-http", "run", "every-stage"),
     Setup("http", "behind-websocket", "run", "every-stage"),
+    Setup("http", "behind-sse", "run", "plain"),
     Setup("stdio", "behind-stdio", "run", "plain"),
     Setup("http", "behind-stdio", "run", "plain"),
 )
@@ -232,6 +250,7 @@ CLIENT_LEGS: Final = (
     Setup("suite", "prefixed", "driver", "plain"),
     Setup("suite", "behind-http", "driver", "plain"),
     Setup("suite", "behind-websocket", "driver", "plain"),
+    Setup("suite", "behind-sse", "driver", "plain"),
 )
 
 

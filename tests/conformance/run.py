@@ -120,7 +120,8 @@ def main() -> int:
             run_leg = run_server_leg if kind == "server" else run_client_leg
             chosen = [each for each in setups if any(fnmatchcase(each.title, glob) for glob in asked.leg or ["*"])]
             for revision in (asked.revision or REVISIONS) if chosen else ():
-                legs = [pool.submit(run_leg, revision, setup) for setup in (None, *chosen)]
+                carrying = [each for each in chosen if each.carries(revision)]
+                legs = [pool.submit(run_leg, revision, setup) for setup in (None, *carrying)]
                 runs.append((kind, revision, legs))
         failures = [line for kind, revision, legs in runs for line in _judge(kind, revision, legs)]
     if left_out := stages_left_out():

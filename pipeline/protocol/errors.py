@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from math import ceil
 from typing import ClassVar, Final, Self
 
 from .mcp import ErrorCode
@@ -392,5 +393,6 @@ def render_error(error: GatewayError, codes: Mapping[str, int] = CODE_TABLES["sp
     """
     data: dict[str, Json] = {"origin": "gateway", "reason": error.reason, **error.data}
     if error.retry_after_s is not None:
-        data["retry_after_ms"] = max(1, round(error.retry_after_s * 1000))
+        # up, for who comes back when told to must not be early; but not for the last bits of a float
+        data["retry_after_ms"] = max(1, ceil(round(error.retry_after_s * 1000, 6)))
     return ErrorReply(codes[error.reason], error.message, data, http_status=error.http_status)

@@ -47,7 +47,7 @@ async def end_family(mark: str) -> None:
     Those that came to us as orphans are reaped (runtime/orphans.py); everybody's else are left to their parents.
     """
     ended: set[int] = set()
-    while found := family_of(mark):
+    while found := await trio.to_thread.run_sync(family_of, mark):  # looks at every process of the machine
         for pid in found:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ async def reap_orphans() -> None:
     """Reap adopted processes as they end, until cancelled."""
     with trio.open_signal_receiver(signal.SIGCHLD) as deaths:
         async for _ in deaths:
-            reap_adopted()
+            await trio.to_thread.run_sync(reap_adopted)  # looks at every process of the machine
             await trio.sleep(REST_S)  # what ends meanwhile is one more signal
 
 

@@ -91,6 +91,7 @@ class Uplink:
         self._asked_to_end = False
         self._why = "was left by the gateway"
         self._dialling = trio.CancelScope()
+        self._transport: Transport | None = None
         self._reading = trio.CancelScope()
 
     @property
@@ -109,6 +110,8 @@ class Uplink:
             self._is_ending = self._asked_to_end = True
             self._outbox.close()
             self._dialling.cancel()
+            if self._transport is not None and not self._is_open:
+                self._transport.close()  # which ends the handshake
             self._reading.deadline = trio.current_time() + _LAST_WORDS_S
 
     async def run(self) -> None:
@@ -129,13 +132,12 @@ class Uplink:
 
     async def _live(self) -> None:
         target = self._target
-        transport: Transport | None = None
         with self._dialling:
-            transport = await target.dial()
-        if transport is None:
+            self._transport = await target.dial()
+        if self._transport is None:
             return
         async with connect(
-            transport, target.origin.authority, target.origin.path, subprotocols=(SUBPROTOCOL,),
+            self._transport, target.origin.authority, target.origin.path, subprotocols=(SUBPROTOCOL,),
             headers=target.headers, limits=target.limits, timeout_s=target.timeout_s,
         ) as wire:  # fmt: skip
             self._is_open = True

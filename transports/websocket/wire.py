@@ -135,6 +135,8 @@ class _Watched(trio.abc.Stream):
             return
         with trio.move_on_after(_LINGER_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._stream.send_all(last_word)
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()  # a server is the first to end TCP (RFC 6455 section 7.1.1)
             while await self._stream.receive_some(_PIECE):
                 pass
 

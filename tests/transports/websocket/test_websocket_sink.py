@@ -324,6 +324,55 @@ async def test_reconnect_keeps_an_upstream_that_is_down_in_quarantine(kit):
     assert 0 < second["error"]["data"]["retry_after_ms"] <= 30_000
 
 
+async def test_notifications_go_to_the_connection_they_mean_something_on(kit):
+    """A session's `initialized` reaches its own; one of a stranger reaches nobody, and opens nothing."""
+    heard = []
+
+    async def listening(socket):
+        while True:
+            message = json.loads(await socket.get_message())
+            if "id" in message:
+                await kit.reply(socket, message["id"], kit.reply_of(message))
+            else:
+                heard.append(message["method"])
+
+    async with (
+        kit.scripted_server() as server,
+        kit.gateway({"up": {"websocket": {"url": server.url}}}) as gateway,
+        kit.speaking(kit.url_of(gateway)) as client,
+    ):
+        server.script = listening
+        await client.send(method="notifications/x", params={"_meta": kit.MODERN})
+        ping = await client.call("ping", 0)
+        opened_by_strangers = len(server.headers)
+        await client.initialize()
+        await client.call("tools/list", 1)
+        await kit.until(lambda: bool(heard))
+
+    assert "result" in ping
+    assert opened_by_strangers == 0
+    assert heard == ["notifications/initialized"]
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_a_handshake(kit):
+    """It would take a minute here; the kit allows half of that."""
+
+    async def silent(_stream):
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, silent, 0)
+        port = listeners[0].socket.getsockname()[1]
+        options = {"url": f"ws://127.0.0.1:{port}/", "connect_timeout": "60s"}
+        async with (
+            kit.gateway({"up": {"websocket": options}}, run={"stop_timeout": "60s"}) as gateway,
+            kit.speaking(kit.url_of(gateway)) as client,
+        ):
+            await client.send(id=1, method="tools/call", params={"name": "x", "_meta": kit.MODERN})
+            await kit.until(lambda: gateway.pipelines["main"].admission.in_flight == 1)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_name_that_leads_to_a_private_address_is_refused_unless_allow_private(kit, monkeypatch):
     """As for the http sink: a name must not turn into our own network."""
 
@@ -384,7 +433,7 @@ async def test_tls_trusts_what_ca_names_and_shows_cert_with_its_key(kit, authori
         ca = {"ca": str(authority.file)}
         for tls in ({}, ca, {**ca, "cert": str(cert), "key": str(key)}):
             async with (
-                kit.gateway({"up": {"websocket": {"url": server.url, "tls": tls}}}) as gateway,
+                kit.gateway({"up": {"websocket": {"url": server.url, "tls": tls, "connect_timeout": "1s"}}}) as gateway,
                 kit.speaking(kit.url_of(gateway)) as client,
             ):
                 replies.append(await client.call_modern())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,14 @@ async def test_retries_do_not_make_an_outage_worse(autojump_clock: MockClock) ->
 
     assert {reason_of(reply) for reply in replies if reply is not None} == {"connect_failed"}
     assert len(replies) < len(sink.requests) <= 1.2 * len(replies) + seconds
+
+
+def test_the_page_names_tests_that_are_there() -> None:
+    """Every case of docs/testing.md has a test where the page says."""
+    root = Path(__file__).resolve().parents[2]
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (root / "docs" / "testing.md").read_text(encoding="utf-8"))
+
+    missing = [
+        test for file, test in named if f"def {test}(" not in (root / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert (len(named) >= 12, missing) == (True, [])

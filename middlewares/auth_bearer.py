@@ -8,15 +8,15 @@ says where tokens are got and which scopes are missing. The token goes no furthe
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import final
 
-from attrs import define, field
+from attrs import define
 
 from sluiceway.pipeline.model.component import Context, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import Forbidden, MalformedCredentials, Unauthenticated, UpstreamUnavailable
 from sluiceway.pipeline.protocol.messages import Json, Reply
@@ -38,7 +38,7 @@ class _Endpoint:
     """A resource, and the tokens that were verified for it."""
 
     resource: ProtectedResource
-    remembered: OrderedDict[bytes, tuple[int, float, Caller]] = field(factory=OrderedDict)
+    remembered: Remembered[bytes, tuple[int, float, Caller]]
     """By digest: the generation of keys, when it ends (seconds since 1970), and whose it is."""
 
 
@@ -92,7 +92,8 @@ class AuthBearer(AuthStage):
         config = self._config
         scopes = self._required.union(*(need.scopes for need in config.needs))
         metadata = make_metadata(resource, config.issuer, scopes, config.title, config.documentation)
-        return _Endpoint(ProtectedResource(resource, frozenset({resource, *config.audiences}), metadata))
+        protected = ProtectedResource(resource, frozenset({resource, *config.audiences}), metadata)
+        return _Endpoint(protected, Remembered(config.max_remembered))
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -159,10 +160,7 @@ class AuthBearer(AuthStage):
             return self._claims.caller(answer, credential)
         claims = await self._verified(token, audiences, ring)
         caller = self._claims.caller(claims, credential)
-        endpoint.remembered[digest] = (ring.changed, expiry_of(claims) + self._rules.leeway_s, caller)
-        endpoint.remembered.move_to_end(digest)
-        if len(endpoint.remembered) > self._config.max_remembered:
-            endpoint.remembered.popitem(last=False)
+        endpoint.remembered.keep(digest, (ring.changed, expiry_of(claims) + self._rules.leeway_s, caller))
         return caller
 
     async def _verified(self, token: str, audiences: frozenset[str], ring: KeyRing) -> Mapping[str, Json]:

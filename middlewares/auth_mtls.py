@@ -7,7 +7,6 @@ and to know whose that is. See `docs/auth.md`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, final
 
@@ -16,6 +15,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.component import Context, middleware
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.model.when import matcher
 from sluiceway.pipeline.protocol.errors import MalformedCredentials, Unauthenticated
@@ -101,7 +101,7 @@ class AuthMtls(AuthStage):
         self._networks = _networks(config.trusted_proxies)
         self._by_socket = _UNIX in config.trusted_proxies
         self._holders = [(matcher(holder.name), holder) for holder in config.holders]
-        self._remembered: OrderedDict[tuple[str, bool], Names] = OrderedDict()
+        self._remembered = Remembered[tuple[str, bool], Names](_MAX_REMEMBERED)
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. Never a checkpoint."""
@@ -153,9 +153,7 @@ class AuthMtls(AuthStage):
         names = self._remembered.get(key)
         if names is None:
             names = read_header(told, self._config.form) if by_proxy else read_pem(told)
-            self._remembered[key] = names
-            if len(self._remembered) > _MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._remembered.keep(key, names)
         return names
 
     def _is_trusted(self, exchange: Exchange) -> bool:

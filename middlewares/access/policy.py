@@ -10,12 +10,12 @@ caller and a name, which of these cover it. Both tables are bounded; what falls 
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Final, TypeAlias, TypeVar, final
+from typing import Final, TypeAlias, final
 
 from attrs import frozen
 
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.messages import Json
 
@@ -30,7 +30,8 @@ MAX_NAME: Final = 256
 """Characters of the longest name that is kept there."""
 
 
-_K = TypeVar("_K")
+_Who: TypeAlias = tuple[str, str | None, frozenset[str], frozenset[str]]
+"""What of a caller decides which rules concern it."""
 _Asked: TypeAlias = tuple[str, str | None, frozenset[str], frozenset[str], Sort, str]
 """Caller, sort and name."""
 
@@ -113,9 +114,8 @@ class Policy:
         self._roles = config.roles
         self._scopes = config.scopes
         self._prefix = config.scope_prefix
-        self._max_callers = config.max_callers
-        self._standings: OrderedDict[tuple[str, str | None, frozenset[str], frozenset[str]], Standing] = OrderedDict()
-        self._rulings: OrderedDict[_Asked, Standing] = OrderedDict()
+        self._standings = Remembered[_Who, Standing](config.max_callers)
+        self._rulings = Remembered[_Asked, Standing](MAX_RULINGS)
 
     @property
     def callers(self) -> int:
@@ -133,7 +133,7 @@ class Policy:
         known = self._standings.get(key)
         if known is None:
             known = self._stand(caller)
-            _keep(self._standings, key, known, self._max_callers)
+            self._standings.keep(key, known)
         return known
 
     def why(self, caller: Caller, sort: Sort, name: str, action: str, now: float, arguments: Json = ANY) -> Verdict:
@@ -153,7 +153,7 @@ class Policy:
         if ruling is None:
             ruling = self.standing(caller).on(sort, name)
             if len(name) <= MAX_NAME:
-                _keep(self._rulings, key, ruling, MAX_RULINGS)
+                self._rulings.keep(key, ruling)
         return ruling.judge(sort, action, now, arguments)
 
     def consider(
@@ -192,10 +192,3 @@ class Policy:
                 what = scope.removeprefix(self._prefix)
                 if what not in (scope, "", *(f"{sort}:" for sort in SORTS)):
                     yield Permit.of(Rule(id=f"scope {scope}", allow=what), -1)
-
-
-def _keep(table: OrderedDict[_K, Standing], key: _K, value: Standing, maximum: int) -> None:
-    """Keep something, and forget what was kept first if that is one too many."""
-    if len(table) >= maximum:
-        table.popitem(last=False)
-    table[key] = value

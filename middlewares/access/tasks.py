@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final, TypeAlias, final
 
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Reply, Result
 
@@ -29,9 +29,8 @@ class Owners:
     """
 
     def __init__(self, *, max_tasks: int, max_age_s: float) -> None:
-        self._max_tasks = max_tasks
         self._max_age_s = max_age_s
-        self._made: OrderedDict[tuple[Principal, str], float] = OrderedDict()
+        self._made = Remembered[tuple[Principal, str], float](max_tasks)
 
     def __len__(self) -> int:
         return len(self._made)
@@ -40,10 +39,7 @@ class Owners:
         """Note that a principal made a task."""
         if len(task) > MAX_ID:
             return
-        self._made[principal, task] = now + self._max_age_s
-        self._made.move_to_end((principal, task))
-        if len(self._made) > self._max_tasks:
-            self._made.popitem(last=False)
+        self._made.keep((principal, task), now + self._max_age_s)
 
     def owns(self, principal: Principal, task: object, now: float) -> bool:
         """Whether a principal made a task."""

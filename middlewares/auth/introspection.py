@@ -8,7 +8,6 @@ is not active too, so that neither a busy client nor a guessing one becomes a fl
 from __future__ import annotations
 
 import base64
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 from urllib.parse import quote_plus, urlencode
@@ -16,6 +15,7 @@ from urllib.parse import quote_plus, urlencode
 import trio
 
 from sluiceway.pipeline.model.options import KIB
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.gate import Limits, parse
 from sluiceway.pipeline.protocol.messages import Json
@@ -50,8 +50,7 @@ class Introspection:
         pair = f"{quote_plus(client_id)}:{quote_plus(client_secret)}".encode()
         self._headers = {"authorization": f"Basic {base64.b64encode(pair).decode()}"}
         self._remember_s = remember_s
-        self._max_remembered = max_remembered
-        self._remembered: OrderedDict[bytes, tuple[float, Mapping[str, Json] | None]] = OrderedDict()
+        self._remembered = Remembered[bytes, tuple[float, Mapping[str, Json] | None]](max_remembered)
         self._asking: dict[bytes, trio.Event] = {}
         self.asked = 0
         """Questions put to the server."""
@@ -86,10 +85,7 @@ class Introspection:
             self.asked += 1
             form = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
             claims = parse_answer(await self._post(self._headers, form))
-            self._remembered[digest] = (trio.current_time() + self._remember_s, claims)
-            self._remembered.move_to_end(digest)
-            if len(self._remembered) > self._max_remembered:
-                self._remembered.popitem(last=False)
+            self._remembered.keep(digest, (trio.current_time() + self._remember_s, claims))
             return claims
         finally:
             del self._asking[digest]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
@@ -10,6 +9,7 @@ import msgspec
 import trio
 
 from sluiceway.pipeline.model.component import Store
+from sluiceway.pipeline.model.remembered import Remembered
 from sluiceway.pipeline.protocol.messages import Json
 
 from .api_keys import MAX_KEYS, ApiKey, Entry, check_keys, digest_of, entry_of, make_key, parse_key, raw_digest
@@ -48,7 +48,7 @@ class StoredKeys:
         self._remember_s = remember_s
         self._new_id = new_id
         self._log = log
-        self._remembered: OrderedDict[bytes, tuple[float, Entry | None]] = OrderedDict()
+        self._remembered = Remembered[bytes, tuple[float, Entry | None]](_MAX_REMEMBERED)
 
     async def find(self, digest: bytes) -> Entry | None:
         """
@@ -67,10 +67,7 @@ class StoredKeys:
                 entry = entry_of(parse_key(data), self._prefix)
             except ValueError as error:
                 self._log.error("an entry of the store is no key", error=str(error))
-        self._remembered[digest] = (now + self._remember_s, entry)
-        self._remembered.move_to_end(digest)
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._remembered.keep(digest, (now + self._remember_s, entry))
         return entry
 
     async def issue(self, arguments: Mapping[str, Json]) -> Json:

@@ -69,6 +69,7 @@ def _crash(path: Path, to: str, sync: str, first: int, rng: random.Random) -> li
     return [int(line) for line in printed.split(b"\n")[:-1]]
 
 
+@pytest.mark.timeout(60 + 5 * ROUNDS)
 @pytest.mark.parametrize(("to", "sync"), [("jsonl", "batch"), ("jsonl", "always"), ("sqlite", "batch")])
 def test_what_was_acknowledged_is_in_the_trail_after_a_kill(to, sync, tmp_path):
     """Round after round on one trail, which the next child repairs and goes on with."""

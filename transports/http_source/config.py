@@ -43,7 +43,7 @@ class HttpConfig:
         example=["127.0.0.1:8080", "[::1]:8080"],
     )
     socket_access: SocketAccess = option(
-        "owner", doc="Whose processes may connect to Unix sockets: the gateway's user, its group as well, or everybody.",
+        "owner", doc="Whose processes may connect to Unix sockets: the gateway's user, its group too, or all.",
         example="group",
     )  # fmt: skip
     path: str = option("/mcp", doc="Path of the MCP endpoint.")

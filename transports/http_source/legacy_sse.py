@@ -85,7 +85,8 @@ class EventStream:
         self._connection: Connection | None = None
         self._writer: _EventWriter | None = None
         self._over, self._written = trio.Event(), trio.Event()
-        self._draining = trio.Event()
+        self._background: trio.Nursery | None = None
+        self._draining = False
         deadlines, now = serving.deadlines, trio.current_time()
         self._alive = deadlines.add(now + serving.config.keep_alive, self._keep_alive)
         self._patience = deadlines.add(now + serving.config.idle_timeout, self.end)
@@ -96,9 +97,11 @@ class EventStream:
             async with open_background_nursery() as background:
                 try:
                     async with trio.open_nursery() as exchanges:
-                        connection = self._connect(exchanges, request)
+                        self._connect(exchanges, request)
                         background.start_soon(self._write, request, response)
-                        background.start_soon(self._drain, connection)
+                        self._background = background
+                        if self._draining:
+                            self.stop_accepting()
                         with request.watch(self.end):
                             await self._over.wait()
                         exchanges.cancel_scope.cancel()
@@ -121,15 +124,13 @@ class EventStream:
         self._over.set()
 
     async def _drain(self, connection: Connection) -> None:
-        """End as soon as nothing is under way, once no more is welcome."""
-        await self._draining.wait()
-        connection.stop_accepting()
+        """End as soon as nothing is under way."""
         await connection.drained.wait()
         self._outbox.close()  # the response ends behind what still waits
 
-    def _connect(self, exchanges: trio.Nursery, request: HttpRequest) -> Connection:
+    def _connect(self, exchanges: trio.Nursery, request: HttpRequest) -> None:
         serving = self._serving
-        connection = self._connection = Connection(
+        self._connection = Connection(
             serving.context,
             NotingHandle(serving.handle, self._proofs),
             exchanges,
@@ -138,7 +139,6 @@ class EventStream:
             max_in_flight=self._options.max_in_flight,
             peer=_peer_of(request),
         )
-        return connection
 
     def _disconnect(self) -> None:
         """Its exchanges have ended, so nothing stands on the session any more."""
@@ -153,9 +153,10 @@ class EventStream:
 
     def stop_accepting(self) -> None:
         """Refuse new requests, and end as soon as nothing is under way."""
-        self._draining.set()
-        if self._connection is not None:
+        self._draining = True
+        if self._connection is not None and self._background is not None:
             self._connection.stop_accepting()
+            self._background.start_soon(self._drain, self._connection)
 
     async def take(self, message: Message, request: HttpRequest) -> None:
         """

@@ -142,9 +142,10 @@ class Listener:
 
     async def _converse(self, stream: trio.abc.Stream, transport: trio.abc.Stream, certificate: str | None) -> None:
         try:
-            with trio.move_on_after(self._head_timeout_s) as patience:
+            head = first = b""
+            with trio.move_on_after(self._head_timeout_s):
                 head, first = await _read_head(stream)
-            if patience.cancelled_caught or not head:
+            if not head:  # it left, or said nothing in time
                 return
             await self._serve(Caller(stream, parse_upgrade(head, _address_of(transport), certificate), first))
         except HttpError as error:

@@ -31,7 +31,7 @@ def upstream() -> Iterator[str]:
         process.stdin.close()
 
 
-class Warm(WebSocketSink):
+class Warm(WebSocketSink):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]  # final for users
     """The sink with its connection open: what serves a connection waits for work, and is meant to stay."""
 
     @asynccontextmanager

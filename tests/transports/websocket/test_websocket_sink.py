@@ -4,10 +4,12 @@ import base64
 import hashlib
 import json
 import ssl
+from pathlib import Path
 
 import pytest
 import trio
 
+from sluiceway.pipeline.model.options import ConfigPath
 from sluiceway.pipeline.protocol.errors import SluicewayError
 from sluiceway.transports.http_upstream.config import TlsConfig
 from sluiceway.transports.websocket_sink import WebSocketSinkConfig, parse_address
@@ -545,7 +547,7 @@ async def test_an_upstream_message_over_max_message_ends_the_connection(kit):
         ({"url": "ws://a/", "headers": {"Sec-WebSocket-Key": "x"}}, "sink itself"),
         ({"url": "ws://a/", "headers": {"host": "x"}}, "sink itself"),
         ({"url": "ws://a/", "headers": {"x": "a\r\nb"}}, "header"),
-        ({"url": "wss://a/", "tls": TlsConfig(key="k")}, "cert"),
+        ({"url": "wss://a/", "tls": TlsConfig(key=ConfigPath(Path("k")))}, "cert"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options, said):

@@ -188,8 +188,8 @@ async def test_pages_of_foreign_origins_are_refused_before_anything_is_accepted(
 
 async def test_allowed_hosts_and_allowed_origins_admit_whom_they_name(kit):
     """A name that is not listed is 421, an origin 403; listed ones are served."""
-    lists = {"allowed_hosts": ["gateway.example"], "allowed_origins": ["https://app.example"]}
-    async with serving(tell, **{key: tuple(value) for key, value in lists.items()}) as source:
+    hosts, origins = ("gateway.example",), ("https://app.example",)
+    async with serving(tell, allowed_hosts=hosts, allowed_origins=origins) as source:
         good = await upgrade(source, host="gateway.example", origin="https://app.example")
         bad_host = await upgrade(source, host="rebound.example")
         bad_origin = await upgrade(source, origin="https://other.example")
@@ -475,6 +475,7 @@ async def test_a_hard_end_says_1001_too(kit):
         await trio.aclose_forcefully(socket._stream)
 
     assert call.cancelled.is_set()
+    assert closed.value.reason is not None
     assert closed.value.reason.code == 1001
 
 

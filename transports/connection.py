@@ -317,7 +317,7 @@ class Connection:
         address = self.peer.address
         self._context.alarm(Refusal(reason=error.event or error.reason, source=self._context.id, address=address))
         try:
-            self._outbox.put_nowait(encode_message(Response(request_id, render_error(error))))
+            self._outbox.put_nowait(encode_message(Response(request_id, render_error(error, self._context.codes))))
         except trio.WouldBlock:
             self._context.log.warning("client cut off: it sends requests and reads no answers", reason=error.reason)
             self._nursery.cancel_scope.cancel()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, fin
 
 from attrs import define, field, frozen
 
-from ..protocol.errors import GatewayError
+from ..protocol.errors import CODE_TABLES, GatewayError
 from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
 from .changes import Changes
 from .exchange import Exchange, Relay, Service
@@ -118,6 +118,8 @@ class Context:
     """False when another server (a plain hypercorn) owns the listening sockets."""
     stores: Callable[[str], Store] = field(default=_no_store)
     sinks: Callable[[str], Service] = field(default=_no_sink)
+    codes: Mapping[str, int] = field(default=CODE_TABLES["spec"])
+    """Numbers of errors by reason, for sources, which refuse what never becomes an exchange; the engine sets it."""
     changes: Changes = field(factory=Changes)
     """What upstreams say has changed; shared by all components of an engine."""
     alarm: Alarm = ignore

@@ -20,7 +20,7 @@ import trio
 from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
 from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
-from ..protocol.errors import ComponentError
+from ..protocol.errors import CODE_TABLES, ComponentError
 from ..protocol.messages import EMPTY, Notification, Request
 from ..telemetry.metrics import Snapshot
 from ..telemetry.security import SecurityEvents
@@ -311,6 +311,7 @@ class Engine:
         component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {}, {})
         assert isinstance(component, Source)
         component.readiness = lambda: self.ready
+        component.context.codes = CODE_TABLES[self.document.run.error_codes]
         entrances = Entrances(lambda: self._generation.pipelines[self._targets[spec.id]].lane.chain, spec.id)
         component.resource_metadata, component.identify = entrances.resource_metadata, entrances.identify
 

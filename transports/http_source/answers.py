@@ -9,6 +9,7 @@ from attrs import Factory, frozen
 
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import (
+    CODE_TABLES,
     Forbidden,
     GatewayError,
     MalformedCredentials,
@@ -84,15 +85,17 @@ def json_answer(status: int, body: bytes, headers: Mapping[str, str] | None = No
     return Answer(status, body, {"content-type": JSON, **(headers or {})})
 
 
-def error_answer(error: GatewayError, request_id: RequestId | None = None) -> Answer:
-    """The response to a message that never became an exchange."""
+def error_answer(
+    error: GatewayError, request_id: RequestId | None = None, codes: Mapping[str, int] = CODE_TABLES["spec"]
+) -> Answer:
+    """The response to a message that never became an exchange, with a code of this table."""
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(1, round(error.retry_after_s)))
     if isinstance(error, (Unauthenticated, Forbidden)) and error.challenge is not None:
         headers["www-authenticate"] = error.challenge
     answered = request_id if request_id is not None else error.request_id
-    return json_answer(error.http_status, encode_message(Response(answered, render_error(error))), headers)
+    return json_answer(error.http_status, encode_message(Response(answered, render_error(error, codes))), headers)
 
 
 def refusal_answer(error: HttpError) -> Answer:

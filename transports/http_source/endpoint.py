@@ -13,7 +13,7 @@ import trio
 
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.codec import decode_batch
-from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, InvalidMessage, Misdirected
+from sluiceway.pipeline.protocol.errors import CODE_TABLES, Forbidden, GatewayError, InvalidMessage, Misdirected
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
 from sluiceway.pipeline.protocol.messages import Json, encode_json
 
@@ -125,7 +125,8 @@ class Endpoint:
             if self._serving is not None:
                 context, reason = self._serving.context, error.event or error.reason
                 context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
-            await self._refuse(request, response, error_answer(error))
+            codes = self._serving.context.codes if self._serving is not None else CODE_TABLES["spec"]
+            await self._refuse(request, response, error_answer(error, codes=codes))
 
     def _choose_coding(self, request: HttpRequest, response: HttpResponse) -> None:
         if self._config.compress_from is None:

@@ -113,7 +113,7 @@ def _server(raw_name: str, entry: Json, notes: Notes) -> Upstream | None:
     url = next((text for key in _URLS if isinstance(text := entry.get(key), str) and text), None)
     kind = str(entry.get("type") or entry.get("transport") or "").lower()
     if kind in ("ws", "websocket"):
-        notes.lose(name[:40], "is reached over WebSocket, for which there is no sink; it is left out")
+        notes.lose(name[:40], "is reached over WebSocket; give it a sink of kind websocket by hand")
         return None
     id_ = notes.id_for(name)
     upstream = _program(id_, entry, notes) if url is None else _remote(id_, url, kind, entry, notes)

@@ -85,6 +85,8 @@ class Gateway:
             engine = Engine(self._configure(), listen=False)
             async with engine.running():
                 self._sources = _http_sources(engine)
+                for source in self._sources:  # the server may have accepted connections already
+                    await source.serving.wait()
                 await send({"type": "lifespan.startup.complete"})
                 started = True
                 await receive()  # lifespan.shutdown

@@ -48,6 +48,8 @@ class HttpSource(Source):
         """The ASGI application."""
         self.sessions: Sessions | None = None
         """Its legacy sessions while it serves; for status and tests."""
+        self.serving = trio.Event()
+        """Set once requests are served; before that they are answered 503."""
         self._server = _make_server(self.app, config, context) if context.listen else None
         self._serving: Serving | None = None
 
@@ -128,6 +130,7 @@ class HttpSource(Source):
                 limits=Limits(max_message_size=config.max_body),
             )
             self.app.connect(self._serving)
+            self.serving.set()
             try:
                 if self._server is not None:
                     await self._server.serve()

@@ -310,7 +310,7 @@ async def gateway_of(folder: Path, sink: FakeSink, *, busy: bool, bare: bool = F
         assert left == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINKING)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=NO_SHRINKING)
 @given(st.lists(CALLS, min_size=2, max_size=16), st.lists(ACTS, min_size=1, max_size=8))
 def test_nobody_hears_what_is_for_another_one(folder: Path, calls: list[Call], acts: list[Act]) -> None:
     """
@@ -327,7 +327,7 @@ def test_nobody_hears_what_is_for_another_one(folder: Path, calls: list[Call], a
     run_clean(main, clock=MockClock(autojump_threshold=0))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=NO_SHRINKING)
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=NO_SHRINKING)
 @given(st.lists(CALLS, min_size=1, max_size=6), st.lists(ACTS, min_size=1, max_size=6))
 def test_wide_open_the_chain_is_as_good_as_none(folder: Path, calls: list[Call], acts: list[Act]) -> None:
     """With limits that are not reached, nothing kept and no failures worth repeating, it equals the bare sink."""

@@ -122,7 +122,7 @@ def _steady(reply: Reply | None) -> Any:
 
 
 @pytest.mark.parametrize("off", OFF)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(asks=st.lists(ASKS, min_size=1, max_size=6))
 def test_stages_that_are_off_are_absent(off: str, asks: list[Ask]) -> None:
     """Disabled, or guarded by what never matches: replies, notifications, requests, callers and headers are equal."""

@@ -186,14 +186,16 @@ class Cache(Middleware):
     async def _fetch(self, exchange: Exchange, call_next: Service, ask: Ask) -> Reply:
         """The upstream's answer; what is there instead if it fails, and that is allowed."""
         self._misses += 1
+        outcome: Reply | GatewayError
         try:
-            reply = await self._keeper.fetch(exchange, call_next, ask)
+            outcome = await self._keeper.fetch(exchange, call_next, ask)
         except GatewayError as error:
-            instead = await self._instead(exchange, ask, error)
-            if instead is None:
-                raise
+            outcome = error
+        if ask.old is not None and (instead := await self._instead(exchange, ask, outcome)) is not None:
             return instead
-        return reply if ask.old is None else await self._instead(exchange, ask, reply) or reply
+        if isinstance(outcome, GatewayError):
+            raise outcome
+        return outcome
 
     async def _instead(self, exchange: Exchange, ask: Ask, outcome: Reply | GatewayError) -> Reply | None:
         """What was kept, if the upstream fails; looked up again, for it may have become void meanwhile."""

@@ -13,12 +13,13 @@ from typing import Any, TypeVar, final
 
 from sluiceway.pipeline.protocol.messages import Json
 
+from ..patterns import Pattern, PatternKind
 from .catalog import Catalog
 from .content import without_none
 from .context import Context
 from .handlers import Handler
 from .inject import Providers, Scope
-from .methods import Pattern, PatternKind, Routes
+from .methods import Routes
 from .prompts import Completer, Prompt
 from .resources import Resource, ResourceTemplate
 from .runtime import Runtime

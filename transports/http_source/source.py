@@ -20,13 +20,12 @@ from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from ..tls_handshakes import tls_figures
 from .config import HttpConfig
-from .endpoint import Endpoint
-from .serving import Serving
-from .sessions import Sessions
-from .stream import Replay
 
 if TYPE_CHECKING:
+    from .endpoint import Endpoint
     from .server import HttpServer
+    from .serving import Serving
+    from .sessions import Sessions
 
 
 @final
@@ -44,7 +43,9 @@ class HttpSource(Source):
 
     def __init__(self, config: HttpConfig, context: Context) -> None:
         super().__init__(config, context)
-        self.app = Endpoint(config, lambda: self.readiness(), lambda: self.resource_metadata())
+        from .endpoint import Endpoint  # not for whoever only reads the class's options
+
+        self.app: Endpoint = Endpoint(config, lambda: self.readiness(), lambda: self.resource_metadata())
         """The ASGI application."""
         self.sessions: Sessions | None = None
         """Its legacy sessions while it serves; for status and tests."""
@@ -105,6 +106,10 @@ class HttpSource(Source):
 
     async def serve(self, handle: Handle) -> None:
         """Serve until cancelled. Exchanges run here and not with their connections, which they may outlive."""
+        from .serving import Serving
+        from .sessions import Sessions
+        from .stream import Replay
+
         config: HttpConfig = self.config
         deadlines = Deadlines()
         replay = Replay(config.resume_events, config.resume_bytes)

@@ -16,7 +16,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.protocol.mcp import METHODS
 
-from ..embedded.methods import Pattern, PatternKind
+from ..patterns import Pattern, PatternKind
 
 _KINDS: Final[tuple[PatternKind, ...]] = ("exact", "glob", "prefix", "regex")
 Subject = Literal["method", "name"]

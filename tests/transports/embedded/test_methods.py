@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sluiceway.transports.embedded import Context, NotFound, Server
-from sluiceway.transports.embedded.methods import Pattern
+from sluiceway.transports.patterns import Pattern
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ from typing import ClassVar, Final, Literal, final
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, State, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, State, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MINUTE, SECOND, Duration, Ratio, option
+from sluiceway.pipeline.model.order import Advice, Order
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import CircuitOpen, GatewayError
 from sluiceway.pipeline.protocol.failures import blames_upstream, name_of

@@ -13,11 +13,12 @@ from typing import Final, Literal, final
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.options import SECOND, Duration, option, render_duration
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply

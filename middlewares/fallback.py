@@ -14,10 +14,11 @@ from typing import Any, Final, Literal, final
 
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import KIB, Duration, Size, option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.repeating import Repeatables, is_bound
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError

@@ -13,9 +13,10 @@ from typing import Final, final
 
 from attrs import evolve, frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.model.when import matcher
 from sluiceway.pipeline.protocol.errors import Forbidden, Misdirected

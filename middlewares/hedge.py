@@ -17,10 +17,11 @@ import trio
 from attrs import define, field, frozen
 
 from sluiceway.pipeline.model.budget import Budget
-from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MILLISECOND, Duration, Rate, Ratio, option, render_duration
+from sluiceway.pipeline.model.order import Advice, Order
 from sluiceway.pipeline.model.repeating import Repeatables, may_repeat_any
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError

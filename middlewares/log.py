@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, final
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import Ratio, option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import Blame, GatewayError
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result

@@ -16,10 +16,11 @@ from typing import Final, TypeVar, final
 import trio
 from attrs import define, field, frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Decision, Exchange, Service
 from sluiceway.pipeline.model.figures import Distribution, Figure
 from sluiceway.pipeline.model.options import Duration, option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.mcp import METHODS, Kind
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.telemetry.metrics import LATENCIES_S, Histogram

@@ -18,10 +18,11 @@ from weakref import WeakSet
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import ConfigPath, option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.pins import changes_between, contract_digest, merge_lock, read_lock
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.model.tools import CALL, LIST, Tool, ToolBook, tools_in

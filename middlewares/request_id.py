@@ -12,9 +12,10 @@ from typing import Final, final
 
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.messages import Reply
 from sluiceway.pipeline.telemetry.correlation import correlated
 

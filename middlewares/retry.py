@@ -18,10 +18,11 @@ import trio
 from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.budget import Budget
-from sluiceway.pipeline.model.component import Advice, Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MILLISECOND, Duration, Rate, Ratio, option
+from sluiceway.pipeline.model.order import Advice, Order
 from sluiceway.pipeline.model.repeating import Repeatables, is_bound, may_repeat_any
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError, OutcomeUnknown, SessionNotFound, UnsupportedVersion

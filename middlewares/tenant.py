@@ -14,10 +14,11 @@ from typing import Final, final
 
 from attrs import evolve, frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import Forbidden, SessionNotFound
 from sluiceway.pipeline.protocol.mcp import meta_of

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final, Literal, final
 
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import Ratio, option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import Reply
 from sluiceway.pipeline.protocol.splice import with_meta

@@ -20,7 +20,8 @@ import msgspec
 import trio
 from attrs import evolve, frozen
 
-from sluiceway.pipeline.model.component import Context, Handle, Ticket
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.handle import Handle, Ticket
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.model.session import Client, Session
 from sluiceway.pipeline.protocol.codec import encode_message

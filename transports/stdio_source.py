@@ -15,8 +15,9 @@ import trio
 from attrs import frozen
 from trio.abc import ReceiveStream, SendStream
 
-from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.options import KIB, MIB, Size, option
 from sluiceway.pipeline.protocol.codec import StreamDecoder
 from sluiceway.pipeline.protocol.gate import Limits

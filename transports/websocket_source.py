@@ -16,8 +16,9 @@ from typing import final
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.options import KIB, MIB, SECOND, Duration, Size, option
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import Draining

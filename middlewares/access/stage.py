@@ -13,11 +13,12 @@ from typing import Final, final
 import trio
 from attrs import evolve
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import Ledger, LedgerFull, Limit, Window, nanoseconds
 from sluiceway.pipeline.model.keys import principal_of
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import Forbidden, RateLimited
 from sluiceway.pipeline.protocol.mcp import Era, Kind

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Final, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import AuditUnavailable, ComponentError, GatewayError
 from sluiceway.pipeline.protocol.mcp import Kind

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final, TypeVar
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order
+from sluiceway.pipeline.model.component import Context, Middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.errors import SessionNotFound, Unauthenticated
 from sluiceway.pipeline.protocol.messages import Json, Reply

@@ -11,10 +11,11 @@ from typing import Any, Final, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import continues
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.repeating import Repeatables
 from sluiceway.pipeline.model.tools import CALL
 from sluiceway.pipeline.protocol.errors import GatewayError

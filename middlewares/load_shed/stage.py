@@ -15,11 +15,12 @@ from typing import Final, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, State, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, State, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.options import render_duration
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, DeadlineExceeded, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply

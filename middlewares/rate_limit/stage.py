@@ -15,11 +15,12 @@ from typing import Final, final
 import trio
 from attrs import define
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, State, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, State, middleware
 from sluiceway.pipeline.model.exchange import MAX_DECISIONS, Decision, Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import NS_PER_S, Ledger, LedgerFull, Limit, nanoseconds
 from sluiceway.pipeline.model.options import render_duration
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, GatewayError, RateLimited
 from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply

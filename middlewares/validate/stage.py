@@ -9,10 +9,11 @@ from typing import Final, Literal, final
 
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Middleware, Order, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.tools import CALL, LIST, Tool, ToolBook
 from sluiceway.pipeline.protocol.errors import ComponentError, InvalidParams, UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import Era

@@ -14,9 +14,9 @@ from itertools import combinations, product
 
 from attrs import define, field
 
-from ..model.component import Order
 from ..model.document import Document, PipelineSpec, SinkSpec, SourceSpec, StageSpec
 from ..model.options import render_duration
+from ..model.order import Order
 from .components import Components
 from .nodes import node_at, place_of
 from .problems import Problem, Span, has_errors

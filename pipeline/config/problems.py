@@ -21,7 +21,7 @@ from typing import Any, Final, final
 
 from attrs import field, frozen
 
-from ..model.component import Level
+from ..model.order import Level
 from ..protocol.errors import SluicewayError
 
 _LEVELS: Final[dict[Level, int]] = {"error": 0, "warning": 1, "info": 2}

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 from attrs import define, field, frozen
 
@@ -23,10 +23,12 @@ from ..protocol.messages import EMPTY, Json, Notification, Reply, Request
 from .changes import Changes
 from .exchange import Exchange, Relay, Service
 from .figures import Distribution, Figure
+from .handle import Handle
+from .order import Advice, Order
 from .security import Alarm, ignore
 
 if TYPE_CHECKING:
-    from .session import Asker, Caller, Client
+    from .session import Caller, Client
     from .when import When
 
 API_VERSION = 1
@@ -203,45 +205,6 @@ class Component:
         raise LookupError(f"{self.context.id} has no action {action!r}; it has: {', '.join(self.actions) or 'none'}")
 
 
-Level = Literal["error", "warning", "info"]
-
-
-def _always(_config: Any) -> bool:
-    """Whatever the options are."""
-    return True
-
-
-@frozen
-class Order:
-    """A rule about a stage's place in the chain, which `check` reports and `explain` prints."""
-
-    relation: Literal["before", "after", "first"]
-    """This stage must stand before, after, or first; `first` takes no role."""
-    role: str
-    """The role the rule is about (see `Middleware.role`); empty for `first`."""
-    level: Level
-    reason: str
-    """What goes wrong otherwise, in one sentence."""
-    applies: Callable[[Any], bool] = _always
-    """Whether the rule binds a stage with these options: an instance of its `Config`."""
-
-
-@final
-@frozen
-class Advice:
-    """What `check` says about the options of a stage at the place where it stands."""
-
-    rule: str
-    """Stable name of the rule: `retry/not-repeatable`."""
-    level: Level
-    message: str
-    """What is wrong; the stage's id is put in front of it."""
-    reason: str
-    """What goes wrong, in one sentence."""
-    fix: str
-    """What to do about it."""
-
-
 class Middleware(Component):
     """
     A stage of a chain: sees an exchange on its way in and the reply on its way out.
@@ -325,46 +288,6 @@ class Sink(Component):
             UpstreamFault: The upstream failed. What the upstream *answered*, errors included, is returned.
         """
         raise TypeError(f"{type(self).__name__} does not implement __call__")
-
-
-class Handle(Protocol):
-    """What a source feeds: the pipeline it is connected to."""
-
-    def __call__(
-        self,
-        message: Request | Notification,
-        *,
-        client: Client,
-        emit: Callable[[Notification], Awaitable[None]],
-        ask: Asker | None = None,
-    ) -> Ticket:
-        """
-        Make an exchange of a message. Nothing happens until `ticket.run()`.
-
-        Args:
-            message: As the codec yielded it.
-            client: Who sent it.
-            emit: Writes one notification to the client, in order, before the reply.
-            ask: Puts a question to the client; None where that is impossible.
-        """
-        ...
-
-
-class Ticket(Protocol):
-    """One exchange's place in the pipeline."""
-
-    exchange: Exchange
-
-    async def run(self) -> Reply | None:
-        """
-        Serve the exchange in the current task.
-
-        Returns:
-            The reply; always one, errors included, except for NOTIFY and when the client cancelled (None).
-        """
-
-    def cancel(self, reason: Literal["client", "shutdown"] = "client") -> None:
-        """Cancel the exchange from any task; the upstream is told. Harmless before `run` and after its end."""
 
 
 class Source(Component):

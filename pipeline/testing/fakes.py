@@ -14,8 +14,9 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from ..model.component import Context, Handle, Sink, Source, Ticket, sink, source
+from ..model.component import Context, Sink, Source, sink, source
 from ..model.exchange import Exchange
+from ..model.handle import Handle, Ticket
 from ..model.session import Asker, Client
 from ..protocol.errors import CapacityExceeded, ConnectFailed, GatewayError
 from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result

@@ -8,8 +8,8 @@ from typing import Literal, final
 import trio
 from attrs import define
 
-from ..model.component import Ticket
 from ..model.exchange import Exchange
+from ..model.handle import Ticket
 from ..model.session import Caller
 from ..protocol.messages import Notification, Reply
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 
-from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.model.session import Asker, Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage

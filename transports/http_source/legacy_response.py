@@ -12,7 +12,7 @@ from typing import final
 
 import trio
 
-from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 

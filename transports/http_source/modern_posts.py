@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import GatewayError, InternalError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, Kind

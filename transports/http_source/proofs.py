@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal, final
 
-from sluiceway.pipeline.model.component import Handle, Ticket
+from sluiceway.pipeline.model.handle import Handle, Ticket
 from sluiceway.pipeline.model.session import ANONYMOUS, Asker, Caller, Client, Session
 from sluiceway.pipeline.protocol.errors import SessionNotFound
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request

@@ -9,7 +9,8 @@ import msgspec
 import trio
 from attrs import define, field
 
-from sluiceway.pipeline.model.component import Context, Handle
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error

@@ -15,7 +15,7 @@ from typing import Protocol, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Ticket
+from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import CapacityExceeded

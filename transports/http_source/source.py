@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Context, Handle, Source, source
+from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol, final
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Context, Handle
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.gate import Limits

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from sluiceway.pipeline.model.component import Middleware, Order, Sink, Source, Store, middleware, sink, source, store
+from sluiceway.pipeline.model.component import Middleware, Sink, Source, Store, middleware, sink, source, store
 from sluiceway.pipeline.model.options import (
     MINUTE,
     SECOND,
@@ -20,6 +20,7 @@ from sluiceway.pipeline.model.options import (
     Size,
     option,
 )
+from sluiceway.pipeline.model.order import Order
 
 
 class Colour(Enum):

@@ -12,7 +12,6 @@ from sluiceway.pipeline.model.component import (
     ComponentKind,
     Context,
     Middleware,
-    Order,
     Sink,
     Source,
     State,
@@ -22,6 +21,7 @@ from sluiceway.pipeline.model.component import (
     source,
     store,
 )
+from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.pipeline.testing.exchanges import memory_exchange
 

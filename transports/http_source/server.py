@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Final, final
+from typing import Any, final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.worker_context import WorkerContext
 
-from ..containment import QUIET, Containment
+from ..acceptor import Acceptor
 from ..listening import Listening
 from ..tls_handshakes import Handshakes
 from .config import HttpConfig
 from .connection import Connection
 from .edge import MAX_HEAD
-
-_TOO_MANY: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-)
 
 
 class _Terminated:
@@ -47,9 +42,9 @@ def _unwatched(_address: str | None) -> None:
 
 
 @final
-class HttpServer:
+class HttpServer(Acceptor):
     """
-    Listens, accepts, and keeps count. Bind before serving; close after.
+    Serves HTTP on every connection.
 
     Args:
         application: ASGI 3, for scopes of type `http`.
@@ -67,6 +62,12 @@ class HttpServer:
         now: Callable[[], float] = time.time,
         refused: Callable[[str | None], None] = _unwatched,
     ) -> None:
+        super().__init__(
+            Listening(limits.binds, limits.stall_timeout, limits.socket_access),
+            max_connections=limits.max_connections,
+            tls=None if limits.tls is None else Handshakes(limits.tls, log, now),
+            log=log,
+        )
         self.refused = refused
         self.application: Any = application
         self.limits = limits
@@ -74,96 +75,20 @@ class HttpServer:
         self._terminated = _Terminated()
         self.context.terminated = self._terminated  # type: ignore[assignment]  # what hypercorn uses of it
         self.hypercorn = _hypercorn_config(limits)
-        self.tls = None if limits.tls is None else Handshakes(limits.tls, log, now)
-        """How connections come to speak TLS; None where they do not."""
-        self.turned_away = 0
-        """Connections beyond `max_connections`."""
-        self._containment = Containment(log)
-        self._listening = Listening(limits.binds, limits.stall_timeout, limits.socket_access)
         self._connections: set[Connection] = set()
-        self._count = 0
-        self._accepting = trio.CancelScope()
 
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """What it is bound to, as `host:port` or `unix:path`."""
-        return self._listening.addresses
-
-    @property
-    def contained(self) -> int:
-        """Exceptions of connections that were contained."""
-        return self._containment.count
-
-    @property
-    def connections(self) -> int:
-        """Connections that are open."""
-        return self._count
-
-    def bind(self) -> None:
-        """
-        Open the listening sockets. From now on clients can connect; they wait until `serve`.
-
-        Raises:
-            OSError: An address is taken, or not ours; or the certificate cannot be used.
-        """
-        if self.tls is not None:
-            self.tls.certificates.load()
-        self._listening.bind()
-
-    async def serve(self) -> None:
-        """Accept until `stop_accepting`, serve until cancelled."""
-        listeners = self._listening.listeners()
-        async with trio.open_nursery() as connections:
-            if self.tls is not None:
-                connections.start_soon(self.tls.certificates.watch)
-            with self._accepting:
-                if not listeners:
-                    await trio.sleep_forever()  # drained before it began
-                await trio.serve_listeners(self.handle, listeners, handler_nursery=connections)
-            await trio.sleep_forever()
-
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection; every exception of it ends here."""
-        if self._count >= self.limits.max_connections:
-            self.turned_away += 1
-            if self.tls is None:
-                with suppress(*QUIET):
-                    await stream.send_all(_TOO_MANY)
-            await stream.aclose()
-            return
-        self._count += 1
-        try:
-            secured = await self._secure(stream)
-            if secured is not None:
-                await Connection(self, secured).run()
-        except* Exception as group:  # a boundary: one connection never ends another
-            self.contain(group)
-        finally:
-            self._count -= 1
-
-    async def _secure(self, stream: trio.abc.Stream) -> trio.abc.Stream | None:
-        """The connection as requests come on it; None if it ended before that."""
-        if self.tls is None:
-            return stream
-        assert isinstance(stream, trio.SocketStream)
-        secured = await self.tls.secure(stream)
-        if secured is not None and self._terminated.is_set():
-            await secured.aclose()
-            return None
-        return secured
+    async def converse(self, stream: trio.abc.Stream) -> None:
+        """See `Acceptor`."""
+        if self.tls is None or not self._terminated.is_set():  # else its handshake took longer than we have
+            await Connection(self, stream).run()
 
     def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; the others close after their current response."""
         self._terminated.set_now()
-        self._accepting.cancel()
-        self.close()
+        super().stop_accepting()
         for connection in list(self._connections):
             if connection.idle:
                 connection.stop()
-
-    def close(self) -> None:
-        """Close the listening sockets. Idempotent."""
-        self._listening.close()
 
     # What connections report.
 
@@ -174,10 +99,6 @@ class HttpServer:
     def closed(self, connection: Connection) -> None:
         """It is over."""
         self._connections.discard(connection)
-
-    def contain(self, error: Exception) -> None:
-        """Count an exception and log it, once per place it comes from."""
-        self._containment.take(error)
 
 
 def _hypercorn_config(limits: HttpConfig) -> HypercornConfig:

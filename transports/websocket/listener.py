@@ -16,17 +16,18 @@ from attrs import frozen
 
 from sluiceway.pipeline.protocol.errors import GatewayError
 
-from ..containment import QUIET, Containment
+from ..acceptor import Acceptor
+from ..containment import QUIET
 from ..http_source.answers import Answer, HttpError, error_answer, refusal_answer
 from ..http_source.edge import inspect_head
 from ..listening import Listening
 from ..tls_handshakes import Handshakes
+from ..tls_stream import TlsStream
 from .handshake import Visit, parse_upgrade
 
 _PIECE: Final = 16 * 1024
 _LINGER_S: Final = 1.0
 _MAX_LINGER: Final = 1024 * 1024
-_TOO_MANY: Final = Answer(503, headers={"retry-after": "1"})
 
 Serve = Callable[["Caller"], Awaitable[None]]
 """Serves a client whose request to open a WebSocket is in order, or raises with what it is refused."""
@@ -44,9 +45,9 @@ class Caller:
 
 
 @final
-class Listener:
+class Listener(Acceptor):
     """
-    Listens, accepts, and keeps count. Bind before serving; close after.
+    Serves a WebSocket on every connection, and nothing else.
 
     Args:
         listening: Its sockets.
@@ -67,87 +68,20 @@ class Listener:
         tls: Handshakes | None,
         log: Any,
     ) -> None:
-        self.tls = tls
-        self._listening = listening
+        super().__init__(listening, max_connections=max_connections, tls=tls, log=log)
         self._serve = serve
-        self._max_connections = max_connections
         self._head_timeout_s = head_timeout_s
-        self._containment = Containment(log)
-        self._accepting = trio.CancelScope()
-        self.connections = 0
-        """Connections that are open."""
-        self.turned_away = 0
-        """Connections beyond `max_connections`."""
 
-    @property
-    def contained(self) -> int:
-        """Exceptions of connections that were contained."""
-        return self._containment.count
-
-    def bind(self) -> None:
-        """
-        Open the listening sockets. From now on clients can connect; they wait until `serve`.
-
-        Raises:
-            OSError: An address is taken, or not ours; or the certificate cannot be used.
-        """
-        if self.tls is not None:
-            self.tls.certificates.load()
-        self._listening.bind()
-
-    def close(self) -> None:
-        """Close the listening sockets. Idempotent."""
-        self._listening.close()
-
-    async def serve(self) -> None:
-        """Accept until `stop_accepting`, serve until cancelled."""
-        listeners = self._listening.listeners()
-        async with trio.open_nursery() as connections:
-            if self.tls is not None:
-                connections.start_soon(self.tls.certificates.watch)
-            with self._accepting:
-                if not listeners:
-                    await trio.sleep_forever()  # drained before it began
-                await trio.serve_listeners(self.handle, listeners, handler_nursery=connections)
-            await trio.sleep_forever()
-
-    def stop_accepting(self) -> None:
-        """Close the listening sockets."""
-        self._accepting.cancel()
-        self._listening.close()
-
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection; every exception of it ends here."""
-        if self.connections >= self._max_connections:
-            self.turned_away += 1
-            if self.tls is None:
-                with suppress(*QUIET), trio.move_on_after(_LINGER_S):
-                    await _answer(stream, _TOO_MANY)
-            await trio.aclose_forcefully(stream)
-            return
-        self.connections += 1
-        try:
-            if self.tls is None:
-                await self._converse(stream, stream, None)
-            else:
-                assert isinstance(stream, trio.SocketStream)
-                secured = await self.tls.secure(stream)
-                if secured is not None:
-                    await self._converse(secured, stream, secured.certificate)
-        except* Exception as group:  # a boundary: one connection never ends another
-            self._containment.take(group)
-        finally:
-            self.connections -= 1
-            await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # closes without waiting
-
-    async def _converse(self, stream: trio.abc.Stream, transport: trio.abc.Stream, certificate: str | None) -> None:
+    async def converse(self, stream: trio.abc.Stream) -> None:
+        """See `Acceptor`."""
+        certificate = stream.certificate if isinstance(stream, TlsStream) else None
         try:
             head = first = b""
             with trio.move_on_after(self._head_timeout_s):
                 head, first = await _read_head(stream)
             if not head:  # it left, or said nothing in time
                 return
-            await self._serve(Caller(stream, parse_upgrade(head, _address_of(transport), certificate), first))
+            await self._serve(Caller(stream, parse_upgrade(head, _address_of(stream), certificate), first))
         except HttpError as error:
             await _refuse(stream, refusal_answer(error))
         except GatewayError as error:
@@ -197,7 +131,7 @@ async def _answer(stream: trio.abc.Stream, answer: Answer) -> None:
 
 def _address_of(stream: trio.abc.Stream) -> str | None:
     """The remote address; None where there is none, or none any more."""
-    if not isinstance(stream, trio.SocketStream):
+    if not isinstance(stream, trio.SocketStream | TlsStream):
         return None
     try:
         name = stream.socket.getpeername()

@@ -11,7 +11,6 @@ and the sink adds credentials of its own.
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -24,12 +23,7 @@ from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.origin import parse_origin
 from sluiceway.pipeline.model.session import Session
-from sluiceway.pipeline.protocol.errors import (
-    InvalidMessage,
-    SessionNotFound,
-    UnsupportedVersion,
-    UpstreamUnavailable,
-)
+from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
@@ -37,6 +31,7 @@ from sluiceway.pipeline.runtime.nursery import open_background_nursery
 from .http_client.client import HttpClient
 from .http_upstream.config import HttpSinkConfig
 from .http_upstream.following import FollowedName, lookup_of
+from .http_upstream.hosting import HostedSessions
 from .http_upstream.legacy import LegacySession
 from .http_upstream.modern import ModernUpstream
 from .http_upstream.reach import Reach
@@ -67,7 +62,7 @@ class HttpSink(Sink):
         self._upstream: Upstream | None = None
         self._modern: ModernUpstream | None = None
         self._mirrors = Mirrors()
-        self._sessions: dict[Session, LegacySession] = {}
+        self._sessions = HostedSessions(context.id, self._make)
 
     @property
     def sessions(self) -> int:
@@ -89,16 +84,17 @@ class HttpSink(Sink):
             self._modern = ModernUpstream(reach.upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
             self._nursery = nursery
             await reach.start(nursery)
+            self._sessions.start(nursery)
             if self._config.follow_name is not None:
                 nursery.start_soon(self._followed(reach.client, self._config.follow_name).run)
             try:
                 yield
-                self._nursery = None
-                for session in self._sessions.values():
+                self._sessions.close()
+                for _, session in self._sessions:
                     session.end(within_s=_CLOSING_S)
-                for session in list(self._sessions.values()):
-                    await session.ended.wait()
+                await self._sessions.wait_ended()
             finally:
+                self._sessions.close()
                 self._nursery = self._connections = self._upstream = self._modern = None
                 reach.close()
 
@@ -116,18 +112,15 @@ class HttpSink(Sink):
         """
         if exchange.client.era is Era.MODERN:
             return await self._serve_modern(exchange)
-        session = exchange.client.session
-        if session is None:
-            return await self._answer_stranger(exchange)
-        if exchange.kind is Kind.NOTIFY:
-            known = self._sessions.get(session)
-            if known is not None and not known.is_ending:
-                assert isinstance(exchange.request, Notification)
-                await known.notify(exchange.request)
-            return Result()
-        if exchange.method == "initialize":
-            return await self._initialize(exchange, session)
-        return await self._known(session).call(exchange)
+        if self._config.era == "modern" and exchange.method == "initialize":
+            raise UnsupportedVersion(
+                f"{self.context.id}: serves revisions without a handshake only",
+                data={
+                    "supported": list(MODERN_VERSIONS),
+                    "requested": exchange.request.params.get("protocolVersion"),
+                },
+            )
+        return await self._sessions(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """
@@ -142,9 +135,9 @@ class HttpSink(Sink):
             return await super().act(action, arguments)
         if self._connections is None or self._nursery is None:
             raise self._is_closed()
-        ending = {session: hosted for session, hosted in self._sessions.items() if not hosted.is_ending}
+        ending = [(session, hosted) for session, hosted in self._sessions if not hosted.is_ending]
         self._connections.renew()
-        for session, hosted in ending.items():
+        for session, hosted in ending:
             hosted.end()
             self._nursery.start_soon(_close_later, session)
         return {"sessions": len(ending)}
@@ -162,50 +155,9 @@ class HttpSink(Sink):
             return Result()
         return await self._modern.call(exchange)
 
-    async def _initialize(self, exchange: Exchange, session: Session) -> Reply:
-        if self._config.era == "modern":
-            raise UnsupportedVersion(
-                f"{self.context.id}: serves revisions without a handshake only",
-                data={
-                    "supported": list(MODERN_VERSIONS),
-                    "requested": exchange.request.params.get("protocolVersion"),
-                },
-            )
-        if session in self._sessions:
-            return await self._known(session).call(exchange)  # for the upstream to refuse
-        if self._nursery is None or self._upstream is None:
-            raise self._is_closed()
-        opening = LegacySession(self._upstream, session, self.context.random, self.context.log)
-        self._sessions[session] = opening
-        opened = False
-        # in a context of its own: what happens later must not be logged as caused by whoever came first
-        contextvars.Context().run(self._nursery.start_soon, self._host, opening, session)
-        try:
-            reply = await opening.initialize(exchange)
-            opened = isinstance(reply, Result)
-            return reply
-        finally:
-            if not opened:
-                opening.end()
-
-    async def _host(self, hosted: LegacySession, session: Session) -> None:
-        try:
-            await hosted.run()
-        finally:
-            del self._sessions[session]
-
-    def _known(self, session: Session) -> LegacySession:
-        known = self._sessions.get(session)
-        if known is None or known.is_ending:
-            raise SessionNotFound(f"{self.context.id}: the upstream has no such session; initialize again")
-        return known
-
-    async def _answer_stranger(self, exchange: Exchange) -> Reply:
-        """A legacy client without a session has none upstream either; all it may do is ping."""
-        await trio.lowlevel.checkpoint()
-        if exchange.method == "ping" or exchange.kind is Kind.NOTIFY:
-            return Result()
-        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
+    def _make(self, session: Session) -> LegacySession:
+        assert self._upstream is not None
+        return LegacySession(self._upstream, session, self.context.random, self.context.log)
 
     def _followed(self, client: HttpClient, every_s: float) -> FollowedName:
         origin = parse_origin(self._config.url)
@@ -228,7 +180,7 @@ class HttpSink(Sink):
     def _tell(self, notification: Notification) -> None:
         """Tell everybody of a change that the upstream cannot tell of itself."""
         self._heard(notification)
-        for session in self._sessions:
+        for session, _ in self._sessions:
             if session.version is not None:
                 session.notify(notification)
 

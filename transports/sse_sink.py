@@ -10,12 +10,10 @@ Nothing of what a client sent in HTTP goes upstream, its credentials least of al
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import final
 
-import trio
 from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Sink, sink
@@ -23,19 +21,15 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, Duration, Size, option
 from sluiceway.pipeline.model.session import Session
-from sluiceway.pipeline.protocol.errors import (
-    InvalidMessage,
-    SessionNotFound,
-    UnsupportedVersion,
-    UpstreamUnavailable,
-)
-from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Era, Kind
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.protocol.errors import UnsupportedVersion
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Era
+from sluiceway.pipeline.protocol.messages import Notification, Reply
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_upstream.config import RemoteConfig
 from .http_upstream.event_feed import Traffic
 from .http_upstream.event_session import EventSession
+from .http_upstream.hosting import HostedSessions
 from .http_upstream.reach import Reach
 
 
@@ -68,10 +62,9 @@ class SseSink(Sink):
     def __init__(self, config: SseSinkConfig, context: Context) -> None:
         super().__init__(config, context)
         self._config = config
-        self._nursery: trio.Nursery | None = None
         self._reach: Reach | None = None
         self._traffic = Traffic()
-        self._sessions: dict[Session, EventSession] = {}
+        self._sessions = HostedSessions(context.id, self._make)
 
     @property
     def sessions(self) -> int:
@@ -81,7 +74,7 @@ class SseSink(Sink):
     def figures(self) -> Iterator[Figure]:
         """Its event streams, and what came on them."""
         traffic = self._traffic
-        yield Figure("sse_streams", len(self._sessions), "gauge", "Event streams of upstreams that are open.")
+        yield Figure("sse_streams", self.sessions, "gauge", "Event streams of upstreams that are open.")
         yield Figure("sse_events_total", traffic.events, "counter", "Events of upstreams.")
         yield Figure("sse_bytes_total", traffic.bytes, "counter", "Bytes of their event streams.")
         yield Figure("sse_reconnects_total", traffic.reconnects, "counter", "Streams that were taken up again.")
@@ -97,17 +90,18 @@ class SseSink(Sink):
         """
         reach = Reach.make(self.context.id, self._config, self._heard)
         async with open_background_nursery() as nursery:
-            self._nursery, self._reach = nursery, reach
+            self._reach = reach
             await reach.start(nursery)
+            self._sessions.start(nursery)
             try:
                 yield
-                self._nursery = None
-                for session in self._sessions.values():
+                self._sessions.close()
+                for _, session in self._sessions:
                     session.end()
-                for session in list(self._sessions.values()):
-                    await session.ended.wait()
+                await self._sessions.wait_ended()
             finally:
-                self._nursery = self._reach = None
+                self._sessions.close()
+                self._reach = None
                 reach.close()
 
     async def __call__(self, exchange: Exchange) -> Reply:
@@ -127,27 +121,12 @@ class SseSink(Sink):
                 f"{self.context.id}: the upstream speaks revisions with a handshake only; initialize a session",
                 data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
             )
-        session = exchange.client.session
-        if session is None:
-            return await self._answer_stranger(exchange)
-        if exchange.kind is Kind.NOTIFY:
-            known = self._sessions.get(session)
-            if known is not None and not known.is_ending:
-                assert isinstance(exchange.request, Notification)
-                await known.notify(exchange.request)
-            return Result()
-        if exchange.method == "initialize" and session not in self._sessions:
-            return await self._initialize(exchange, session)
-        known = self._sessions.get(session)
-        if known is None or known.is_ending:
-            raise SessionNotFound(f"{self.context.id}: the upstream has no such session; initialize again")
-        return await known.call(exchange)
+        return await self._sessions(exchange)
 
-    async def _initialize(self, exchange: Exchange, session: Session) -> Reply:
-        if self._nursery is None or self._reach is None:
-            raise UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
-        config, opened = self._config, False
-        opening = self._sessions[session] = EventSession(
+    def _make(self, session: Session) -> EventSession:
+        config = self._config
+        assert self._reach is not None
+        return EventSession(
             self._reach.upstream,
             config.url,
             session,
@@ -158,29 +137,6 @@ class SseSink(Sink):
             traffic=self._traffic,
             log=self.context.log,
         )
-        # in a context of its own: what happens later must not be logged as caused by whoever came first
-        contextvars.Context().run(self._nursery.start_soon, self._host, opening, session)
-        try:
-            await opening.open()
-            reply = await opening.call(exchange)
-            opened = isinstance(reply, Result)
-            return reply
-        finally:
-            if not opened:
-                opening.end()
-
-    async def _host(self, hosted: EventSession, session: Session) -> None:
-        try:
-            await hosted.run()
-        finally:
-            del self._sessions[session]
-
-    async def _answer_stranger(self, exchange: Exchange) -> Reply:
-        """A client without a session has none upstream either; all it may do is ping."""
-        await trio.lowlevel.checkpoint()
-        if exchange.method == "ping" or exchange.kind is Kind.NOTIFY:
-            return Result()
-        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
 
     def _heard(self, notification: Notification) -> None:
         self.context.changes.announce(self.context.id, notification)

@@ -1,30 +1,20 @@
 """
 An upstream that is a child process of ours, spoken to over its standard input and output (MCP, transports, stdio).
 
-Whose child: a legacy session has one of its own, because a legacy server keeps what a session said (capabilities,
-subscriptions, log level) in the process; it lives from the session's `initialize` to the session's end. All modern
-clients share one, because their requests carry everything. A server that locks to the era of its first message is
-served by that as well.
-
-When a child dies, what was in flight on it fails with the child's last words, and the next use of the shared child
-starts a new one, after a pause if it comes too soon (restarts.py). Every death of the shared child counts for that; of
-a session's only one before its first answer, for a client that crashes its own server must not take it from the others.
-A session's handshake is not replayed to a new child: what the old one had promised (subscriptions,
-tasks, answers half given) would be silently gone. The session ends with its child instead: its requests are answered
-`SessionNotFound` (404 over HTTP), which tells a client to initialize again, and that starts a new child. The same holds
-for a session whose child belonged to an earlier configuration.
+Each child is a line (lines.py): a legacy session has one of its own, all modern clients share one. A server that locks
+to the era of its first message is served by that as well. When a child dies, what was in flight on it fails with the
+child's last words. A session whose child belonged to an earlier configuration has none any more.
 """
 
 from __future__ import annotations
 
-import contextvars
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, final
+from typing import Literal, final
 
 import trio
 from attrs import frozen
@@ -33,40 +23,21 @@ from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import KIB, MIB, ConfigPath, Duration, Secret, Size, option
 from sluiceway.pipeline.model.session import Session
-from sluiceway.pipeline.protocol.errors import (
-    CapacityExceeded,
-    ConnectFailed,
-    InvalidMessage,
-    SessionNotFound,
-    UnsupportedVersion,
-    UpstreamUnavailable,
-)
-from sluiceway.pipeline.protocol.mcp import Era, Kind
-from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
-from sluiceway.pipeline.runtime.nursery import open_background_nursery
+from sluiceway.pipeline.protocol.errors import ConnectFailed
+from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.messages import Json, Reply
 
 from .confinement import ConfineConfig, Lifetime, Walls
-from .mirrors import Mirrors
-from .multiplex import Multiplexer
+from .lines import Lines
 from .outbox import Outbox
 from .process import Process, Shim, Tail, child_environment, find_executable
 from .restarts import RestartConfig
 from .server_limits import LimitsConfig
 from .stdio_child import Child
-from .stdio_era import StdioEra
-from .stdio_health import Health
 from .stdio_probe import Probe, ProbeConfig
-
-_LAST_ANSWERS_S: Final = 1.0
-"""How long a session stays after its child died, so that the answers which say so can still leave through it."""
-
 
 Spawn = Callable[..., Process]
 """Starts a process, as `Process.spawn` does."""
-
-
-def _nothing() -> None:
-    """There is no session to forget."""
 
 
 @final
@@ -159,20 +130,18 @@ class StdioSink(Sink):
         super().__init__(config, context)
         self._config = config
         self._spawn = spawn
-        self._health: Health | None = None
         self._env: dict[str, str] = {}
         self._walls = Walls((), Shim())
         self._secrets: list[str] = []
-        self._nursery: trio.Nursery | None = None
-        self._era = StdioEra(context.id, config.era)
-        self._mirrors = Mirrors()
-        self._children: dict[Session | None, Child] = {}
-        self._running: set[Child] = set()
+        self._lines: Lines[Child] = Lines(
+            context, self._start, era=config.era, restart=config.restart, max_lines=config.max_children,
+            option="max_children", noun="server process",
+        )  # fmt: skip
 
     @property
     def children(self) -> int:
         """Processes that run, those that are being stopped included."""
-        return len(self._running)
+        return len(self._lines)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -188,42 +157,12 @@ class StdioSink(Sink):
         config = self._config
         self._walls = Walls.build(config.lifetime, config.confine, config.limits.rlimits(), config.command[0])
         await self._walls.check(config.cwd, self._env)
-        async with open_background_nursery() as nursery:
-            self._nursery, self._health = nursery, Health(self.context, self._config.restart, nursery)
-            try:
-                yield
-            finally:
-                self._nursery = None
-                self._health.close()
-            for child in self._running:
-                child.stop()
-            for child in list(self._running):
-                await child.ended.wait()
+        async with self._lines.open():
+            yield
 
     async def __call__(self, exchange: Exchange) -> Reply:
-        """
-        Ask the caller's child, started if need be.
-
-        Raises:
-            ConnectFailed: The child could not be started.
-            CapacityExceeded: `max_children`, `max_pending` or `max_unsent` is reached.
-            InvalidMessage: A legacy client asks without a session.
-            UnsupportedVersion: A modern client asks a server that speaks legacy revisions only.
-            SessionNotFound: The session's child is gone, and the session with it.
-            UpstreamFault: The child died, or answered with something that is not MCP.
-        """
-        session = exchange.client.session
-        if exchange.kind is Kind.NOTIFY:
-            await trio.lowlevel.checkpoint()
-            self._notify(exchange.request, session)
-            return Result()
-        if exchange.client.era is Era.MODERN:
-            return await self._serve_modern(exchange)
-        if session is None:
-            return await self._answer_stranger(exchange)
-        if exchange.method == "initialize":
-            self._era.check_handshake(exchange)
-        return await self._ask(await self._child_of(session, exchange.method), exchange)
+        """Ask the caller's child, started if need be. Raises as `Lines` does."""
+        return await self._lines(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """
@@ -235,145 +174,33 @@ class StdioSink(Sink):
         await trio.lowlevel.checkpoint()
         if action != "restart":
             return await super().act(action, arguments)
-        running = [child for child in self._running if not child.is_ending]
-        for child in running:
-            child.stop()
-        return {"stopped": len(running)}
-
-    async def _serve_modern(self, exchange: Exchange) -> Reply:
-        """
-        Ask the child that all modern clients share.
-
-        Raises:
-            UnsupportedVersion: The server speaks legacy revisions only.
-            HeaderMismatch: Headers of a call say something else than its arguments.
-        """
-        self._era.check(exchange)
-        child = await self._shared_child()
-        ask = partial(self._ask, child)
-        try:
-            await self._mirrors.check(exchange, partial(self._era.call, call=ask))
-            reply = await self._era.call(exchange, ask)
-        except UnsupportedVersion:
-            if self._era.is_legacy and not child.connection.in_flight:
-                child.stop()  # nobody can use it
-            raise
-        self._mirrors.learn(exchange, reply)
-        return reply
-
-    async def _ask(self, child: Child, exchange: Exchange) -> Reply:
-        reply = await child.connection.call(exchange)
-        assert self._health is not None
-        self._health.answered(child)
-        return reply
-
-    def _notify(self, notification: object, session: Session | None) -> None:
-        """Pass a notification on, if there is a child that it can mean anything to."""
-        child = self._children.get(session)
-        if child is not None and not child.is_ending:
-            assert isinstance(notification, Notification)
-            child.connection.notify(notification)
-
-    async def _answer_stranger(self, exchange: Exchange) -> Reply:
-        """A legacy client without a session has no child yet; all it may do is ping."""
-        await trio.lowlevel.checkpoint()
-        if exchange.method == "ping":
-            return Result()
-        raise InvalidMessage(f"{exchange.method} needs a session; send initialize first")
-
-    async def _shared_child(self) -> Child:
-        """The child of all modern clients; started, when it may be, if there is none."""
-        while (child := self._children.get(None)) is None or child.is_ending:
-            if not await self._admit():
-                return self._start(None)
-        return child
-
-    async def _child_of(self, session: Session, method: str) -> Child:
-        while (child := self._children.get(session)) is None and method == "initialize" and not session.closed:
-            if not await self._admit():
-                return self._start(session)
-        if child is None or child.is_ending:
-            raise SessionNotFound(f"{self.context.id}: the server of this session is gone; initialize again")
-        return child
-
-    async def _admit(self) -> bool:
-        """See `Health.admit`."""
-        if self._nursery is None or self._health is None:
-            raise UpstreamUnavailable(f"{self.context.id}: is closed, and starts no more server processes")
-        return await self._health.admit()
+        return {"stopped": self._lines.stop()}
 
     def _start(self, session: Session | None) -> Child:
-        """Start a child; only right after `_admit`, with no checkpoint between."""
-        config, name = self._config, self.context.id
-        assert self._nursery is not None
-        assert self._health is not None
-        if self.children >= config.max_children:
-            raise CapacityExceeded(
-                f"{name}: {config.max_children} server processes run already; raise max_children or end sessions"
-            )
+        config, name, health = self._config, self.context.id, self._lines.health
+        assert health is not None
         try:
             command = (*self._walls.prefix, *config.command)
             process = self._spawn(command, cwd=config.cwd, env=self._env, shim=self._walls.shim)
         except OSError as error:
-            self._health.died(f"cannot be started: {error.strerror}", 0.0)
+            health.died(f"cannot be started: {error.strerror}", 0.0)
             raise ConnectFailed(f"{name}: cannot start {config.command[0]!r}: {error.strerror}") from error
         self.context.log.info("server started", pid=process.pid, program=config.command[0])
         outbox = Outbox(config.max_unsent)
-        child = Child(
+        return Child(
             name,
             process,
-            Multiplexer(
-                name,
-                outbox,
-                self.context.log,
-                session=session,
-                max_pending=config.max_pending,
-                spawn=self._spawn_apart,
-                announce=self._heard,
-            ),
+            self._lines.connection(session, outbox, config.max_pending),
             outbox,
             Tail(config.stderr_lines, self._secrets),
             graces_s=(config.stop_grace, config.kill_grace),
             max_message=config.max_message,
             idle_s=config.stop_when_idle if session is None else None,
             probe=config.probe and Probe(config.probe, Era.MODERN if session is None else Era.LEGACY),
-            on_death=partial(self._note_death, session),
-            on_noise=self._health.note_noise,
+            on_death=partial(self._lines.note_loss, session),
+            on_noise=health.note_noise,
             log=self.context.log,
         )
-        self._children[session] = child
-        self._running.add(child)
-        self._spawn_apart(self._host, child, session)
-        return child
-
-    def _spawn_apart(self, function: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Start a task in a context of its own: what a child says must not be logged as said by whoever came first."""
-        if self._nursery is not None:
-            contextvars.Context().run(self._nursery.start_soon, function, *args)
-
-    def _heard(self, notification: Notification) -> None:
-        self._mirrors.heard(notification)
-        self.context.changes.announce(self.context.id, notification)
-
-    def _note_death(self, session: Session | None, child: Child) -> None:
-        if self._health is not None and (session is None or not child.proven):
-            self._health.died(child.end_text, trio.current_time() - child.started_at)
-
-    async def _host(self, child: Child, session: Session | None) -> None:
-        """The task of one child, and what its end means for the session that it belonged to."""
-        forget = session.on_close(child.stop) if session is not None else _nothing
-        try:
-            await child.run()
-        finally:
-            forget()
-            self._running.discard(child)
-            if self._health is not None:
-                self._health.forget(child)
-            if self._children.get(session) is child:
-                del self._children[session]
-        if session is not None and not session.closed:
-            await trio.sleep(_LAST_ANSWERS_S)
-            session.close()
 
     def _resolve_env(self) -> None:
         declared: dict[str, str] = {}

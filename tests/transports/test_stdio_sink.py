@@ -51,7 +51,7 @@ def sink_of(name: str = "echo", **options: object) -> StdioSink:
     """A sink whose graces are short enough for a test."""
     options = {"command": program(name), "stop_grace": 0.2, "kill_grace": 0.2, **options}
     sink = StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
-    sink._era._modern = True  # what it finds out is the business of test_stdio_era.py
+    sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
     return sink
 
 

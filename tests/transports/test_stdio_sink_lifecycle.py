@@ -44,7 +44,7 @@ async def opened(name: str = "echo", **options: object):
     options = {"command": command, "stop_grace": 0.2, "kill_grace": 0.2, **options}
     with trio.fail_after(30):
         sink = StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
-        sink._era._modern = True  # what it finds out is the business of test_stdio_era.py
+        sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
         async with sink.open():
             yield sink
 
@@ -274,7 +274,7 @@ async def test_a_thousand_exchanges_cancelled_at_random_points_leave_nothing():
         assert after.value["pid"] == before.value["pid"]
         assert sink.children == 2
         assert psutil.Process().num_fds() == descriptors
-        assert sum(child.connection.in_flight for child in sink._running) == 0
+        assert sum(child.connection.in_flight for child in sink._lines.running) == 0
 
 
 async def test_restart_stops_the_processes_and_the_next_call_starts_one():

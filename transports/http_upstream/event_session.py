@@ -141,17 +141,18 @@ class EventSession:
         """Have it end. Idempotent, never blocks."""
         self._ending.set()
 
-    async def open(self) -> None:
+    async def initialize(self, exchange: Exchange) -> Reply:
         """
-        Wait until the upstream has said where to post.
+        Pass the handshake on, as soon as the upstream has said where to post.
 
         Raises:
             SessionNotFound: The session was ended meanwhile.
-            GatewayError: There is no stream to be had.
+            GatewayError: There is no stream to be had, or as `call` does.
         """
         await self._opened.wait()
         if self._failure is not None or self.is_ending:
             raise self._over()
+        return await self.call(exchange)
 
     async def notify(self, notification: Notification) -> None:
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -51,7 +52,8 @@ class Engine:
         overrides: Components to use instead of declared ones, by kind and id; for tests.
         seed: Makes randomness and ids deterministic; for tests and replays.
         progress: Told of every component's state changes.
-        probe: Compiled in around every stage; for tests.
+        probe: Compiled in around every stage, and told its component id; for tests.
+        now: The date, in seconds since 1970 (`Context.now`); for tests and replays.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Engine:
         seed: int | None = None,
         progress: Watcher | None = None,
         probe: Probe | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.document = document
         self.deadlines = Deadlines()
@@ -80,6 +83,7 @@ class Engine:
             listen=listen,
             overrides=overrides or {},
             probe=probe,
+            now=now,
             alarm=self._security,
         )
         self._generation = Generation(document, self._around, self.deadlines)

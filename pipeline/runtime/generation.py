@@ -9,7 +9,8 @@ processes and connections live on. Chains and `max_in_flight` around it are new.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from graphlib import TopologicalSorter
 from typing import Any, Final, final
@@ -58,6 +59,8 @@ class Surroundings:
     listen: bool
     overrides: Overrides
     probe: Probe | None = None
+    """Put around every stage; told component ids."""
+    now: Callable[[], float] = time.time
     changes: Changes = field(factory=Changes)
     alarm: Alarm = ignore
     kept: dict[str, dict[str, Any]] = field(factory=dict)
@@ -107,6 +110,7 @@ class Surroundings:
             log=structlog.get_logger().bind(component=component_id),
             random=random.Random(self.random.getrandbits(64)),  # noqa: S311  # jitter and sampling, not secrets
             new_id=self.new_id,
+            now=self.now,
             report=row.become,
             listen=self.listen,
             stores=store,
@@ -135,7 +139,7 @@ class Generation:
     ) -> None:
         self.document = document
         self._around = around
-        self._probe = around_stages(around.probe) if _sees_stages(document) else around.probe
+        self._sees_stages = _sees_stages(document)
         self._deadlines = deadlines
         self._before = before
         self._needs: dict[str, Needs] = {}
@@ -191,7 +195,7 @@ class Generation:
         stages = [Stage(s.id, middleware, s.guard) if s.id == stage_id else s for s in chain.stages]
         self.stages[old.id] = host
         self._inside_out[self._inside_out.index(old)] = host
-        return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._probe))
+        return old, pipeline.swap(compile_chain(stages, chain.sink, probe=self._probe(f"pipelines.{pipeline_id}")))
 
     def _sink(self, spec: SinkSpec) -> Service:
         host = self._kept_sink(spec)
@@ -219,7 +223,8 @@ class Generation:
             service = count_attempts(spec.id, service)
         if not spec.chain:
             return service
-        return nest(compile_chain(self._chain(f"sinks.{spec.id}", spec.chain), service, probe=self._probe))
+        owner = f"sinks.{spec.id}"
+        return nest(compile_chain(self._chain(owner, spec.chain), service, probe=self._probe(owner)))
 
     @property
     def _restarts(self) -> bool:
@@ -243,6 +248,16 @@ class Generation:
         self._needs[spec.id] = needs
         return host
 
+    def _probe(self, owner: str) -> Probe | None:
+        """What stands around the stages of one chain."""
+        probe, told = self._around.probe, None
+        if probe is not None:
+
+            def told(stage_id: str, exchange: Exchange, stage: Service) -> Awaitable[Reply]:
+                return probe(f"{owner}.{stage_id}", exchange, stage)
+
+        return around_stages(told) if self._sees_stages else told
+
     def _chain(self, owner: str, specs: Sequence[StageSpec]) -> list[Stage]:
         stages: list[Stage] = []
         for spec in specs:
@@ -259,7 +274,8 @@ class Generation:
         return stages
 
     def _pipeline(self, spec: PipelineSpec, sink: Service) -> Pipeline:
-        chain = compile_chain(self._chain(f"pipelines.{spec.id}", spec.chain), sink, probe=self._probe)
+        owner = f"pipelines.{spec.id}"
+        chain = compile_chain(self._chain(owner, spec.chain), sink, probe=self._probe(owner))
         codes = CODE_TABLES[self.document.run.error_codes]
         return Pipeline(
             spec.id,

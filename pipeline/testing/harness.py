@@ -8,8 +8,9 @@ Sources are replaced by fakes that listen to nobody, sinks by whatever the test 
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ..config import from_data, load
-from ..model.component import Component, ComponentKind, Middleware, Sink, Source
+from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
 from ..model.document import Document, Limits, PipelineSpec, SinkSpec, SourceSpec, StageSpec
 from ..model.exchange import Exchange, Service
 from ..model.registry import Registry
@@ -57,7 +58,9 @@ class PipelineHarness:
         sinks: Used instead of the declared ones, by id.
         sources: Likewise; a declared source that is not named here becomes a `FakeSource`.
         stages: Likewise, by stage id.
+        stores: Likewise, by id.
         seed: Of `context.random` and `context.new_id`.
+        now: The date as components see it, in seconds since 1970.
 
     Raises:
         ValueError: An id that nothing in the configuration has.
@@ -70,13 +73,16 @@ class PipelineHarness:
         sinks: Mapping[str, Sink] | None = None,
         sources: Mapping[str, Source] | None = None,
         stages: Mapping[str, Middleware] | None = None,
+        stores: Mapping[str, Store] | None = None,
         seed: int = 0,
+        now: Callable[[], float] = time.time,
     ) -> None:
         chains = [p.chain for p in document.pipelines.values()] + [s.chain for s in document.sinks.values()]
         overrides: dict[tuple[ComponentKind, str], Component] = {}
         for kind, given, known in (
             (ComponentKind.SINK, sinks, list(document.sinks)),
             (ComponentKind.SOURCE, sources, list(document.sources)),
+            (ComponentKind.STORE, stores, list(document.stores)),
             (ComponentKind.MIDDLEWARE, stages, [stage.id for chain in chains for stage in chain]),
         ):
             overrides.update(_by_id(kind, given or {}, known))
@@ -85,7 +91,8 @@ class PipelineHarness:
             if (ComponentKind.SOURCE, source_id) not in overrides:
                 overrides[ComponentKind.SOURCE, source_id] = self._sources[source_id] = FakeSource()
         self._fakes = [sink for sink in overrides.values() if isinstance(sink, FakeSink)]
-        self.engine = Engine(document, overrides=overrides, seed=seed, probe=self._probe)
+        self._stage_ids = dict(_stage_ids(document))
+        self.engine = Engine(document, overrides=overrides, seed=seed, probe=self._probe, now=now)
         """The engine under test."""
         self.caller: Caller = ANONYMOUS
         """Who makes the next calls, as if an auth stage had said so."""
@@ -273,7 +280,7 @@ class PipelineHarness:
             raise AssertionError("a fake sink was used in a way it was not told about: " + "; ".join(problems))
 
     async def _probe(self, stage_id: str, exchange: Exchange, service: Service) -> Reply:
-        run = StageRun(stage_id, exchange.method, trio.current_time())
+        run = StageRun(self._stage_ids[stage_id], stage_id, exchange, exchange.method, trio.current_time())
         self.stage_log.append(run)
         outcome = "Cancelled"
         try:
@@ -294,6 +301,13 @@ def _document(chain: Sequence[StageSpec], end: SinkSpec, limits: Limits) -> Docu
         pipelines={"main": PipelineSpec(id="main", chain=tuple(chain), sink=end.id, limits=limits)},
         sinks={end.id: end},
     )
+
+
+def _stage_ids(document: Document) -> Iterator[tuple[str, str]]:
+    """The id of every stage in its chain, by component id."""
+    for section, owners in (("pipelines", document.pipelines), ("sinks", document.sinks)):
+        for owner in owners.values():
+            yield from ((f"{section}.{owner.id}.{stage.id}", stage.id) for stage in owner.chain)
 
 
 def _by_id(kind: ComponentKind, given: Mapping[str, Component], known: Sequence[str]) -> dict[Any, Component]:

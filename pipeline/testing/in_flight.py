@@ -21,6 +21,10 @@ class StageRun:
 
     stage: str
     """Id of the stage in its chain."""
+    component: str
+    """Its component id: `pipelines.main.cache`."""
+    exchange: Exchange
+    """The exchange as it came in."""
     method: str
     """Method of the request as the stage saw it."""
     entered: float

@@ -15,7 +15,6 @@ from sluiceway.pipeline.model.gcra import NS_PER_S, Limit, State, Window
 
 Style: TypeAlias = Literal["ratelimit", "x-ratelimit", "none"]
 Write: TypeAlias = Callable[[MutableMapping[str, str], State, int], None]
-Says: TypeAlias = Callable[[State, int], str]
 
 
 @final
@@ -38,16 +37,20 @@ class Fields:
         Add them to the headers of a response, for a key's state and the time in nanoseconds; of several windows, the
         one that leaves least.
         """
+        only = style == "ratelimit" and len(limit.windows) == 1
+        self.start = f'"{name}";r=' if only else None
+        """How the only field that `write` would add begins; None if that is another style, or there are several."""
+        self.policy = _policy(name, limit)
+        """The value of `RateLimit-Policy`."""
 
 
 def _standard_writer(name: str, limit: Limit) -> Write:
-    windows = limit.windows
-    names = [f'"{name}"'] if len(windows) == 1 else [f'"{name}/{n}"' for n, _ in enumerate(windows, 1)]
-    policy = ", ".join(map(_quota, names, windows))
-    says = _left_of_one(f"{names[0]};r=", windows[0]) if len(windows) == 1 else _left_of_several(names, limit)
+    policy, left_of = _policy(name, limit), limit.room
+    names = _names(name, limit)
 
     def write(headers: MutableMapping[str, str], state: State, now_ns: int) -> None:
-        left = says(state, now_ns)
+        number, remaining, reset_ns = left_of(state, now_ns)
+        left = f"{names[number]};r={remaining};t={-(-reset_ns // NS_PER_S)}"
         if "ratelimit" in headers:
             headers["ratelimit"] += f", {left}"
             headers["ratelimit-policy"] += f", {policy}"
@@ -58,27 +61,13 @@ def _standard_writer(name: str, limit: Limit) -> Write:
     return write
 
 
-def _left_of_several(names: Sequence[str], limit: Limit) -> Says:
-    def left(state: State, now_ns: int) -> str:
-        number, remaining, reset_ns = limit.room(state, now_ns)
-        return f"{names[number]};r={remaining};t={-(-reset_ns // NS_PER_S)}"
-
-    return left
+def _names(name: str, limit: Limit) -> Sequence[str]:
+    several = len(limit.windows) > 1
+    return [f'"{name}/{n}"' if several else f'"{name}"' for n, _ in enumerate(limit.windows, 1)]
 
 
-def _left_of_one(start: str, window: Window) -> Says:
-    """What `Limit.room` says of the only window, in seconds: half the time, and it is written for every request."""
-    ticks, interval, tolerance, burst = window.ticks, window.interval, window.tolerance, window.burst
-    ticks_per_s = ticks * NS_PER_S
-
-    def left(state: State, now_ns: int) -> str:
-        ahead = (state if isinstance(state, int) else state[0]) - now_ns * ticks
-        if ahead <= 0:
-            return f"{start}{burst};t=0"
-        rest = tolerance - ahead
-        return f"{start}{rest // interval if rest > 0 else 0};t={-(-ahead // ticks_per_s)}"
-
-    return left
+def _policy(name: str, limit: Limit) -> str:
+    return ", ".join(map(_quota, _names(name, limit), limit.windows))
 
 
 def _x_writer(_name: str, limit: Limit) -> Write:

@@ -26,9 +26,10 @@ from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply
 
 from .fields import Fields
-from .keys import LONGEST, bounded, key_of
+from .keys import bounded, key_of
 from .options import RateLimitConfig, limit_of
 from .shared import SharedLedger, StoreFailed
+from .turnstile import Turnstile, turnstile
 
 _UNCOUNTED: Final = frozenset({"notifications/cancelled", "notifications/initialized"})
 """What ends a request, or a handshake: refusing it would cost more than it saves."""
@@ -91,6 +92,7 @@ class RateLimit(Middleware):
 
     def __init__(self, config: RateLimitConfig, context: Context) -> None:
         super().__init__(config, context)
+        self._clock = trio.current_time
         self._per = " and ".join(config.parts)
         self._key = key_of(config.parts, config.trusted_proxies, config.ipv6_prefix)
         self._weights = tuple((each.when.compile(), each.weight) for each in config.weights)
@@ -100,22 +102,28 @@ class RateLimit(Middleware):
             for number, each in enumerate(config.overrides, 1)
         )
         self._wait_at_most = config.wait_at_most or 0.0
-        self._is_plain = not (self._weights or self._overrides or self._wait_at_most or config.store)
+        is_plain = not (self._weights or self._overrides or self._wait_at_most or config.store)
+        self._is_plain = is_plain and len(self._account.limit.windows) == 1
         """Every request is charged alike, at once."""
+        self._turnstile = self._make_turnstile()
         self._store_back_at = -math.inf
         """When a store that failed is asked again."""
         self._allow = Decision(context.id, "allow")
-        self._clock = trio.current_time
         self._allowed = self._refused = self._waited = self._failures = 0
 
     def _make_account(self, limit: Limit, name: str) -> _Account:
         config: RateLimitConfig = self.config
         return _Account(limit, Ledger(limit, config.max_keys), Fields(config.headers, name, limit))
 
+    def _make_turnstile(self) -> Turnstile:
+        account = self._account
+        return turnstile(account.limit.windows[0], account.ledger, account.fields, self._key, self._clock)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Find the store, and the clock: asking it directly takes half the time of `trio.current_time`."""
         self._clock = trio.lowlevel.current_clock().current_time
+        self._turnstile = self._make_turnstile()
         if self.config.store is not None:
             store = self.context.store(self.config.store)
             for account in self._accounts():
@@ -129,7 +137,12 @@ class RateLimit(Middleware):
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Charge, then go on."""
         if self._is_plain and exchange.kind is not _NOTIFY:
-            self._charge(exchange, self._account, 1, 0)
+            try:
+                wait_ns = self._turnstile(exchange)
+            except LedgerFull as full:
+                raise self._full(exchange, full) from None
+            if wait_ns:
+                raise self._limited(exchange, self._account.limit, wait_ns)
         else:
             await self._charge_as_chosen(exchange)
         self._allowed += 1
@@ -167,15 +180,11 @@ class RateLimit(Middleware):
 
     def _charge(self, exchange: Exchange, account: _Account, weight: int, patience_ns: int) -> int:
         """Charge in this process; nanoseconds to wait."""
-        key = self._key(exchange)
-        if len(key) > LONGEST:
-            key = bounded(key)
-        now_ns = int(self._clock() * 1e9 + 0.5)  # `nanoseconds`, without a call
+        now_ns = nanoseconds(self._clock())
         try:
-            wait_ns, state = account.ledger.charge(key, now_ns, weight, patience_ns)
+            wait_ns, state = account.ledger.charge(bounded(self._key(exchange)), now_ns, weight, patience_ns)
         except LedgerFull as full:
-            why = f"max_keys is {self.config.max_keys}, and as many keys ({self._per}) have used some of their rate"
-            raise self._refusal(exchange, "max_keys", why, _whole_ms(full.relief_ns)) from None
+            raise self._full(exchange, full) from None
         account.fields.write(exchange.reply_headers, state, now_ns)
         if wait_ns > patience_ns:
             raise self._limited(exchange, account.limit, wait_ns)
@@ -213,6 +222,11 @@ class RateLimit(Middleware):
             data={"rate_limit": str(limit), "retry_after_seconds": max(1, math.ceil(wait_s))},
             retry_after_s=wait_s,
         )
+
+    def _full(self, exchange: Exchange, full: LedgerFull) -> GatewayError:
+        """What a new key hears when there is no place for it."""
+        why = f"max_keys is {self.config.max_keys}, and as many keys ({self._per}) have used some of their rate"
+        return self._refusal(exchange, "max_keys", why, _whole_ms(full.relief_ns))
 
     def _refusal(self, exchange: Exchange, cause: str, why: str, retry_after_s: float) -> GatewayError:
         self._refused += 1

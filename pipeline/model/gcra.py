@@ -180,13 +180,13 @@ class Ledger:
 
     def __init__(self, limit: Limit, max_keys: int) -> None:
         self.limit = limit
-        self._only = limit.windows[0] if len(limit.windows) == 1 else None
         self._max_keys = max_keys
-        self._states: dict[str, State] = {}
+        self.states: dict[str, State] = {}
+        """What each key owes. Keys that are here may be charged here; others come in by `add`."""
         self._ring: deque[str] = deque()
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self.states)
 
     def take(self, key: str, now_ns: int, weight: int = 1, patience_ns: int = 0) -> int:
         """
@@ -207,35 +207,39 @@ class Ledger:
         Returns:
             The wait, and what the key owes now.
         """
-        state = self._states.get(key, FRESH)
-        window = self._only
-        if window is not None:  # `Limit.charge` for the only window, without a call: it is done for every request
-            now = now_ns * window.ticks
-            charged: State = (state if state > now else now) + weight * window.interval  # type: ignore[operator]  # noqa: FURB136  # states of one window are numbers
-            early = charged - window.tolerance - now  # type: ignore[operator]  # likewise
-            wait_ns = -(-early // window.ticks) if early > 0 else 0
-        else:
-            charged, wait_ns = self.limit.charge(state, now_ns, weight)
+        state = self.states.get(key, FRESH)
+        charged, wait_ns = self.limit.charge(state, now_ns, weight)
         if wait_ns > patience_ns:
             return wait_ns, state
         if state == FRESH:
-            self._make_room(now_ns)
-            self._ring.append(key)
-        self._states[key] = charged
+            self.add(key, charged, now_ns)
+        else:
+            self.states[key] = charged
         return wait_ns, charged
+
+    def add(self, key: str, state: State, now_ns: int) -> None:
+        """
+        Take in a key that is not here yet.
+
+        Raises:
+            LedgerFull: There is no place for it.
+        """
+        self._make_room(now_ns)
+        self._ring.append(key)
+        self.states[key] = state
 
     def room(self, key: str, now_ns: int) -> Room:
         """What a key still gets; charges nothing."""
-        return self.limit.room(self._states.get(key, FRESH), now_ns)
+        return self.limit.room(self.states.get(key, FRESH), now_ns)
 
     def _make_room(self, now_ns: int) -> None:
-        full = len(self._states) >= self._max_keys
+        full = len(self.states) >= self._max_keys
         relief_ns: int | None = None
         for _ in range(min(_LOOKS_WHEN_FULL if full else _LOOKS, len(self._ring))):
             key = self._ring.popleft()
-            debt_ns = self.limit.debt_ns(self._states[key], now_ns)
+            debt_ns = self.limit.debt_ns(self.states[key], now_ns)
             if debt_ns == 0:
-                del self._states[key]
+                del self.states[key]
                 if full:
                     return
             else:

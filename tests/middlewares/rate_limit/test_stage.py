@@ -310,7 +310,7 @@ async def test_long_names_take_no_room(store, mock_clock):
     async with stage.open():
         for end in "ab":
             assert await outcomes(stage, 2, name="x" * 1_000_000 + end) == ["in", pytest.approx(3600, abs=1)]
-    kept = [*stage._account.ledger._states, *await shaky.keys()]
+    kept = [*stage._account.ledger.states, *await shaky.keys()]
 
     assert len(kept) == 2
     assert max(map(len, kept)) < 60

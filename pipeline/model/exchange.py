@@ -63,6 +63,8 @@ class Link:
     """Absolute, in seconds of the Trio clock."""
     extend: Callable[[float], None] | None = None
     """Moves the deadline (absolute seconds); the engine's."""
+    number: int = 0
+    """Its number in the recording that is made; 0 if it has none."""
     relayed: int = 0
     """Notifications already handed to the source."""
     asked: int = 0
@@ -141,6 +143,7 @@ class Exchange:
     around_stage: Around | None = None
     """Put around every stage further in, likewise; only if the stage that sets it declares `Middleware.sees_stages`."""
     _relay: Relay = field(default=deliver, alias="relay")
+    _asker: Asker | None = field(default=None, alias="asker")
     _attempt: _Attempt = field(factory=_Attempt, alias="attempt_line")
 
     @property
@@ -218,7 +221,7 @@ class Exchange:
         if self.link.ask is None or self._attempt.is_muted:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
         self.link.asked += 1
-        return await self.link.ask(method, params)
+        return await (self._asker or self.link.ask)(method, params)
 
     def with_request(self, request: Request | Notification) -> Exchange:
         """A view of the same exchange with another request, for the inner chain."""
@@ -232,10 +235,18 @@ class Exchange:
         view.client = client
         return view
 
-    def with_relay(self, relay: Relay) -> Exchange:
-        """A view whose notifications take another way back; for chains inside chains."""
+    def with_relay(self, relay: Relay, ask: Asker | None = None) -> Exchange:
+        """
+        A view whose notifications take another way back; for chains inside chains.
+
+        Args:
+            relay: Where they go.
+            ask: Where its questions go, as long as the client can be asked; where they went before, if absent.
+        """
         view = _view(self)
         view._relay = relay
+        if ask is not None:
+            view._asker = ask
         return view
 
     def fork(self, attempt: int | None = None) -> Exchange:
@@ -274,5 +285,6 @@ def _view(of: Exchange) -> Exchange:
     view.around_sink = of.around_sink
     view.around_stage = of.around_stage
     view._relay = of._relay
+    view._asker = of._asker
     view._attempt = of._attempt
     return view

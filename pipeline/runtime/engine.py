@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar, final
 import structlog
 import trio
 
-from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
+from ..model.component import Component, ComponentKind, Middleware, Sink, Source, State, Store
 from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
 from ..protocol.errors import CODE_TABLES, ComponentError
@@ -27,6 +27,7 @@ from ..telemetry.metrics import Snapshot
 from ..telemetry.security import SecurityEvents
 from .chain import Probe
 from .deadlines import Deadlines
+from .edges import Edges, both
 from .entrance import Entrances
 from .gauging import take_snapshot
 from .generation import Generation, Overrides, Surroundings
@@ -54,6 +55,7 @@ class Engine:
         progress: Told of every component's state changes.
         probe: Compiled in around every stage, and told its component id; for tests.
         now: The date, in seconds since 1970 (`Context.now`); for tests and replays.
+        edges: What stands where the gateway meets the world; nothing by default.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Engine:
         progress: Watcher | None = None,
         probe: Probe | None = None,
         now: Callable[[], float] = time.time,
+        edges: Edges | None = None,
     ) -> None:
         self.document = document
         self.deadlines = Deadlines()
-        self.board = Board(progress)
+        self._edges = Edges() if edges is None else edges
+        self.board = Board(_watchers(progress, edges))
         self.crashed = trio.Event()
         """Set when a component crashed that may not be reopened."""
         self.failure: ComponentError | None = None
@@ -82,10 +86,12 @@ class Engine:
             new_id=(lambda: secrets.token_hex(16)) if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
             listen=listen,
             overrides=overrides or {},
-            probe=probe,
-            now=now,
+            probe=both(self._edges.probe(), probe),
+            now=self._edges.now(now),
+            edges=self._edges,
             alarm=self._security,
         )
+        self._edges.configured(document, 1, self._around.changes)
         self._generation = Generation(document, self._around, self.deadlines)
         self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
         self._targets = {source_id: spec.pipeline for source_id, spec in document.sources.items()}
@@ -245,6 +251,7 @@ class Engine:
         async with self._changing:
             assert self._supervisor is not None
             old = self._generation
+            self._edges.configured(document, self._number + 1, self._around.changes)
             new = Generation(document, self._around, self.deadlines, before=old)
             await self._supervisor.open([host for host in new.hosts() if host not in old.hosts()])
             notes = self._restart_notes(document)
@@ -331,12 +338,26 @@ class Engine:
             pipeline = self._generation.pipelines[self._targets[spec.id]]
             return pipeline.handle(message, client=client, emit=emit, ask=ask, source=spec.id)
 
+        feed = self._edges.client(spec.id, lambda: self._targets[spec.id], handle)
+
         async def serve() -> None:
-            await component.serve(handle)
+            await component.serve(feed)
             if not component.ends:
                 raise ComponentError(f"sources.{spec.id}", "run", "serve returned, though nobody asked it to")
 
         return Host(component, row, body=serve)
+
+
+def _watchers(progress: Watcher | None, edges: Edges | None) -> Watcher | None:
+    """Whoever wants to be told of states."""
+    if progress is None or edges is None:
+        return progress if edges is None else edges.became
+
+    def tell(component: str, state: State, reason: str) -> None:
+        edges.became(component, state, reason)
+        progress(component, state, reason)
+
+    return tell
 
 
 _C = TypeVar("_C", bound=Component)

@@ -28,6 +28,7 @@ from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
 from .chain import Probe, Stage, around_stages, compile_chain, count_attempts, nest
 from .deadlines import Deadlines
+from .edges import Edges
 from .outside import digest_outside
 from .pipeline import Lane, Pipeline
 from .status import Row
@@ -61,6 +62,7 @@ class Surroundings:
     probe: Probe | None = None
     """Put around every stage; told component ids."""
     now: Callable[[], float] = time.time
+    edges: Edges = field(factory=Edges)
     changes: Changes = field(factory=Changes)
     alarm: Alarm = ignore
     kept: dict[str, dict[str, Any]] = field(factory=dict)
@@ -104,12 +106,13 @@ class Surroundings:
                 needs.sinks = True
             return service
 
+        seed = self.edges.seed(component_id, self.random.getrandbits(64))
         context = Context(
             id=component_id,
             path=spec.path,
             log=structlog.get_logger().bind(component=component_id),
-            random=random.Random(self.random.getrandbits(64)),  # noqa: S311  # jitter and sampling, not secrets
-            new_id=self.new_id,
+            random=random.Random(seed),  # noqa: S311  # jitter and sampling, not secrets
+            new_id=self.edges.new_id(component_id, self.new_id),
             now=self.now,
             report=row.become,
             listen=self.listen,
@@ -217,9 +220,12 @@ class Generation:
         service: Service = host.component.__call__
         if host.restarts:
             service = _checked(host, service)
+        leads_out = not spec.routes or (ComponentKind.SINK, spec.id) in self._around.overrides
+        if leads_out:
+            service = self._around.edges.sink(spec.id, service)
         if spec.max_in_flight is not None:
             service = _bounded(spec.id, spec.max_in_flight, service)
-        if not spec.routes or (ComponentKind.SINK, spec.id) in self._around.overrides:
+        if leads_out:
             service = count_attempts(spec.id, service)
         if not spec.chain:
             return service
@@ -283,7 +289,7 @@ class Generation:
             spec.limits,
             self._deadlines,
             codes=codes,
-            new_id=self._around.new_id,
+            new_id=self._around.edges.new_id(owner, self._around.new_id),
             alarm=self._around.alarm,
         )
 

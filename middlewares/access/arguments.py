@@ -24,6 +24,8 @@ Outcome = bool | None
 
 MISSING: Final = object()
 """The value of an argument that was not given."""
+_NUMBERS: Final = frozenset({int, float})
+"""What JSON's numbers are; `true` is none."""
 ANY: Final = object()
 """The arguments of somebody who only asks what is there: tests are left out."""
 
@@ -112,9 +114,9 @@ def _all_of(checks: tuple[Callable[[Any], Outcome], ...]) -> Callable[[Any], Out
         result: Outcome = True
         for each in checks:
             outcome = each(value)
-            if outcome is False:
-                return False
-            if outcome is None:
+            if outcome is not True:
+                if outcome is False:
+                    return False
                 result = None
         return result
 
@@ -128,40 +130,37 @@ def compile_tests(tests: Mapping[str, Condition]) -> Callable[[Json], Outcome]:
     Args:
         tests: By argument. A name that begins with `/` is a JSON Pointer (RFC 6901) into objects.
     """
-    compiled = tuple(
-        (_finder(names_in(name) if name.startswith("/") else (name,)), test.compile()) for name, test in tests.items()
-    )
+    compiled = tuple((*_place(name), test.compile()) for name, test in tests.items())
 
     def holds(arguments: Json) -> Outcome:
         given = {} if arguments is None else arguments
         if not isinstance(given, dict):
             return None
         result: Outcome = True
-        for find, test in compiled:
-            outcome = test(find(given))
-            if outcome is False:
-                return False
-            if outcome is None:
+        for name, path, test in compiled:
+            outcome = test(_find(given, path) if path else given.get(name, MISSING))
+            if outcome is not True:
+                if outcome is False:
+                    return False
                 result = None
         return result
 
     return holds
 
 
-def _finder(path: tuple[str, ...]) -> Callable[[dict[str, Json]], Any]:
-    """What finds the value at a path; `MISSING` if something on the way is no object, or lacks the member."""
-    if len(path) == 1:
-        only = path[0]
-        return lambda value: value.get(only, MISSING)
+def _place(name: str) -> tuple[str, tuple[str, ...]]:
+    """An argument's name, or the path to it where one name is not enough."""
+    path = names_in(name) if name.startswith("/") else (name,)
+    return (path[0], ()) if len(path) == 1 else ("", path)
 
-    def find(value: Json) -> Any:
-        for name in path:
-            if not isinstance(value, dict) or name not in value:
-                return MISSING
-            value = value[name]
-        return value
 
-    return find
+def _find(value: Json, path: tuple[str, ...]) -> Any:
+    """The value at a path; `MISSING` if something on the way is no object, or lacks the member."""
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return MISSING
+        value = value[name]
+    return value
 
 
 def _checks(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
@@ -181,7 +180,7 @@ def _checks(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
         yield _of_text(lambda value: _is_under(value, folders))
     if test.max_length is not None:
         longest = test.max_length
-        yield _of_text(lambda value: len(value) <= longest)
+        yield lambda value: len(value) <= longest if isinstance(value, str) else None
     yield from _bounds(test)
 
 
@@ -191,17 +190,14 @@ def _bounds(test: Condition) -> Iterable[Callable[[Any], Outcome]]:
         return
     least, above = (-math.inf if bound is None else bound for bound in (test.ge, test.gt))
     most, below = (math.inf if bound is None else bound for bound in (test.le, test.lt))
-    yield _of_number(lambda value: least <= value <= most and above < value < below)
+    if test.gt is test.lt is None:
+        yield lambda value: least <= value <= most if type(value) in _NUMBERS else None
+    else:
+        yield lambda value: least <= value <= most and above < value < below if type(value) in _NUMBERS else None
 
 
 def _of_text(check: Callable[[str], bool]) -> Callable[[Any], Outcome]:
     return lambda value: check(value) if isinstance(value, str) else None
-
-
-def _of_number(check: Callable[[float], bool]) -> Callable[[Any], Outcome]:
-    return lambda value: (
-        check(value) if isinstance(value, (int, float)) and value is not True and value is not False else None
-    )  # fmt: skip
 
 
 def _scalar(value: Any) -> tuple[str, Any] | None:

@@ -102,7 +102,7 @@ class Permit:
             return Reason.EXPIRED
         if self.tests is None:
             return None
-        if sort not in ("tools", "prompts"):
+        if sort != "tools" and sort != "prompts":
             return Reason.ARGUMENTS
         if arguments is ANY:
             return Reason.ARGUMENTS if self.denies else None

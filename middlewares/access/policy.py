@@ -66,13 +66,15 @@ class Standing:
         for permit in self.denies:
             if permit.obstacle(sort, action, now, arguments) is None:
                 return Verdict(False, permit.id, Reason.DENIED)
-        limited: list[Permit] = []
+        limited: list[Permit] | None = None
         for permit in self.allows:
             if permit.obstacle(sort, action, now, arguments) is None:
-                if permit.rule.rate is None and not limited:
-                    return permit.verdict
+                if limited is None:
+                    if permit.rule.rate is None:
+                        return permit.verdict
+                    limited = []
                 limited.append(permit)
-        if limited:
+        if limited is not None:
             return Verdict(True, limited[0].id, Reason.ALLOWED, (), tuple(limited))
         return self._refusal(sort, action, now, arguments)
 

@@ -14,7 +14,7 @@ import trio
 from attrs import evolve
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
-from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.exchange import MAX_DECISIONS, Decision, Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.gcra import Ledger, LedgerFull, Limit, Window, nanoseconds
 from sluiceway.pipeline.model.keys import principal_of
@@ -79,25 +79,30 @@ class Access(Middleware):
             for permit in self._policy.permits
             if (rate := permit.rule.rate) is not None
         }
+        self._allows = {permit: Decision(context.id, "allow", permit.id) for permit in self._policy.permits}
         self._counts = dict.fromkeys(("allowed", "refused", "limited", "hidden"), 0)
         self._handlers: Mapping[str, Handler] = {
             **dict.fromkeys(LISTS, self._filter),
             **dict.fromkeys(OF_TASKS, self._ask_for_task),
             LIST_OF_TASKS: self._filter_tasks,
             LISTEN: self._listen,
-            "tools/call": self._call,
             "resources/read": self._read,
         }
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Decide, and go on or refuse."""
         method = exchange.request.method
-        if method in FREE and (exchange.kind is Kind.NOTIFY or not method.startswith("notifications/")):
-            return await call_next(exchange)
+        if method == "tools/call":
+            self._admit(exchange)
+            reply = await call_next(exchange)
+            if may_be_task(exchange) and (task := task_in(reply)) is not None:  # it is the caller's
+                self._owners.learn(principal_of(exchange), task, trio.current_time())
+            return reply
         handler = self._handlers.get(method)
         if handler is not None:
             return await handler(exchange, call_next)
-        self._admit(exchange)
+        if method not in FREE or (exchange.kind is not Kind.NOTIFY and method.startswith("notifications/")):
+            self._admit(exchange)
         return await call_next(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
@@ -152,7 +157,11 @@ class Access(Middleware):
         if permit.rule.rate is not None:
             permit = self._charge(exchange, verdict, asked)
         self._counts["allowed"] += 1
-        exchange.decide(self.context.id, "allow", permit.id)
+        decision, decisions = self._allows.get(permit), exchange.link.decisions
+        if decision is None or len(decisions) >= MAX_DECISIONS:
+            exchange.decide(self.context.id, "allow", permit.id)
+        else:
+            decisions.append(decision)  # what `decide` does, with a decision that is made already
 
     def _charge(self, exchange: Exchange, verdict: Verdict, asked: Asked) -> Permit:
         """The first of some rules with a rate that has something left for the caller."""
@@ -189,14 +198,6 @@ class Access(Middleware):
         if verdict.reason is Reason.ARGUMENTS:
             return Forbidden(f"Access denied for {noun}: {shown}, with these arguments")
         return Forbidden(f"Access denied for {noun}: {shown}")
-
-    async def _call(self, exchange: Exchange, call_next: Service) -> Reply:
-        """`tools/call`; a task that comes of it is the caller's."""
-        self._admit(exchange)
-        reply = await call_next(exchange)
-        if may_be_task(exchange) and (task := task_in(reply)) is not None:
-            self._owners.learn(principal_of(exchange), task, trio.current_time())
-        return reply
 
     async def _read(self, exchange: Exchange, call_next: Service) -> Reply:
         """`resources/read`; that this caller may have it does not mean that everybody may."""

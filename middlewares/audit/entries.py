@@ -10,6 +10,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.model.when import matcher
+from sluiceway.pipeline.protocol.mcp import target_of
 from sluiceway.pipeline.protocol.messages import Json, Reply, Request, Result
 from sluiceway.pipeline.telemetry.audit_chain import encode_entry
 from sluiceway.pipeline.telemetry.outcomes import TOOL_ERROR, End, Outcome
@@ -52,20 +53,27 @@ class Describer:
 
     def __init__(self, showing: Showing) -> None:
         self._showing = showing
+        self._shows_params = showing.params != "none"
         self._redaction = Redaction((*SENSITIVE_KEYS, *showing.keys))
         self._paths = tuple(tuple(matcher((part,)) for part in path.split(".")) for path in showing.paths)
 
     def describe(self, exchange: Exchange) -> dict[str, Json]:
-        """What is known when a request comes in: what it is and where from. Fields that say nothing are left out."""
+        """
+        What is known when a request comes in: what it is and where from. Fields that say nothing are left out.
+
+        The first two say when it was written, which is yet to be filled in, and that it is about a request.
+        """
         request, client = exchange.request, exchange.client
-        entry: dict[str, Json] = {"operation": clip(request.method)}
-        target = exchange.target
+        method, params = request.method, request.params
+        entry: dict[str, Json] = {"at": "", "event": "request", "operation": clip(method)}
+        target = target_of(method, params)
         if target is not None:
-            entry["resource"] = clip(self._redaction.uri(target))
+            entry["resource"] = clip(self._redaction.uri(target) if "://" in target else target)
         if exchange.correlation_id:
             entry["correlation_id"] = exchange.correlation_id
         if isinstance(request, Request):
-            entry["request_id"] = request.id if isinstance(request.id, int) else clip(request.id)
+            number = request.id
+            entry["request_id"] = number if isinstance(number, int) else clip(number)
         entry["source"] = exchange.source
         if client.address is not None:
             entry["address"] = client.address
@@ -74,8 +82,8 @@ class Describer:
             entry["client"] = clip(f"{name}/{client.info.get('version', '')}", 100)
         if client.session is not None:
             entry["session"] = session_name(client.session.id)
-        if self._showing.params != "none":
-            entry["params"] = self._shown_params(request.params)
+        if self._shows_params:
+            entry["params"] = self._shown_params(params)
         return entry
 
     def conclude(self, entry: dict[str, Json], exchange: Exchange, reply: Reply | None, end: End) -> None:
@@ -115,7 +123,8 @@ class Describer:
         return self._redaction(value)
 
     def _shown_params(self, params: Mapping[str, Json]) -> Json:
-        said = {key: value for key, value in params.items() if key != "_meta"}
+        said = dict(params)
+        said.pop("_meta", None)
         if self._showing.params == "digest":
             return digest(said)
         shown = self._redaction(_masked(said, self._paths) if self._paths else said)

@@ -89,6 +89,7 @@ class Audit(Middleware):
         self._writer: Writer | None = None
         self._sessions: dict[str, Callable[[], None]] = {}
         self._refused = 0
+        self._clock = trio.current_time
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -98,6 +99,7 @@ class Audit(Middleware):
         Raises:
             ComponentError: The trail cannot be opened, or the key cannot be read or is too short.
         """
+        self._clock = trio.lowlevel.current_clock().current_time  # takes half the time of `trio.current_time`
         if self._config.to == "log":
             try:
                 yield
@@ -136,7 +138,7 @@ class Audit(Middleware):
         if session is not None and session.id not in self._sessions and exchange.method != "initialize":
             self._follow(session, {"session": session_name(session.id), "source": exchange.source})
         entry = self._describer.describe(exchange)
-        start = trio.current_time()
+        start = self._clock()
         answered: Reply | None = None
         try:
             reply = answered = await call_next(exchange)
@@ -156,7 +158,7 @@ class Audit(Middleware):
         """Record what found no place in the pipeline."""
         if exchange.kind is not Kind.NOTIFY:
             end = End(Outcome.CANCELLED) if error is None else end_of(exchange, None, error)
-            self._record(self._describer.describe(exchange), exchange, None, end, trio.current_time(), error)
+            self._record(self._describer.describe(exchange), exchange, None, end, self._clock(), error)
 
     def figures(self) -> Iterator[Figure]:
         """What was recorded and what was not."""
@@ -248,19 +250,22 @@ class Audit(Middleware):
         self._describer.conclude(entry, exchange, reply, end)
         if isinstance(error, GatewayError):
             entry["http_status"] = error.http_status
-        entry["duration_ms"] = round((trio.current_time() - start) * 1000, 3)
-        return self._hand_over("request", entry)
+        entry["duration_ms"] = int((self._clock() - start) * 1e6 + 0.5) / 1000  # a third of what `round` takes
+        return self._hand_over(entry)
 
-    def _hand_over(self, event: str, entry: Mapping[str, Json]) -> Batch | None:
-        if self._config.to == "log":
-            # "event" is the name of the line itself
-            self.context.log.info("audit", record=event, **entry)
-            return None
+    def _hand_over(self, entry: dict[str, Json]) -> Batch | None:
+        """Have an entry written that begins with an empty `at`, and its `event`; it is not to be used any more."""
         writer = self._writer
-        if writer is None:
+        if writer is not None:
+            entry["at"] = stamp(self.context.now())
+            return writer.put(encode_entry(entry))
+        if self._config.to == "log":
+            del entry["at"]
+            event = entry.pop("event")  # which is the name of the line itself
+            self.context.log.info("audit", record=event, **entry)
+        else:
             self.context.log.error("audit entry lost", reason="the trail is closed")
-            return None
-        return writer.put(encode_entry({"at": stamp(self.context.now()), "event": event, **entry}))
+        return None
 
     # Sessions.
 
@@ -278,7 +283,7 @@ class Audit(Middleware):
         }
         about = {name: value for name, value in about.items() if value is not None}
         info = exchange.request.params.get("clientInfo")
-        self._hand_over("session_start", {**about, "client_info": self._describer.bounded(info)})
+        self._hand_over({"at": "", "event": "session_start", **about, "client_info": self._describer.bounded(info)})
         self._follow(session, about)
 
     def _follow(self, session: Session, about: Mapping[str, Json]) -> None:
@@ -288,7 +293,7 @@ class Audit(Middleware):
         def ended() -> None:
             self._sessions.pop(session.id, None)
             if session.state.get(self.context.id) is self:
-                self._hand_over("session_end", about)
+                self._hand_over({"at": "", "event": "session_end", **about})
 
         self._sessions[session.id] = session.on_close(ended)
         if session.closed:

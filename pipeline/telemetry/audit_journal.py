@@ -67,8 +67,8 @@ class Journal(Protocol):
 
 def stamp(at: float) -> str:
     """A date as records carry it: UTC, to the millisecond (RFC 3339)."""
-    ms = round(at * 1000)
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+    second, ms = divmod(int(at * 1000 + 0.5), 1000)
+    return f"{_second(second)}.{ms:03d}Z"
 
 
 @lru_cache(maxsize=8)

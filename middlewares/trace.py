@@ -8,7 +8,7 @@ What is not sampled makes no span, and still carries a valid context to the upst
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, final
 
@@ -140,10 +140,6 @@ class Trace(Middleware):
         if known is None:
             self._passed += 1
             link.trace = parent or self._tracer.new_context(RANDOM)
-        return await self._pass(exchange, call_next)
-
-    async def _pass(self, exchange: Exchange, call_next: Service) -> Reply:
-        """Carry the context on without a span."""
         before = exchange.around_sink
         if before is None:
             exchange.around_sink = self._carry
@@ -163,10 +159,10 @@ class Trace(Middleware):
         if self._export is not None:
             yield from self._export.figures()
 
-    async def _carry(self, _sink: str, exchange: Exchange, sink: Service) -> Reply:
-        """Send an exchange on with its context; an `Around`."""
+    def _carry(self, _sink: str, exchange: Exchange, sink: Service) -> Awaitable[Reply]:
+        """Send an exchange that is not sampled on with its context; an `Around`."""
         context = exchange.link.trace
-        return await sink(exchange if context is None else self._carrying(exchange, context))
+        return sink(exchange if context is None else self._carrying(exchange, context))
 
     def _carrying(self, exchange: Exchange, context: TraceContext) -> Exchange:
         """The exchange with what upstreams may know of its trace."""

@@ -14,6 +14,7 @@ from .messages import Json, Notification, Request
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _NAME: Final = b'"_meta"'
+_OPEN: Final = _NAME + b":{"
 _OPENING: Final = re.compile(rb'"_meta"[ \t\r\n]*:[ \t\r\n]*\{')
 
 
@@ -30,10 +31,9 @@ def with_meta(message: Request | Notification, changes: Mapping[str, Json]) -> R
     added = {key: value for key, value in changes.items() if value != meta.get(key)}
     if not added:
         return message
+    changed = {**meta, **added}
     if None in added.values():
-        changed = {key: value for key, value in {**meta, **added}.items() if value is not None}
-    else:
-        changed = {**meta, **added}
+        changed = {key: value for key, value in changed.items() if value is not None}
     new = {**params, "_meta": changed}
     if not changed:
         del new["_meta"]
@@ -49,8 +49,11 @@ def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) 
         # The usual case: new members go in front of the others. A name that is there once, and cannot be spelled in
         # another way because nothing is escaped, is the one that was parsed; inside of a text its quotes would be.
         at = raw.find(_NAME)
-        if raw.find(_NAME, at + 1) < 0 and b"\\u" not in raw and (opening := _OPENING.match(raw, at)):
-            return b"%b%b,%b" % (raw[: opening.end()], _encode(changes)[1:-1], raw[opening.end() :])
+        if raw.find(_NAME, at + 1) < 0 and b"\\u" not in raw:
+            # a pattern costs more than the rest of this together, and few leave blanks in between
+            end = at + len(_OPEN) if raw.startswith(_OPEN, at) else _end_of_opening(raw, at)
+            if end:
+                return b"%b%b,%b" % (raw[:end], _encode(changes)[1:-1], raw[end:])
     message = _members(raw)
     params = _members(message["params"]) if "params" in message else {}
     members = _members(params["_meta"]) if meta else {}
@@ -65,3 +68,9 @@ def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) 
         params.pop("_meta", None)
     message["params"] = msgspec.Raw(_encode(params))
     return _encode(message)
+
+
+def _end_of_opening(raw: bytes, at: int) -> int:
+    """Where the first member begins, if there are blanks in between; 0 if what stands here is no member `_meta`."""
+    opening = _OPENING.match(raw, at)
+    return 0 if opening is None else opening.end()

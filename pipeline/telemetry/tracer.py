@@ -20,6 +20,10 @@ TRACER: Final = "mcp-server"
 """Name of the tracer, and of the instrumentation scope."""
 
 
+_NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
+
+
 @final
 class Tracer(api.Tracer):
     """
@@ -38,8 +42,11 @@ class Tracer(api.Tracer):
 
     def new_context(self, flags: int) -> TraceContext:
         """The beginning of a trace."""
-        bits = self._random.getrandbits
-        return TraceContext(f"{bits(128) or 1:032x}", f"{bits(64) or 1:016x}", flags)
+        digits = f"{self._random.getrandbits(192):048x}"
+        trace_id, span_id = digits[:32], digits[32:]
+        if trace_id == _NO_TRACE or span_id == _NO_SPAN:  # both are invalid (W3C Trace Context, section 3.2.2)
+            return self.new_context(flags)
+        return TraceContext(trace_id, span_id, flags)
 
     def open_span(
         self, name: str, parent: TraceContext | None, kind: SpanKind, attributes: dict[str, AttributeValue]

@@ -1,5 +1,7 @@
 """Sessions end once, and tell those who asked."""
 
+from attrs import evolve, fields
+
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Session
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification
@@ -82,6 +84,15 @@ def test_a_client_without_a_session_is_in_memory():
     client = Client(era=Era.MODERN, version="2026-07-28")
 
     assert (client.session, client.transport, client.address, dict(client.headers)) == (None, "memory", None, {})
+
+
+def test_a_client_with_other_headers_is_the_same_in_all_else():
+    """Every field is taken over, and the first one keeps its own."""
+    client = Client(**{each.name: object() for each in fields(Client)})
+    headers = {"host": "example.com"}
+
+    assert client.with_headers(headers) == evolve(client, headers=headers)
+    assert client.headers != headers
 
 
 def test_callers_are_values():

@@ -357,6 +357,27 @@ ROWS: Mapping[str, Two | By] = {
     "source.http.tls.max_handshakes": By(
         "transports/http_source/test_tls.py::test_of_too_many_handshakes_the_longest_is_broken_off"
     ),
+    "source.http.websocket": By(
+        "transports/websocket/test_beside_http.py::test_nobody_gets_a_websocket_where_none_was_configured"
+    ),
+    "source.http.websocket.path": By(
+        "transports/websocket/test_beside_http.py::test_path_gives_websockets_a_place_of_their_own"
+    ),
+    "source.http.websocket.max_message": By(
+        "transports/websocket/test_websocket_source.py::test_a_message_over_max_message_ends_the_connection_with_1009"
+    ),
+    "source.http.websocket.max_in_flight_per_connection": By(
+        "transports/websocket/test_websocket_source.py::test_requests_beyond_max_in_flight_per_connection_are_refused_and_the_reader_goes_on"
+    ),
+    "source.http.websocket.max_unread": By(
+        "transports/websocket/test_websocket_source.py::test_a_client_that_reads_nothing_holds_up_nobody_and_costs_max_unread"
+    ),
+    "source.http.websocket.ping_interval": By(
+        "transports/websocket/test_websocket_source.py::test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life"
+    ),
+    "source.http.websocket.ping_timeout": By(
+        "transports/websocket/test_websocket_source.py::test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life"
+    ),
     "source.websocket.allowed_hosts": By(
         "transports/websocket/test_websocket_source.py::test_allowed_hosts_and_allowed_origins_admit_whom_they_name"
     ),

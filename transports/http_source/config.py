@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, final
 
 from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, Duration, Size, option
 
-from ..listening import SocketAccess, check_binds
-from ..server_tls import ServerTlsConfig
+from ..listener_config import ListenerConfig, is_endpoint_path
+from ..websocket.config import WebSocketConfig
 
-_PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
+_HEALTH: Final = ("/healthz", "/readyz")
 
 
 @final
@@ -34,40 +33,11 @@ class SseConfig:
 
 @final
 @frozen
-class HttpConfig:
+class HttpConfig(ListenerConfig):
     """Where the source listens, whom it serves, and what a client may cost."""
 
-    bind: str | tuple[str, ...] = option(
-        "127.0.0.1:8080",
-        doc="Address to listen on: `host:port` or `unix:path`, or a list of them. Port 0 takes a free one.",
-        example=["127.0.0.1:8080", "[::1]:8080"],
-    )
-    socket_access: SocketAccess = option(
-        "owner", doc="Whose processes may connect to Unix sockets: the gateway's user, its group too, or all.",
-        example="group",
-    )  # fmt: skip
     path: str = option("/mcp", doc="Path of the MCP endpoint.")
-    allowed_hosts: tuple[str, ...] = option(
-        (),
-        doc="Host names under which clients may address the source, with or without port; `*` for any. Loopback names "
-        "are always allowed on a loopback address, and IP addresses elsewhere as long as the list is empty.",
-        example=["gateway.example.com"],
-    )
-    allowed_origins: tuple[str, ...] = option(
-        (),
-        doc="Origins whose pages may use the source; `*` for any. Those of loopback names are always allowed on a "
-        "loopback address.",
-        example=["https://assistant.example.com"],
-    )
-    tls: ServerTlsConfig | None = option(
-        None,
-        doc="Speak TLS, on TCP and on Unix sockets. In plain text when absent.",
-        example={"cert": "./tls/gateway.pem", "key": "./tls/gateway.key"},
-    )
     max_body: Size = option(Size(4 * MIB), gt=0, doc="Bytes a request body may have; more is refused with 413.")
-    max_connections: int = option(
-        4096, ge=1, doc="Connections at the same time; further ones are answered 503 and closed."
-    )
     max_sessions: int = option(
         10_000, ge=1,
         doc="Legacy sessions at the same time. A new one then ends the one that was idle longest; it is refused with "
@@ -87,9 +57,6 @@ class HttpConfig:
     resume_events: int = option(256, ge=16, doc="Events kept for resumption, per stream.")
     resume_bytes: Size = option(
         Size(16 * MIB), ge=0, doc="Bytes kept for resumption by all streams together; the oldest stream forgets first."
-    )
-    head_timeout: Duration = option(
-        Duration(10 * SECOND), gt=0, doc="Time a client gets to send the head of a request, the first one included."
     )
     idle_timeout: Duration = option(
         Duration(60 * SECOND), gt=0, doc="Time a connection may stay open between two requests."
@@ -115,6 +82,11 @@ class HttpConfig:
         "enough. Not at all when absent.",
         example={"path": "/sse"},
     )
+    websocket: WebSocketConfig | None = option(
+        None,
+        doc="Also serve WebSockets with the sub-protocol `mcp`: `{}` is enough. Not at all when absent.",
+        example={"path": "/ws"},
+    )
     aliases: bool = option(
         False,
         doc="Whether methods also have paths of their own (`POST /tools/call` with the params as body), `/` is the "
@@ -122,24 +94,27 @@ class HttpConfig:
     )
 
     def __attrs_post_init__(self) -> None:
-        check_binds(self.binds)
-        if not _PATH.fullmatch(self.path) or self.path in ("/healthz", "/readyz"):
+        super().__attrs_post_init__()
+        if not is_endpoint_path(self.path) or self.path in _HEALTH:
             raise ValueError(f"path: {self.path!r} is not a path such as /mcp, or is taken by a health check")
         if self.sse is not None:
             where = self.sse.path
-            if not _PATH.fullmatch(where) or where in ("/healthz", "/readyz", self.path, *self._further_paths):
+            if not is_endpoint_path(where) or where in (*_HEALTH, self.path, *self._further_paths):
                 raise ValueError(f"sse: path {where!r} is not a path such as /sse, or is taken already")
+        where = self.websocket_path or self.path
+        if not is_endpoint_path(where) or where in _HEALTH:
+            raise ValueError(f"websocket: path {where!r} is not a path such as /ws, or is taken by a health check")
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where its endpoints are."""
+        """Where its endpoints are that are spoken to in HTTP."""
         return (self.path,) if self.sse is None else (self.path, self.sse.path)
+
+    @property
+    def websocket_path(self) -> str | None:
+        """Where clients open a WebSocket; None if they cannot."""
+        return None if self.websocket is None else self.websocket.path or self.path
 
     @property
     def _further_paths(self) -> tuple[str, ...]:
         return ("/", f"{self.path.rstrip('/')}/stream") if self.aliases else ()
-
-    @property
-    def binds(self) -> tuple[str, ...]:
-        """The addresses, always as a tuple."""
-        return (self.bind,) if isinstance(self.bind, str) else self.bind

@@ -12,7 +12,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from ..tls_stream import TlsStream
-from .protocol import Http1, Tasks
+from .protocol import Http1, Tasks, Upgrade
 
 if TYPE_CHECKING:
     from .server import HttpServer
@@ -77,10 +77,12 @@ class Connection(TCPServer):
                     self.app, self.config, self.context, tasks, self.state, isinstance(self.stream, TlsStream),
                     client, server, self.protocol_send,
                     resume=self._resume, refused=lambda: self._server.refused(client and client[0]),
-                    extensions=_extensions(self.stream),
+                    upgrades=self._server.upgrades, extensions=_extensions(self.stream),
                 )  # fmt: skip
                 self._server.opened(self)
-                await self._read_data()
+                upgrade = await self._read_requests()
+                if upgrade is not None:
+                    await self._server.switch(self.stream, upgrade)
         finally:
             self._server.closed(self)
             await self._close()  # noqa: ASYNC102  # aclose closes even when it is cancelled
@@ -99,6 +101,14 @@ class Connection(TCPServer):
         elif isinstance(event, Updated):
             self._idle = event.idle
             self._expect(self._server.limits.idle_timeout if event.idle else math.inf)
+
+    async def _read_requests(self) -> Upgrade | None:
+        """Read to the end, or to a request to speak something else."""
+        try:
+            await self._read_data()
+        except Upgrade as upgrade:
+            return upgrade
+        return None
 
     async def _read_data(self) -> None:
         self._expect(self._server.limits.head_timeout)

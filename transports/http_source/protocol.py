@@ -3,7 +3,7 @@ HTTP/1.1 on one connection: hypercorn's h11 protocol behind the edge guard, with
 
 What differs from hypercorn 0.18, and why:
 
-* The guard looks at every request head before h11 does; HTTP/2 and WebSocket are never switched to.
+* The guard looks at every request head before h11 does. HTTP/2 is never switched to; WebSockets are handed over.
 * While a response is under way the reader goes on reading, so that it sees a client leave even if more was sent.
 * A body that nobody reads any more is dropped; hypercorn's queue would hold up the connection for ever.
 * What belongs together is written together: head and body, last event and end.
@@ -159,6 +159,21 @@ class RequestStream(HTTPStream):
             await self._flush()
 
 
+class Upgrade(Exception):
+    """
+    A client asks for a WebSocket: what it sends from here on is no HTTP.
+
+    Args:
+        request: The head of its request.
+        first: What was read behind it.
+    """
+
+    def __init__(self, request: h11.Request, first: bytes) -> None:
+        super().__init__("a request to open a WebSocket")
+        self.request = request
+        self.first = first
+
+
 class Http1(H11Protocol):
     """
     The protocol of one connection.
@@ -167,6 +182,7 @@ class Http1(H11Protocol):
         arguments: As `H11Protocol` takes them.
         resume: Called when a request that was read early can be handled now.
         refused: Called when what was sent is refused before any application sees it.
+        upgrades: Whether a request is for a WebSocket that is served here; `handle` and `proceed` then raise `Upgrade`.
         extensions: What applications are told of the connection, by the name of the ASGI extension.
     """
 
@@ -175,12 +191,14 @@ class Http1(H11Protocol):
         *arguments: Any,
         resume: Callable[[], None],
         refused: Callable[[], None],
+        upgrades: Callable[[h11.Request], bool],
         extensions: Mapping[str, Any],
     ) -> None:
         super().__init__(*arguments)
         self.connection = EdgeConnection()
         self._resume = resume
         self._refused = refused
+        self._upgrades = upgrades
         self._extensions = extensions
         self._out = bytearray()
 
@@ -228,7 +246,9 @@ class Http1(H11Protocol):
         )
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """`Upgrade: h2c` and others are ignored, as RFC 9110 section 7.8 allows."""
+        """`Upgrade` to a WebSocket is followed where there are any; others are ignored (RFC 9110 section 7.8)."""
+        if self._upgrades(event):
+            raise Upgrade(event, self.connection.trailing_data[0])
 
     async def _maybe_recycle(self) -> None:
         await super()._maybe_recycle()

@@ -2,16 +2,17 @@
 The HTTP server of `sluiceway run`: hypercorn's parts under a serve loop of ours.
 
 hypercorn 0.18 lets one unauthenticated connection end the whole process, cannot be told to leave HTTP/2 alone, and
-waits for clients that read nothing. Here every exception of a connection is contained at that connection, only
-HTTP/1.1 is spoken, over TLS or not, and nothing a client does can hold up a shutdown.
+waits for clients that read nothing. Here every exception of a connection is contained at that connection, HTTP/1.1 and
+WebSockets are spoken, over TLS or not, and nothing a client does can hold up a shutdown.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
+import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.worker_context import WorkerContext
@@ -22,6 +23,10 @@ from ..tls_handshakes import Handshakes
 from .config import HttpConfig
 from .connection import Connection
 from .edge import MAX_HEAD
+from .protocol import Upgrade
+
+if TYPE_CHECKING:
+    from ..websocket.reception import Reception
 
 
 class _Terminated:
@@ -52,6 +57,7 @@ class HttpServer(Acceptor):
         log: Structured logger.
         now: The date, in seconds since 1970.
         refused: Called with the client's address, where there is one, when what it sent is no request we read.
+        websockets: Gets who asks for a WebSocket where there are any; None where there are none.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class HttpServer(Acceptor):
         log: Any,
         now: Callable[[], float] = time.time,
         refused: Callable[[str | None], None] = _unwatched,
+        websockets: Reception | None = None,
     ) -> None:
         super().__init__(
             Listening(limits.binds, limits.stall_timeout, limits.socket_access),
@@ -69,6 +76,7 @@ class HttpServer(Acceptor):
             log=log,
         )
         self.refused = refused
+        self._websockets = websockets
         self.application: Any = application
         self.limits = limits
         self.context = WorkerContext(None)
@@ -91,6 +99,15 @@ class HttpServer(Acceptor):
                 connection.stop()
 
     # What connections report.
+
+    def upgrades(self, request: h11.Request) -> bool:
+        """Whether a request is for a WebSocket that is served here."""
+        return self._websockets is not None and self._websockets.asks(request)
+
+    async def switch(self, stream: trio.abc.Stream, upgrade: Upgrade) -> None:
+        """It is: serve it on one, or refuse."""
+        assert self._websockets is not None
+        await self._websockets.receive(stream, upgrade.request, upgrade.first)
 
     def opened(self, connection: Connection) -> None:
         """It is served now."""

@@ -21,8 +21,10 @@ from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from ..tls_handshakes import tls_figures
 from .config import HttpConfig
+from .hosts import HostPolicy
 
 if TYPE_CHECKING:
+    from ..websocket.clients import Clients
     from .endpoint import Endpoint
     from .server import HttpServer
     from .serving import Serving
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 class HttpSource(Source):
     """
     Streamable HTTP, 2025-03-26 to 2026-07-28, with sessions, event streams, resumption and health checks; HTTP+SSE of
-    2024-11-05 if told to.
+    2024-11-05 and WebSockets if told to.
 
     `Host` and `Origin` are checked on every request to the endpoint. `GET /healthz` answers as long as the process
     lives; `GET /readyz` answers 503 until everything is ready, and again while it drains.
@@ -52,7 +54,9 @@ class HttpSource(Source):
         """Its legacy sessions while it serves; for status and tests."""
         self.serving = trio.Event()
         """Set once requests are served; before that they are answered 503."""
-        self._server = _make_server(self.app, config, context) if context.listen else None
+        self.websockets = _make_clients(self, config, context)
+        """Clients on WebSockets; None if they are not served."""
+        self._server = _make_server(self.app, config, context, self.websockets) if context.listen else None
         self._serving: Serving | None = None
 
     @property
@@ -81,6 +85,8 @@ class HttpSource(Source):
         if self._serving is not None and self.config.sse is not None:
             streams = len(self._serving.event_streams)
             yield Figure("http_event_streams", streams, "gauge", "Clients of HTTP+SSE.")
+        if self.websockets is not None:
+            yield Figure("http_websockets", len(self.websockets), "gauge", "Clients on WebSockets.")
 
     @property
     def server(self) -> HttpServer | None:
@@ -136,6 +142,8 @@ class HttpSource(Source):
                 limits=Limits(max_message_size=config.max_body),
             )
             self.app.connect(self._serving)
+            if self.websockets is not None:
+                self.websockets.connect(handle)
             self.serving.set()
             try:
                 if self._server is not None:
@@ -144,6 +152,8 @@ class HttpSource(Source):
                     await trio.sleep_forever()
             finally:
                 self.app.connect(None)
+                if self.websockets is not None:
+                    self.websockets.connect(None)
                 self._serving = None
                 sessions.close()
 
@@ -156,12 +166,29 @@ class HttpSource(Source):
                 stream.stop_accepting()
         if self._server is not None:
             self._server.stop_accepting()
+        if self.websockets is not None:
+            self.websockets.stop_accepting()
 
 
-def _make_server(app: Endpoint, config: HttpConfig, context: Context) -> HttpServer:
+def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> Clients | None:
+    if config.websocket is None or config.websocket_path is None:
+        return None
+    from ..websocket.clients import Clients  # who has no use for it does not pay for it
+
+    policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
+    path = config.websocket_path
+    return Clients(context, config.websocket, path, policy, lambda client: source.identify(client, None))
+
+
+def _make_server(app: Endpoint, config: HttpConfig, context: Context, clients: Clients | None) -> HttpServer:
     from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
 
     def refused(address: str | None) -> None:
         context.alarm(Refusal(reason="smuggling", source=context.id, address=address))
 
-    return HttpServer(app, config, context.log, context.now, refused)
+    reception = None
+    if clients is not None:
+        from ..websocket.reception import Reception
+
+        reception = Reception(clients)
+    return HttpServer(app, config, context.log, context.now, refused, reception)

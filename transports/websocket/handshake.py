@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final, final
 
@@ -28,7 +27,6 @@ SUBPROTOCOL: Final = "mcp"
 
 _ONCE: Final = ("host", "origin", "authorization", "upgrade", "sec-websocket-key", "sec-websocket-version")
 _KEY_BYTES: Final = 16
-_PATH: Final = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+")
 
 
 @final
@@ -51,22 +49,21 @@ class Visit:
     """The client certificate that was verified, in PEM."""
 
 
-def is_endpoint_path(path: str) -> bool:
-    """Whether an endpoint can be at a path: segments of unreserved characters, which nobody encodes otherwise."""
-    return _PATH.fullmatch(path) is not None
+def asks_for_websocket(request: h11.Request) -> bool:
+    """Whether a request for something else than a response is one for a WebSocket (RFC 9110 section 7.8)."""
+    headers, _ = read_headers(request.headers)
+    return request.method == b"GET" and request.http_version >= b"1.1" and _names_websocket(headers)
 
 
-def parse_upgrade(head: bytes, address: str | None, certificate: str | None = None) -> Visit:
+def parse_head(head: bytes) -> h11.Request:
     """
     The request in the head of an HTTP/1.1 message that the edge guard let pass.
 
     Args:
         head: With the empty line at its end.
-        address: Where it came from.
-        certificate: The client's, if one was verified.
 
     Raises:
-        HttpError: It is not a request to open a WebSocket (RFC 6455 section 4.2.1).
+        HttpError: It is none.
     """
     parser = h11.Connection(h11.SERVER)
     parser.receive_data(head)
@@ -76,16 +73,32 @@ def parse_upgrade(head: bytes, address: str | None, certificate: str | None = No
         raise HttpError(error.error_status_hint, "this is not an HTTP request") from error
     if not isinstance(request, h11.Request):
         raise HttpError(400, "this is not an HTTP request")
+    return request
+
+
+def read_upgrade(request: h11.Request, address: str | None, certificate: str | None = None) -> Visit:
+    """
+    What a request to open a WebSocket says.
+
+    Args:
+        request: As it came.
+        address: Where it came from.
+        certificate: The client's, if one was verified.
+
+    Raises:
+        HttpError: It is no such request (RFC 6455 section 4.2.1).
+    """
     if request.method != b"GET":
         raise HttpError(405, "a WebSocket is opened with GET", {"allow": "GET"})
     headers, repeated = read_headers(request.headers)
+    if request.http_version < b"1.1" or not _names_websocket(headers):
+        raise HttpError(426, "only WebSockets are served here", {"upgrade": "websocket"})
+    _check_upgrade(headers)
     path, _, query = request.target.partition(b"?")
-    visit = Visit(
+    return Visit(
         path.decode("ascii"), query, headers, frozenset(repeated), _tokens(headers, "sec-websocket-protocol"),
         address, certificate,
     )  # fmt: skip
-    _check_upgrade(visit)
-    return visit
 
 
 def check_visit(visit: Visit, path: str, policy: HostPolicy) -> None:
@@ -110,7 +123,9 @@ def check_visit(visit: Visit, path: str, policy: HostPolicy) -> None:
     if not policy.allows_host(host):
         raise Misdirected(f"host {host[:100]!r} is not served here; if it should be, list it in allowed_hosts")
     if origin is not None and not policy.allows_origin(origin):
-        raise Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+        refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+        refusal.event = "foreign_origin"
+        raise refusal
     refuse_query_token(visit.query)
     if visit.path != path:
         raise HttpError(404, f"nothing here; the endpoint is {path}")
@@ -130,11 +145,12 @@ def choose_subprotocol(offered: Sequence[str]) -> str | None:
     return None
 
 
-def _check_upgrade(visit: Visit) -> None:
-    headers = visit.headers
+def _names_websocket(headers: Mapping[str, str]) -> bool:
     connection = [token.lower() for token in _tokens(headers, "connection")]
-    if headers.get("upgrade", "").lower() != "websocket" or "upgrade" not in connection:
-        raise HttpError(426, "only WebSockets are served here", {"upgrade": "websocket"})
+    return headers.get("upgrade", "").lower() == "websocket" and "upgrade" in connection
+
+
+def _check_upgrade(headers: Mapping[str, str]) -> None:
     if headers.get("sec-websocket-version") != "13":
         raise HttpError(426, "the version of WebSocket here is 13", {"sec-websocket-version": "13"})
     if "content-length" in headers or "transfer-encoding" in headers:

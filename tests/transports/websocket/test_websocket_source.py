@@ -1,10 +1,17 @@
-"""The WebSocket source on real sockets: who may come, eras, ids, bounds, cancelling, questions, the end."""
+"""
+WebSockets on real sockets: who may come, eras, ids, bounds, cancelling, questions, the end.
+
+Both sources that serve them, `websocket` on a listener of its own and `http` beside HTTP, do it alike.
+"""
 
 import json
 import stat
 from collections import deque
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
+import attrs
 import pytest
 import trio
 from trio_websocket import ConnectionClosed, connect_websocket_url
@@ -18,7 +25,10 @@ from sluiceway.pipeline.runtime.chain import compile_chain
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 from sluiceway.pipeline.runtime.pipeline import Pipeline
 from sluiceway.pipeline.testing import check_source
+from sluiceway.transports.http_source.config import HttpConfig
+from sluiceway.transports.http_source.source import HttpSource
 from sluiceway.transports.server_tls import ServerTlsConfig
+from sluiceway.transports.websocket.config import WebSocketConfig
 from sluiceway.transports.websocket_source import WebSocketSource, WebSocketSourceConfig
 
 
@@ -66,14 +76,14 @@ class HoldingSink:
 class Serving:
     """A source in front of a sink."""
 
-    def __init__(self, source: WebSocketSource, pipeline: Pipeline) -> None:
+    def __init__(self, source: WebSocketSource | HttpSource, pipeline: Pipeline) -> None:
         self.source = source
         self.pipeline = pipeline
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return self.source.urls[0]
+        return self.source.urls[0].replace("http", "ws", 1)
 
     async def connected(self, count: int) -> None:
         """Wait until it has so many connections."""
@@ -86,12 +96,25 @@ class Serving:
         return int(next(iter(self.source.figures())).value)
 
 
+def alone(options: dict[str, Any]) -> WebSocketSource:
+    """A source with a listener of its own."""
+    return WebSocketSource(WebSocketSourceConfig(**{"bind": "127.0.0.1:0", **options}), Context(id="ws"))
+
+
+def beside_http(options: dict[str, Any]) -> HttpSource:
+    """A source that serves HTTP as well."""
+    of_clients = {field.name for field in attrs.fields(WebSocketConfig)} - {"path"}
+    websocket = WebSocketConfig(**{name: value for name, value in options.items() if name in of_clients})
+    rest = {name: value for name, value in options.items() if name not in of_clients}
+    return HttpSource(HttpConfig(**{"bind": "127.0.0.1:0", "websocket": websocket, **rest}), Context(id="ws"))
+
+
 @asynccontextmanager
-async def serving(sink, *, limits: Limits | None = None, identify=None, **options: object):
+async def run_source(make, sink, *, limits: Limits | None = None, identify=None, **options: object):
     """Run a source on a free port."""
     deadlines = Deadlines()
     pipeline = Pipeline("main", compile_chain([], sink), limits or Limits(), deadlines)
-    source = WebSocketSource(WebSocketSourceConfig(**{"bind": "127.0.0.1:0", **options}), Context(id="ws"))
+    source = make(options)
     if identify is not None:
         source.identify = identify
     with trio.fail_after(30):
@@ -100,6 +123,12 @@ async def serving(sink, *, limits: Limits | None = None, identify=None, **option
             nursery.start_soon(source.serve, pipeline.handle)
             yield Serving(source, pipeline)
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(params=[alone, beside_http], ids=["alone", "beside_http"])
+def serving(request):
+    """Runs a source of each kind."""
+    return partial(run_source, request.param)
 
 
 async def tell(exchange: Exchange) -> Reply:
@@ -122,7 +151,7 @@ async def tell(exchange: Exchange) -> Reply:
     )
 
 
-async def test_a_modern_request_is_answered_with_its_own_id(kit):
+async def test_a_modern_request_is_answered_with_its_own_id(serving, kit):
     """Everything about the client comes from its metadata, and its headers from the handshake; ids keep their type."""
     async with serving(tell) as source, kit.speaking(source.url, x_api_key="k") as client:
         for request_id in (1, "1", -5, ""):
@@ -143,7 +172,7 @@ async def test_a_modern_request_is_answered_with_its_own_id(kit):
         }
 
 
-async def test_a_connection_is_a_legacy_session_from_its_handshake_to_its_end(kit):
+async def test_a_connection_is_a_legacy_session_from_its_handshake_to_its_end(serving, kit):
     """What `initialize` said holds for later requests, and modern ones stand on the same connection."""
     sessions = []
 
@@ -178,7 +207,7 @@ async def test_a_connection_is_a_legacy_session_from_its_handshake_to_its_end(ki
         ({"origin": "null"}, 403),
     ],
 )
-async def test_pages_of_foreign_origins_are_refused_before_anything_is_accepted(headers, status):
+async def test_pages_of_foreign_origins_are_refused_before_anything_is_accepted(serving, headers, status):
     """Only `Origin` tells a page of another site: 403 for it, and no exchange."""
     async with serving(tell) as source:
         answer = await upgrade(source, **headers)
@@ -186,7 +215,7 @@ async def test_pages_of_foreign_origins_are_refused_before_anything_is_accepted(
     assert int(answer.split(b" ")[1]) == status
 
 
-async def test_allowed_hosts_and_allowed_origins_admit_whom_they_name(kit):
+async def test_allowed_hosts_and_allowed_origins_admit_whom_they_name(serving, kit):
     """A name that is not listed is 421, an origin 403; listed ones are served."""
     hosts, origins = ("gateway.example",), ("https://app.example",)
     async with serving(tell, allowed_hosts=hosts, allowed_origins=origins) as source:
@@ -261,7 +290,7 @@ async def raw(source: Serving, data: bytes) -> bytes:
 )
 async def test_a_request_to_open_a_websocket_must_be_in_order(given, status, header):
     """RFC 6455 section 4.2.1, and what the edge guard refuses. No extension is ever accepted."""
-    async with serving(tell) as source:
+    async with run_source(alone, tell) as source:
         answer = await upgrade(source, **given)
 
     assert int(answer.split(b" ")[1]) == status
@@ -269,7 +298,7 @@ async def test_a_request_to_open_a_websocket_must_be_in_order(given, status, hea
     assert b"sec-websocket-extensions" not in answer.lower()
 
 
-async def test_what_comes_right_behind_the_request_is_not_lost():
+async def test_what_comes_right_behind_the_request_is_not_lost(serving):
     """A client need not wait for the answer before it writes: the frame in the same segment is read."""
     message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
@@ -282,13 +311,13 @@ async def test_what_comes_right_behind_the_request_is_not_lost():
                 heard += await stream.receive_some(65536)
 
 
-async def test_head_timeout_ends_who_does_not_ask():
+async def test_head_timeout_ends_who_does_not_ask(serving):
     """A connection that says nothing, or only half, is closed."""
     async with serving(tell, head_timeout=0.05) as source:
         assert await raw(source, b"GET /mcp HTTP/1.1\r\nHost") == b""
 
 
-async def test_max_connections_turns_others_away(kit):
+async def test_max_connections_turns_others_away(serving, kit):
     """One more than allowed is answered 503; when one leaves there is room again."""
     async with serving(tell, max_connections=1) as source:
         async with kit.speaking(source.url):
@@ -300,10 +329,10 @@ async def test_max_connections_turns_others_away(kit):
             assert "result" in await client.call_modern()
         figures = {figure.name: figure.value for figure in source.source.figures()}
 
-    assert figures["websocket_turned_away_total"] == 1
+    assert next(value for name, value in figures.items() if name.endswith("_turned_away_total")) == 1
 
 
-async def test_an_auth_stage_refuses_before_the_websocket_is_open(kit):
+async def test_an_auth_stage_refuses_before_the_websocket_is_open(serving, kit):
     """Who is not known gets 401 and the challenge, as over HTTP; the headers of the handshake say who it is."""
 
     async def identify(client, message):
@@ -319,7 +348,7 @@ async def test_an_auth_stage_refuses_before_the_websocket_is_open(kit):
     assert accepted.startswith(b"HTTP/1.1 101 ")
 
 
-async def test_binary_messages_are_read_as_json_and_rubbish_is_answered(kit):
+async def test_binary_messages_are_read_as_json_and_rubbish_is_answered(serving, kit):
     """JSON is JSON in either kind of message; what is none is an error without an id, and the connection stays."""
     async with serving(tell) as source, kit.speaking(source.url) as client:
         await client.write(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode())
@@ -338,7 +367,7 @@ async def test_binary_messages_are_read_as_json_and_rubbish_is_answered(kit):
     assert batch["error"]["code"] == -32600
 
 
-async def test_a_message_over_max_message_ends_the_connection_with_1009(kit):
+async def test_a_message_over_max_message_ends_the_connection_with_1009(serving, kit):
     """One byte less is served. However it is cut into frames, bytes are counted."""
     async with serving(tell, max_message=2048) as source, kit.speaking(source.url) as client:
         frame = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"})
@@ -351,7 +380,7 @@ async def test_a_message_over_max_message_ends_the_connection_with_1009(kit):
     assert end[0] == 1009
 
 
-async def test_requests_beyond_max_in_flight_per_connection_are_refused_and_the_reader_goes_on(kit):
+async def test_requests_beyond_max_in_flight_per_connection_are_refused_and_the_reader_goes_on(serving, kit):
     """Shed, never pause: the cancel notice behind the refused request is seen."""
     sink = HoldingSink()
     async with serving(sink, max_in_flight_per_connection=1) as source, kit.speaking(source.url) as client:
@@ -368,7 +397,7 @@ async def test_requests_beyond_max_in_flight_per_connection_are_refused_and_the_
     assert last["id"] == 3
 
 
-async def test_pings_are_answered_while_work_is_pending(kit):
+async def test_pings_are_answered_while_work_is_pending(serving, kit):
     """No business holds the reader."""
     sink = HoldingSink()
     async with serving(sink) as source, kit.speaking(source.url) as client:
@@ -381,7 +410,7 @@ async def test_pings_are_answered_while_work_is_pending(kit):
         assert (await client.next())["id"] == 1
 
 
-async def test_everything_of_a_client_that_leaves_is_cancelled(kit):
+async def test_everything_of_a_client_that_leaves_is_cancelled(serving, kit):
     """With a close frame or without one."""
     for polite in (True, False):
         sink = HoldingSink()
@@ -400,7 +429,7 @@ async def test_everything_of_a_client_that_leaves_is_cancelled(kit):
             assert source.pipeline.admission.in_flight == 0
 
 
-async def test_notifications_come_before_the_reply_in_order(kit):
+async def test_notifications_come_before_the_reply_in_order(serving, kit):
     """Progress of one request, and nothing else, on the connection that asked."""
 
     async def busy(exchange: Exchange) -> Reply:
@@ -417,7 +446,7 @@ async def test_notifications_come_before_the_reply_in_order(kit):
     assert [each.get("params", {}).get("progress") for each in seen] == [0, 1, 2, 3, 4, None]
 
 
-async def test_a_legacy_client_is_asked_on_its_own_connection(kit):
+async def test_a_legacy_client_is_asked_on_its_own_connection(serving, kit):
     """A question in mid-call reaches the client, and its answer the sink; a modern client cannot be asked."""
 
     async def curious(exchange: Exchange) -> Reply:
@@ -438,7 +467,7 @@ async def test_a_legacy_client_is_asked_on_its_own_connection(kit):
     assert modern["error"]["code"] == -32601
 
 
-async def test_a_drain_answers_what_is_under_way_and_closes_with_1001(kit):
+async def test_a_drain_answers_what_is_under_way_and_closes_with_1001(serving, kit):
     """New requests are refused with `draining`, idle connections close at once, busy ones after their answers."""
     sink = HoldingSink()
     async with serving(sink) as source, kit.speaking(source.url) as busy, kit.speaking(source.url) as idle:
@@ -458,7 +487,7 @@ async def test_a_drain_answers_what_is_under_way_and_closes_with_1001(kit):
     assert (left[0], end[0]) == (1001, 1001)
 
 
-async def test_a_hard_end_says_1001_too(kit):
+async def test_a_hard_end_says_1001_too(serving, kit):
     """A source that is cancelled leaves each client with a close frame, and waits for nobody."""
     sink = HoldingSink()
     async with trio.open_nursery() as nursery:
@@ -479,7 +508,7 @@ async def test_a_hard_end_says_1001_too(kit):
     assert closed.value.reason.code == 1001
 
 
-async def test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life(kit):
+async def test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of_life(serving, kit):
     """One that answers no ping is gone, with what it had in flight; one that answers stays."""
     sink = HoldingSink()
     async with serving(sink, ping_interval=0.02, ping_timeout=0.1) as source, kit.speaking(source.url) as alive:
@@ -499,7 +528,7 @@ async def test_ping_interval_and_ping_timeout_cut_a_client_that_gives_no_sign_of
         assert (await alive.next())["id"] == 2
 
 
-async def test_a_client_that_reads_nothing_holds_up_nobody_and_costs_max_unread(kit):
+async def test_a_client_that_reads_nothing_holds_up_nobody_and_costs_max_unread(serving, kit):
     """Its exchanges wait behind what it does not read, others are served, and in the end it is cut."""
     big = "x" * 1_000_000
 
@@ -524,7 +553,7 @@ async def test_a_client_that_reads_nothing_holds_up_nobody_and_costs_max_unread(
             assert source.pipeline.admission.in_flight == 0
 
 
-async def test_tls_serves_wss_and_tells_which_certificate_a_client_showed(kit, authority):
+async def test_tls_serves_wss_and_tells_which_certificate_a_client_showed(serving, kit, authority):
     """With `client_certs`, an auth stage finds it on every exchange."""
     cert, key = authority.issue()
     shown = []
@@ -543,7 +572,7 @@ async def test_tls_serves_wss_and_tells_which_certificate_a_client_showed(kit, a
     assert shown[0].startswith("-----BEGIN CERTIFICATE-----")
 
 
-async def test_socket_access_says_whose_processes_may_connect_to_a_unix_socket(kit, tmp_path):
+async def test_socket_access_says_whose_processes_may_connect_to_a_unix_socket(serving, kit, tmp_path):
     """One may bind a path in place of an address; the file says who comes in."""
     path = tmp_path / "ws"
     async with serving(tell, bind=f"unix:{path}", socket_access="group") as source:
@@ -561,7 +590,7 @@ async def test_socket_access_says_whose_processes_may_connect_to_a_unix_socket(k
 
 async def test_path_is_where_the_endpoint_is_and_must_be_one():
     """Nothing else is served; what is no path is refused when the configuration is read."""
-    async with serving(tell, path="/other") as source:
+    async with run_source(alone, tell, path="/other") as source:
         assert (await upgrade(source, target="/other")).startswith(b"HTTP/1.1 101 ")
         assert (await upgrade(source, target="/mcp")).startswith(b"HTTP/1.1 404 ")
     with pytest.raises(ValueError, match="path"):
@@ -570,7 +599,7 @@ async def test_path_is_where_the_endpoint_is_and_must_be_one():
         WebSocketSourceConfig(bind=())
 
 
-async def test_hundreds_of_clients_that_vanish_leave_nothing(kit):
+async def test_hundreds_of_clients_that_vanish_leave_nothing(serving, kit):
     """In the middle of handshakes, calls and answers."""
     sink = HoldingSink()
     async with serving(sink, max_connections=500) as source:

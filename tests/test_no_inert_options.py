@@ -342,6 +342,12 @@ ROWS: Mapping[str, Two | By] = {
         "transports/http_source/test_server.py::test_socket_access_says_whose_processes_may_connect"
     ),
     "source.http.stall_timeout": By("integration/test_process_options.py::test_stall_timeout_is_the_kernels_to_keep"),
+    "source.http.http2": By(
+        "transports/http_source/http2/test_tls.py::test_http2_is_offered_over_tls_unless_it_is_turned_off", "http2"
+    ),
+    "source.http.max_streams": By(
+        "transports/http_source/http2/test_bounds.py::test_a_stream_too_many_is_refused_and_the_others_go_on"
+    ),
     "source.http.tls": By("transports/http_source/test_tls.py::test_requests_come_over_tls"),
     "source.http.tls.cert": By(
         "transports/http_source/test_tls.py::test_a_new_certificate_serves_who_comes_next", "tls"

@@ -32,10 +32,17 @@ class Handshakes:
         config: The options.
         log: A structured logger.
         now: The date, in seconds since 1970.
+        protocols: What is spoken over TLS, for ALPN, best first.
     """
 
-    def __init__(self, config: ServerTlsConfig, log: Any, now: Callable[[], float]) -> None:
-        self.certificates = Certificates(config, log, now)
+    def __init__(
+        self,
+        config: ServerTlsConfig,
+        log: Any,
+        now: Callable[[], float],
+        protocols: tuple[str, ...] = ("http/1.1",),
+    ) -> None:
+        self.certificates = Certificates(config, log, now, protocols)
         """Load it before the first connection, and have it watched."""
         self.failed = 0
         """Handshakes that came to nothing."""

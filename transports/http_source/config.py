@@ -58,6 +58,13 @@ class HttpConfig(ListenerConfig):
     resume_bytes: Size = option(
         Size(16 * MIB), ge=0, doc="Bytes kept for resumption by all streams together; the oldest stream forgets first."
     )
+    http2: bool = option(
+        True, doc="Whether HTTP/2 is offered where TLS is spoken. In plain text it never is.", example=False
+    )
+    max_streams: int = option(
+        100, ge=1, doc="Requests on one HTTP/2 connection at once; further ones are refused, and may be sent again.",
+        example=100,
+    )  # fmt: skip
     idle_timeout: Duration = option(
         Duration(60 * SECOND), gt=0, doc="Time a connection may stay open between two requests."
     )

@@ -56,6 +56,11 @@ class Connection(TCPServer):
         """Whether no request is being served."""
         return not self.protocol.busy
 
+    def drain(self) -> None:
+        """Close at once if the connection is idle; else its current response is its last."""
+        if self.idle:
+            self.stop()
+
     def stop(self) -> None:
         """Close as soon as nothing is being read or written: at once if the connection is idle."""
         self._stopping = True
@@ -77,7 +82,7 @@ class Connection(TCPServer):
                     self.app, self.config, self.context, tasks, self.state, isinstance(self.stream, TlsStream),
                     client, server, self.protocol_send,
                     resume=self._resume, refused=lambda: self._server.refused(client and client[0]),
-                    upgrades=self._server.upgrades, extensions=_extensions(self.stream),
+                    upgrades=self._server.upgrades, extensions=extensions_of(self.stream),
                 )  # fmt: skip
                 self._server.opened(self)
                 upgrade = await self._read_requests()
@@ -167,8 +172,8 @@ class Connection(TCPServer):
         await self.stream.aclose()
 
 
-def _extensions(stream: object) -> dict[str, Any]:
-    """What the application is told of a connection that speaks TLS (ASGI's TLS extension, version 0.2)."""
+def extensions_of(stream: object) -> dict[str, Any]:
+    """What an application is told of a connection that speaks TLS (ASGI's TLS extension, version 0.2)."""
     if not isinstance(stream, TlsStream):
         return {}
     certificate = stream.certificate

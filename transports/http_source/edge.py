@@ -23,10 +23,10 @@ MAX_HEAD: Final = 16 * 1024
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
 _TOKEN_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
+CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _DIGITS: Final = re.compile(rb"[0-9]+")
 _VERSIONS: Final = frozenset({(b"1", b"0"), (b"1", b"1")})
-_REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"PRI"})
+REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE", b"PRI"})
 
 
 def inspect_head(data: bytes) -> int | None:
@@ -71,14 +71,14 @@ def _inspect_request_line(line: bytes) -> int | None:
     method, target, major, minor = match.groups()
     if (major, minor) not in _VERSIONS:
         return 505
-    if method in _REFUSED_METHODS or not method.isupper():
+    if method in REFUSED_METHODS or not method.isupper():
         return 405
     if len(target) > MAX_TARGET:
         return 414
-    return 400 if _is_bad_target(target) else None
+    return 400 if is_bad_target(target) else None
 
 
-def _is_bad_target(target: bytes) -> bool:
+def is_bad_target(target: bytes) -> bool:
     """Anything but an absolute path: other forms, fragments, broken or NUL escapes, dot segments however written."""
     path = target.partition(b"?")[0]
     if not path.startswith(b"/") or b"#" in target or _BAD_ESCAPE.search(target):
@@ -93,7 +93,7 @@ def _inspect_fields(fields: Sequence[bytes], *, old: bool) -> int | None:
     names: Counter[bytes] = Counter()
     for field in fields:
         name, colon, value = field.partition(b":")
-        if not colon or field[:1] in b" \t" or _CONTROL.search(value):
+        if not colon or field[:1] in b" \t" or CONTROL.search(value):
             return 400  # an obs-fold, or no field at all
         names[name.lower()] += 1
         status = _inspect_field(name.lower(), value.strip(b" \t"))

@@ -28,7 +28,7 @@ from .legacy_sse import LegacySse
 from .media import EVENTS, accepts, is_json
 from .modern_posts import ModernPosts
 from .protection import is_place_of, metadata_answer, refuse_query_token
-from .request import ClientGone, HttpRequest, Receive, Send
+from .request import ON_GONE, ClientGone, HttpRequest, Receive, Send
 from .response import HttpResponse
 from .serving import Serving
 
@@ -92,8 +92,8 @@ class Endpoint:
             return
         response = HttpResponse(send, self._is_draining)
         path: str = scope["path"]
-        if scope["http_version"] not in ("1.0", "1.1"):
-            text = b"this listener speaks HTTP/1.1; HTTP/2 towards clients is not offered\n"
+        if scope["http_version"] not in ("1.0", "1.1") and ON_GONE not in scope.get("extensions", {}):
+            text = b"this listener speaks HTTP/1.1; for HTTP/2, run the gateway with its own server\n"
             await response.answer(Answer(505, text, {"content-type": "text/plain"}))
         elif path in (HEALTH, READY):
             await response.answer(self._health(path, scope["method"]))

@@ -3,14 +3,15 @@ The HTTP server of `sluiceway run`: hypercorn's parts under a serve loop of ours
 
 hypercorn 0.18 lets one unauthenticated connection end the whole process, cannot be told to leave HTTP/2 alone, and
 waits for clients that read nothing. Here every exception of a connection is contained at that connection, HTTP/1.1 and
-WebSockets are spoken, over TLS or not, and nothing a client does can hold up a shutdown.
+WebSockets are spoken, over TLS or not, HTTP/2 is spoken over TLS only and by a connection of ours, and nothing a client
+does can hold up a shutdown.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import h11
 import trio
@@ -21,12 +22,17 @@ from ..acceptor import Acceptor
 from ..listening import Listening
 from ..tls_handshakes import Handshakes
 from .config import HttpConfig
-from .connection import Connection
+from .connection import Connection, extensions_of
 from .edge import MAX_HEAD
+from .http2.connection import Http2Connection
 from .protocol import Upgrade
 
 if TYPE_CHECKING:
     from ..websocket.reception import Reception
+
+
+HTTP2: Final = "h2"
+"""Its name in ALPN (RFC 9113 section 3.2)."""
 
 
 class _Terminated:
@@ -72,7 +78,7 @@ class HttpServer(Acceptor):
         super().__init__(
             Listening(limits.binds, limits.stall_timeout, limits.socket_access),
             max_connections=limits.max_connections,
-            tls=None if limits.tls is None else Handshakes(limits.tls, log, now),
+            tls=None if limits.tls is None else Handshakes(limits.tls, log, now, _protocols(limits)),
             log=log,
         )
         self.refused = refused
@@ -83,20 +89,31 @@ class HttpServer(Acceptor):
         self._terminated = _Terminated()
         self.context.terminated = self._terminated  # type: ignore[assignment]  # what hypercorn uses of it
         self.hypercorn = _hypercorn_config(limits)
-        self._connections: set[Connection] = set()
+        self.floods = 0
+        """HTTP/2 connections that were ended because their clients sent too much of what costs and carries nothing."""
+        self._connections: set[Connection | Http2Connection] = set()
 
     async def converse(self, stream: trio.abc.Stream) -> None:
         """See `Acceptor`."""
         if self.tls is None or not self._terminated.is_set():  # else its handshake took longer than we have
-            await Connection(self, stream).run()
+            await self._connection_on(stream).run()
+
+    def _connection_on(self, stream: trio.abc.Stream) -> Connection | Http2Connection:
+        if getattr(stream, "protocol", None) == HTTP2:
+            return Http2Connection(self, stream, extensions_of(stream))
+        return Connection(self, stream)
+
+    @property
+    def http2(self) -> list[Http2Connection]:
+        """Those of its connections that speak HTTP/2."""
+        return [each for each in self._connections if isinstance(each, Http2Connection)]
 
     def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; the others close after their current response."""
         self._terminated.set_now()
         super().stop_accepting()
         for connection in list(self._connections):
-            if connection.idle:
-                connection.stop()
+            connection.drain()
 
     # What connections report.
 
@@ -109,13 +126,17 @@ class HttpServer(Acceptor):
         assert self._websockets is not None
         await self._websockets.receive(stream, upgrade.request, upgrade.first)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Connection | Http2Connection) -> None:
         """It is served now."""
         self._connections.add(connection)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Connection | Http2Connection) -> None:
         """It is over."""
         self._connections.discard(connection)
+
+
+def _protocols(limits: HttpConfig) -> tuple[str, ...]:
+    return (HTTP2, "http/1.1") if limits.http2 else ("http/1.1",)
 
 
 def _hypercorn_config(limits: HttpConfig) -> HypercornConfig:

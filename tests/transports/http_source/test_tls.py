@@ -78,10 +78,10 @@ async def ask(served: Any, context: ssl.SSLContext, data: bytes = HEALTH) -> byt
 
 
 async def test_requests_come_over_tls(running: Any, authority: Any) -> None:
-    """HTTP/1.1 by ALPN, whatever else the client would like; its url says so."""
+    """HTTP/1.1 by ALPN, if the client would like nothing else that is spoken; its url says so."""
     async with running(bound=True, tls=tls(authority.issue())) as served:
         context = authority.trusted()
-        context.set_alpn_protocols(["h2", "http/1.1"])
+        context.set_alpn_protocols(["h3", "http/1.1"])
         async with secure(served, context) as stream:
             await stream.send_all(HEALTH)
             assert (await read_all(stream)).startswith(b"HTTP/1.1 200 ")

@@ -2,7 +2,11 @@
 The gateway as an ASGI application, for servers that own their sockets.
 
 Start it with `hypercorn -k trio sluiceway.transports.asgi:app`. The configuration is the file that `SLUICEWAY_CONFIG`
-names, else the quickstart. All `http` sources share the server's port, told apart by their paths; `bind` is ignored.
+names, else the quickstart. All `http` sources share the server's port, told apart by their paths; `bind` is ignored,
+and so are sources of other kinds that listen. WebSockets are served where an `http` source has `websocket`: with the
+handshake, the pings (`websocket_ping_interval`) and the compression of hypercorn, and `max_message` holds for what its
+`websocket_max_message_size` lets through.
+
 What `sluiceway run` does better: it closes listeners and idle connections when it drains, it contains every exception
 of a connection, and it notices a client that left without a task per request. Give hypercorn a `graceful_timeout`
 above `run.drain_timeout`, for it says nothing before that passed.
@@ -24,8 +28,10 @@ from sluiceway.pipeline.protocol.errors import SluicewayError
 from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.pipeline.telemetry.log import configure_logging
 
+from .http_source.answers import Answer
 from .http_source.request import Receive, Send
 from .http_source.source import HttpSource
+from .websocket.scope import refuse_scope
 
 CONFIG_VARIABLE: Final = "SLUICEWAY_CONFIG"
 
@@ -47,7 +53,7 @@ def load_configured() -> Document:
 @final
 class Gateway:
     """
-    ASGI 3: `lifespan` runs the engine, `http` goes to the source whose path it is, `websocket` is refused.
+    ASGI 3: `lifespan` runs the engine, `http` and `websocket` go to the source whose path it is.
 
     A failed start is answered with `lifespan.startup.failed`: an exception would leave hypercorn serving. If the
     engine crashes later, every request is answered 503, those for health included, so that whoever watches the
@@ -66,12 +72,19 @@ class Gateway:
         """Serve one scope."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1002})
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
         elif not self._sources:
             await _unavailable(send)
         else:
             await self._source_of(scope).app(scope, receive, send)
+
+    async def _websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        for source in self._sources:
+            if source.config.websocket_path == scope["path"]:
+                await source.serve_websocket(scope, receive, send)
+                return
+        await refuse_scope(scope, receive, send, Answer(404 if self._sources else 503))
 
     def _source_of(self, scope: Mapping[str, Any]) -> HttpSource:
         owners = (source for source in self._sources if source.app.serves(scope["path"]))
@@ -114,16 +127,19 @@ def _http_sources(engine: Engine) -> tuple[HttpSource, ...]:
     Raises:
         SluicewayError: There is none, or two that nothing but their address tells apart.
     """
-    owners: dict[str, str] = {}
+    owners: dict[tuple[str, str | None], str] = {}
     found = []
     for source_id, source in engine.sources.items():
         if not isinstance(source, HttpSource):
             continue
-        for path in source.config.paths:
-            other = owners.setdefault(path, source_id)
+        places = [("http", path) for path in source.config.paths]
+        if source.config.websocket is not None:
+            places.append(("websocket", source.config.websocket_path))
+        for place in places:
+            other = owners.setdefault(place, source_id)
             if other != source_id:
                 raise SluicewayError(
-                    f"sources {other} and {source_id} have the same path {path}; give them different paths, "
+                    f"sources {other} and {source_id} have the same path {place[1]}; give them different paths, "
                     f"or use `sluiceway run`, which gives each its own address"
                 )
         found.append(source)

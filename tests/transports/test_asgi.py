@@ -158,20 +158,6 @@ async def test_readiness_is_the_engines(sink_class, autojump_clock):
         assert 200 == (await host.get("/healthz"))[0]
 
 
-async def test_a_websocket_is_refused(sink_class, autojump_clock):
-    """Not offered yet."""
-    sent = []
-
-    async def send(event):
-        sent.append(event)
-
-    async with hosted(lambda: document(sink_class)) as host:
-        await host.app({"type": "websocket", "path": "/mcp"}, trio.sleep_forever, send)
-    await host.app({"type": "websocket", "path": "/mcp"}, trio.sleep_forever, send)
-
-    assert ["websocket.close", "websocket.close"] == [event["type"] for event in sent]
-
-
 async def test_a_failed_start_is_told(sink_class, autojump_clock):
     """An exception would leave hypercorn serving 200s; the message names the component."""
     sink_class.fails = True

@@ -43,7 +43,7 @@ class HttpRequest:
         self.headers, self.repeated = read_headers(scope["headers"])
         self.query: bytes = scope.get("query_string", b"")
         """As sent: percent-encoded, without the question mark."""
-        self.certificate = _certificate_of(scope)
+        self.certificate = certificate_of(scope)
         """The client certificate that the server verified, in PEM; None where there is none."""
         self.unread = False
         """Whether it has a body of which something was not read yet."""
@@ -140,7 +140,7 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], se
     return headers, repeated
 
 
-def _certificate_of(scope: Mapping[str, Any]) -> str | None:
+def certificate_of(scope: Mapping[str, Any]) -> str | None:
     """What a server tells by ASGI's TLS extension: ours does, hypercorn's own does not."""
     told = (scope.get("extensions") or {}).get("tls") or {}
     if told.get("client_cert_error"):

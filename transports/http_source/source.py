@@ -6,9 +6,9 @@ Under `sluiceway run` the source owns its listening sockets; under a plain hyper
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import trio
 
@@ -20,12 +20,14 @@ from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from ..tls_handshakes import tls_figures
+from .answers import Answer
 from .config import HttpConfig
 from .hosts import HostPolicy
 
 if TYPE_CHECKING:
     from ..websocket.clients import Clients
     from .endpoint import Endpoint
+    from .request import Receive, Send
     from .server import HttpServer
     from .serving import Serving
     from .sessions import Sessions
@@ -80,7 +82,6 @@ class HttpSource(Source):
             yield Figure("http_contained_total", contained, "counter", "Exceptions that ended one connection.")
             if self._server.tls is not None:
                 yield from tls_figures(self._server.tls)
-                yield from _http2_figures(self._server)
         if self.sessions is not None:
             yield Figure("http_sessions", len(self.sessions), "gauge", "Legacy sessions that live.")
         if self._serving is not None and self.config.sse is not None:
@@ -158,6 +159,33 @@ class HttpSource(Source):
                 self._serving = None
                 sessions.close()
 
+    async def serve_websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """
+        Serve a WebSocket that another server holds: an ASGI 3 application for scopes of type `websocket`.
+
+        What is said runs with the source, which its exchanges must not outlive, and ends with the caller.
+        """
+        from ..websocket.scope import refuse_scope, serve_scope
+
+        serving, clients = self._serving, self.websockets
+        if serving is None or clients is None:
+            await refuse_scope(scope, receive, send, Answer(503, headers={"retry-after": "1"}))
+            return
+        life, over = trio.CancelScope(), trio.Event()
+
+        async def talk() -> None:
+            try:
+                with life:
+                    await serve_scope(clients, scope, receive, send)
+            finally:
+                over.set()
+
+        serving.start(talk)
+        try:
+            await over.wait()
+        finally:
+            life.cancel()
+
     def stop_accepting(self) -> None:
         """Close the listeners and idle connections, end what only waits, and refuse new requests with `Draining`."""
         if self._serving is not None:
@@ -169,14 +197,6 @@ class HttpSource(Source):
             self._server.stop_accepting()
         if self.websockets is not None:
             self.websockets.stop_accepting()
-
-
-def _http2_figures(server: HttpServer) -> Iterator[Figure]:
-    spoken = server.http2
-    yield Figure("http2_connections", len(spoken), "gauge", "Connections of clients that speak HTTP/2.")
-    streams = sum(connection.streams for connection in spoken)
-    yield Figure("http2_streams", streams, "gauge", "Requests on them that are being served.")
-    yield Figure("http2_floods_total", server.floods, "counter", "Connections ended for what they cost.")
 
 
 def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> Clients | None:

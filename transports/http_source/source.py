@@ -82,6 +82,7 @@ class HttpSource(Source):
             yield Figure("http_contained_total", contained, "counter", "Exceptions that ended one connection.")
             if self._server.tls is not None:
                 yield from tls_figures(self._server.tls)
+                yield from _http2_figures(self._server)
         if self.sessions is not None:
             yield Figure("http_sessions", len(self.sessions), "gauge", "Legacy sessions that live.")
         if self._serving is not None and self.config.sse is not None:
@@ -197,6 +198,14 @@ class HttpSource(Source):
             self._server.stop_accepting()
         if self.websockets is not None:
             self.websockets.stop_accepting()
+
+
+def _http2_figures(server: HttpServer) -> Iterator[Figure]:
+    spoken = server.http2
+    yield Figure("http2_connections", len(spoken), "gauge", "Connections of clients that speak HTTP/2.")
+    streams = sum(connection.streams for connection in spoken)
+    yield Figure("http2_streams", streams, "gauge", "Requests on them that are being served.")
+    yield Figure("http2_floods_total", server.floods, "counter", "Connections ended for what they cost.")
 
 
 def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> Clients | None:

@@ -1,0 +1,311 @@
+"""
+A session at a legacy upstream that the gateway holds for one modern caller.
+
+Opened by a handshake in the client's name when it is first needed. When the upstream ends it, the next use opens
+another one, with the log level and the subscriptions of the first; a request is sent again only if the upstream said
+that it does not know the session, and so has not served it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final, final
+
+import trio
+from attrs import define, evolve, field
+
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.exchange import Exchange, Link, Service, deliver
+from sluiceway.pipeline.model.session import Asker, Session
+from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UpstreamProtocolError, UpstreamUnavailable
+from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, LEGACY_VERSIONS, Era, ErrorCode, method_of
+from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request
+
+from .audience import Audience
+from .listener import Listener
+from .to_legacy_messages import Completer, introduction, legacy_request
+
+HANDSHAKE_S: Final = 60.0
+"""Time a handshake may take: a server's first start may download it."""
+PAUSES_S: Final = (1.0, 60.0)
+"""Shortest and longest pause before a session that somebody listens to is opened again; it doubles, with jitter."""
+
+Emit = Callable[[Notification], Awaitable[None]]
+"""Takes what the upstream says about a request; may block."""
+
+
+@final
+@define(eq=False)
+class _Opening:
+    """A handshake under way, and what became of it."""
+
+    done: trio.Event = field(factory=trio.Event)
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    failure: GatewayError | None = None
+
+
+@final
+class HeldSession:
+    """
+    Args:
+        name: The sink's id.
+        call: Asks the upstream.
+        context: The sink's.
+        nursery: Hosts handshakes; outlasts the session.
+        exchange: The first one of the caller: in its client's name the session is opened.
+        crowd: Several people may stand behind the caller, so that what is not addressed is nobody's.
+    """
+
+    def __init__(
+        self, name: str, call: Service, context: Context, nursery: trio.Nursery, exchange: Exchange, *, crowd: bool
+    ) -> None:
+        self._name = name
+        self._call = call
+        self._context = context
+        self._nursery = nursery
+        self._source, self._caller = exchange.source, exchange.caller
+        self._client = evolve(exchange.client, era=Era.LEGACY, version=None, session=None, headers={}, certificate=None)
+        self._crowd = crowd
+        self._session: Session | None = None
+        self._handshake: Mapping[str, Json] = EMPTY
+        self._opening: _Opening | None = None
+        self._numbers = 0
+        self._closed = False
+        self.audience = Audience(self._request)
+        """Who hears what the upstream says of its own accord."""
+        self.completer = Completer()
+        """Makes modern results of what this upstream says."""
+        self.users = 0
+        """Exchanges, calls and listeners that need it."""
+        self.last_used = trio.current_time()
+        """When the latest of them went, in Trio clock seconds."""
+
+    @property
+    def capabilities(self) -> Mapping[str, Json]:
+        """What the upstream declared in its latest handshake."""
+        declared = self._handshake.get("capabilities")
+        return declared if isinstance(declared, dict) else EMPTY
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While somebody needs it, it is not ended to make room for others."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            self.last_used = trio.current_time()
+
+    async def ready(self) -> Session:
+        """
+        The session; opened if there is none. Not a checkpoint if there is one.
+
+        Raises:
+            UpstreamUnavailable: The upstream refuses the handshake, or does not answer it.
+            GatewayError: As its sink does.
+        """
+        if self._session is not None:
+            return self._session
+        if self._closed:
+            raise self.ended()
+        opening = self._opening
+        if opening is None:
+            opening = self._opening = _Opening()
+            # in a context of its own: what the upstream says later must not be logged as said by whoever came first
+            contextvars.Context().run(self._nursery.start_soon, self._open, opening)
+        await opening.done.wait()
+        if opening.failure is not None:
+            raise opening.failure.with_data()
+        if self._session is None:
+            raise self.ended()
+        return self._session
+
+    def close(self) -> None:
+        """End the session, and tell the upstream as its sink does. Idempotent."""
+        self._closed = True
+        if self._opening is not None:
+            self._opening.scope.cancel(reason="the held session is closed")
+        self.audience.finish()
+        if self._session is not None:
+            self._session.close()
+
+    def ended(self) -> UpstreamUnavailable:
+        """What callers are told when it is closed around them."""
+        return UpstreamUnavailable(f"{self._name}: the session held for this caller was ended; try again")
+
+    async def pass_on(
+        self, exchange: Exchange, emit: Emit, ask: Asker | None = None, deadline: float = float("inf")
+    ) -> Reply:
+        """
+        Send a modern request as a legacy one; its reply as the upstream gave it.
+
+        Args:
+            exchange: The client's.
+            emit: Takes what the upstream says about it.
+            ask: Takes what the upstream asks because of it; None leaves that to the session's own calls.
+            deadline: Until when somebody waits, in Trio clock seconds.
+
+        Raises:
+            UpstreamUnavailable: The upstream ends every session that is opened.
+            GatewayError: As its sink does.
+        """
+        request = exchange.request
+        assert isinstance(request, Request)
+        link = Link(emit, ask or self.ask, deadline, caller=exchange.link.caller)
+
+        def inward(session: Session, number: int) -> Exchange:
+            return evolve(
+                exchange,
+                request=legacy_request(request, number),
+                client=evolve(exchange.client, era=Era.LEGACY, version=session.version, session=session, headers={}),
+                link=link,
+                marks={},
+                relay=deliver,
+                around_sink=None,
+            )
+
+        return await self._send(inward)
+
+    async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
+        """Put a question that came without an address to the call which caused it, if that can be known."""
+        call = self.audience.addressee(crowd=self._crowd)
+        if call is None:
+            await trio.lowlevel.checkpoint()
+            return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"{method:.60}: whom to ask about this cannot be known")
+        return await call.ask(method, params)
+
+    async def listen(self, listener: Listener) -> None:
+        """
+        Let a stream hear what the upstream says, from now on until `leave`.
+
+        Raises:
+            GatewayError: As `ready`.
+        """
+        await self.ready()
+        await self.audience.listen(listener, self.capabilities)
+
+    def leave(self, listener: Listener) -> None:
+        """Forget a stream."""
+        uris = self.audience.leave(listener)
+        if uris and not self._closed:
+            self._nursery.start_soon(self._unsubscribe, uris)
+
+    async def _unsubscribe(self, uris: list[str]) -> None:
+        try:
+            with self.in_use():
+                await self.audience.unsubscribe(uris, tell=self._session is not None)
+        except GatewayError as error:
+            self._context.log.debug("the upstream was not told that nobody listens", reason=error.reason)
+
+    async def _request(self, method: str, params: Mapping[str, Json]) -> Reply:
+        """Ask the upstream something of our own."""
+        return await self._send(lambda session, number: self._own(session, Request(number, method, params)))
+
+    async def _send(self, inward: Callable[[Session, int], Exchange]) -> Reply:
+        """Ask the upstream, once more with another session if it does not know the first."""
+        lost = 0
+        while True:
+            session = await self.ready()
+            self._numbers += 1
+            session.last_activity = trio.current_time()
+            try:
+                return await self._call(inward(session, self._numbers))
+            except SessionNotFound as error:
+                self._forget(session)
+                lost += 1
+                if lost > 1:
+                    raise UpstreamUnavailable(
+                        f"{self._name}: the upstream ends the sessions that are opened for this caller; try again"
+                    ) from error
+
+    def _own(self, session: Session, message: Request | Notification) -> Exchange:
+        return Exchange(
+            request=message,
+            kind=method_of(message.method).kind,
+            client=evolve(self._client, version=session.version, session=session),
+            source=self._source,
+            caller=self._caller,
+            link=Link(_say_nothing, self.ask, caller=self._caller),
+        )
+
+    async def _open(self, opening: _Opening) -> None:
+        """Shake hands; the task of an opening."""
+        session = Session(
+            id=self._context.new_id(),
+            source=self._source,
+            caller=self._caller,
+            last_activity=trio.current_time(),
+            capabilities=self._client.capabilities,
+            info=self._client.info,
+            notify=self.audience.hear,
+            ask=self.ask,
+        )
+        opened = False
+        try:
+            with trio.move_on_after(HANDSHAKE_S) as patience, opening.scope:
+                await self._shake_hands(session)
+                opened = not session.closed
+            if patience.cancelled_caught:
+                opening.failure = UpstreamUnavailable(
+                    f"{self._name}: no answer to a handshake within {HANDSHAKE_S:g} s"
+                )
+        except SessionNotFound as error:
+            opening.failure = UpstreamUnavailable(f"{self._name}: the upstream ended a session at once: {error}")
+        except GatewayError as error:
+            opening.failure = error
+        finally:
+            self._opening = None
+            if opened and not self._closed:
+                self._session = session
+                session.on_close(lambda: self._forget(session))
+            else:
+                session.close()
+            opening.done.set()
+
+    async def _shake_hands(self, session: Session) -> None:
+        hello = introduction(session.info, session.capabilities, LATEST_LEGACY)
+        reply = await self._say(session, "initialize", hello)
+        if isinstance(reply, ErrorReply):
+            raise UpstreamUnavailable(f"{self._name}: the upstream refused the handshake: {reply.message}")
+        version = reply.value.get("protocolVersion")
+        if version not in LEGACY_VERSIONS:
+            raise UpstreamProtocolError(f"{self._name}: the upstream answers a handshake with version {version!r:.40}")
+        session.version = version
+        self._handshake, self.completer = reply.value, Completer(reply.value)
+        await self._call(self._own(session, Notification("notifications/initialized")))
+        await self.audience.introduce(self.capabilities, lambda method, params: self._say(session, method, params))
+
+    async def _say(self, session: Session, method: str, params: Mapping[str, Json]) -> Reply:
+        """Ask something while the session is being opened."""
+        self._numbers += 1
+        return await self._call(self._own(session, Request(self._numbers, method, params)))
+
+    def _forget(self, session: Session) -> None:
+        """The session has ended, or the upstream does not know it."""
+        if self._session is not session:
+            return
+        self._session = None
+        session.close()
+        if self.audience.is_listening and not self._closed:
+            self._nursery.start_soon(self._reopen)
+
+    async def _reopen(self) -> None:
+        """Somebody listens: open another session in place of one that has ended."""
+        pause = PAUSES_S[0]
+        while self.audience.is_listening and not self._closed:
+            try:
+                await self.ready()
+            except GatewayError as error:
+                self._context.log.warning("an upstream is not heard", error=str(error))
+                await trio.sleep(pause * (0.5 + self._context.random.random() / 2))
+                pause = min(2 * pause, PAUSES_S[1])
+            else:
+                self.audience.missed()
+                return
+
+
+async def _say_nothing(_: Notification) -> None:
+    """Nobody waits for notifications of our own requests."""
+    await trio.lowlevel.checkpoint()

@@ -53,6 +53,7 @@ conformance: $(READY) ## the official suite through the gateway, both eras; fail
 bench: $(READY) ## what the core and each stage cost on this machine
 	$(BIN)/python bench/core.py
 	$(BIN)/python bench/stages.py
+	$(BIN)/python bench/audit.py
 
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py

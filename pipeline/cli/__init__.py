@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .exits import Exit
+from .importing import importing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `Exit`.
     """
-    from .app import run_command
+    with importing():
+        from .app import run_command
 
     _open_missing_streams()
     try:

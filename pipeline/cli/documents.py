@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from ..model.document import Document
 from .exits import Failure, usage
+from .importing import importing
 
 if TYPE_CHECKING:
     from ..config import Checked
+    from ..model.document import Document
 
 Overlays = list[Path] | None
 """`--overlay FILE`, which may be given several times."""
@@ -40,9 +41,10 @@ def overlays_of(file: Path, env: str | None, overlay: Sequence[Path] | None) -> 
 
 def check_file(file: Path, overlays: Sequence[Path] = ()) -> Checked:
     """Look at a configuration file."""
-    from ..config import check
+    with importing():  # the components that are mentioned, too
+        from ..config import check
 
-    return check(file, overlays=overlays)
+        return check(file, overlays=overlays)
 
 
 def load_or_fail(file: Path, overlays: Sequence[Path] = ()) -> Document:

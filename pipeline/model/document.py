@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 from attrs import Factory, field, frozen
 
 from .component import Component, Middleware, Sink, Source, Store
-from .options import MINUTE, SECOND, Duration, Secret, option
+from .options import DAY, HOUR, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
 from .when import When
 
 
@@ -126,6 +126,36 @@ class Admin:
 
 @final
 @frozen(kw_only=True)
+class Record:
+    """What is written to tapes, and how much of it; see docs/cassettes.md."""
+
+    folder: ConfigPath = option(doc="Folder in which each start of the gateway begins a tape.", example="./tapes")
+    compress: bool = option(False, doc="Compress with gzip, to about a tenth of the size.")
+    stages: bool = option(False, doc="Also record when each exchange enters and leaves each stage.")
+    config: bool = option(
+        False, doc="Also write the text of the configuration's files; values of variables are not in it."
+    )
+    redact: tuple[str, ...] = option(
+        (), doc="Names of further keys whose values are masked, as globs without case, `-` and `_`.", example=["*iban*"]
+    )
+    headers: tuple[str, ...] = option(
+        (), doc="Further request headers to keep, as globs. Those that look like credentials never are.",
+        example=["x-client-*"],
+    )  # fmt: skip
+    part_size: Size = option(Size(256 * MIB), gt=0, doc="Size at which another part of the tape begins.")
+    part_for: Duration = option(Duration(1 * HOUR), gt=0, doc="Time after which another part of the tape begins.")
+    keep_size: Size = option(
+        Size(2048 * MIB), gt=0, doc="Size of all complete parts in the folder together, above which the oldest go."
+    )
+    keep_for: Duration = option(Duration(7 * DAY), gt=0, doc="Age at which a complete part goes.")
+    min_free: Size = option(Size(1024 * MIB), ge=0, doc="Room on the disk below which nothing is recorded.")
+    max_waiting: Size = option(
+        Size(64 * MIB), gt=0, doc="Memory for what waits to be written. What exceeds it is left out, and counted."
+    )
+
+
+@final
+@frozen(kw_only=True)
 class Run:
     """How the process runs."""
 
@@ -150,6 +180,9 @@ class Run:
         None, doc="Where to serve status; off when absent.",
         example={"bind": "127.0.0.1:9464", "token": {"from_env": "SLUICEWAY_ADMIN_TOKEN"}},
     )  # fmt: skip
+    record: Record | None = option(
+        None, doc="Record what passes the gateway's edges; off when absent.", example={"folder": "./tapes"}
+    )
 
 
 @final

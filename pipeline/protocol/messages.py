@@ -82,6 +82,11 @@ class Body:
             self._raw = _encode(self._value)
         return self._raw
 
+    @property
+    def held(self) -> int:
+        """Bytes of JSON text that it holds now; nothing is made for it, so 0 where there is a value only."""
+        return 0 if self._raw is None else len(self._raw)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Body) and self.value == other.value
 

@@ -1,0 +1,182 @@
+"""Messages, replies, clients, callers and failures as a tape has them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final, final
+
+from ..model.exchange import Decision
+from ..model.session import ANONYMOUS, Caller, Client
+from ..protocol import errors
+from ..protocol.errors import DeadlineExceeded, GatewayError, UpstreamFault, UpstreamProtocolError
+from ..protocol.mcp import Era
+from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
+from .entries import CallerData, ClientData, DecisionData, ErrorData, FailureData, MessageData, ReplyData
+from .masking import Masking
+
+_WITH_SCHEMAS: Final = frozenset({"tools/list", "elicitation/create"})
+"""Methods whose params or results have schemas."""
+
+
+@final
+class Render:
+    """
+    Makes the data of a tape, without what is secret. Reading a body that was not read before may take a while.
+
+    Args:
+        masking: What is taken out.
+    """
+
+    def __init__(self, masking: Masking) -> None:
+        self._masking = masking
+
+    def message(self, message: Request | Notification) -> MessageData:
+        """A request or notification. An upstream's that cannot be read has no params."""
+        schemas = message.method in _WITH_SCHEMAS
+        try:
+            params = self._masking.object(message.params, schemas=schemas)
+        except UpstreamProtocolError:
+            params = {}
+        return MessageData(message.method, params, message.id if isinstance(message, Request) else None)
+
+    def reply(self, reply: Reply, method: str) -> ReplyData:
+        """A reply to a request of some method."""
+        if isinstance(reply, ErrorReply):
+            data = self._masking.value(reply.data)
+            return ReplyData(error=ErrorData(reply.code, reply.message, data, reply.http_status))
+        try:
+            return ReplyData(result=self._masking.object(reply.value, schemas=method in _WITH_SCHEMAS))
+        except UpstreamProtocolError as error:
+            return ReplyData(unreadable=error.message)
+
+    def failure(self, error: Exception) -> FailureData:
+        """An exception that came out of a sink or stage."""
+        kind = type(error).__name__
+        if not isinstance(error, GatewayError):
+            return FailureData(kind, str(error))
+        counts = not isinstance(error, UpstreamFault) or error.counts
+        data = self._masking.object(error.data)
+        return FailureData(kind, error.message, error.reason, data, error.retry_after_s, error.retryable, counts)
+
+    def client(self, client: Client, session: int | None) -> ClientData:
+        """A client, with the number of its session."""
+        certificate = client.certificate
+        return ClientData(
+            era=str(client.era),
+            version=client.version,
+            capabilities=self._masking.object(client.capabilities),
+            info=self._masking.object(client.info),
+            transport=client.transport,
+            address=client.address,
+            headers=self._masking.headers(client.headers),
+            session=session,
+            certificate="" if certificate is None else sha256(certificate.encode()).hexdigest(),
+        )
+
+    @staticmethod
+    def caller(caller: Caller) -> CallerData | None:
+        """A caller; None for somebody nobody has named."""
+        if caller is ANONYMOUS:
+            return None
+        scopes, roles, tenants = (tuple(sorted(each)) for each in (caller.scopes, caller.roles, caller.tenants))
+        return CallerData(caller.subject, caller.tenant, scopes, caller.how, roles, tenants, caller.credential)
+
+    @staticmethod
+    def decisions(decisions: tuple[Decision, ...]) -> tuple[DecisionData, ...]:
+        """What stages decided."""
+        return tuple([DecisionData(each.stage, each.outcome, each.cause) for each in decisions])
+
+    def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Reply headers: all but those that look secret."""
+        return self._masking.object(headers)
+
+
+def message_of(data: MessageData) -> Request | Notification:
+    """The message that was written down."""
+    return Notification(data.method, data.params) if data.id is None else Request(data.id, data.method, data.params)
+
+
+def reply_of(data: ReplyData) -> Reply:
+    """
+    The reply that was written down.
+
+    Raises:
+        ValueError: It could not be read when it was recorded.
+    """
+    if data.error is not None:
+        return ErrorReply(data.error.code, data.error.message, data.error.data, data.error.http_status)
+    if data.result is None:
+        raise ValueError(f"the tape does not have this result: {data.unreadable or 'it is empty'}")
+    return Result(data.result)
+
+
+def client_of(data: ClientData) -> Client:
+    """The client that was written down, without session and certificate."""
+    return Client(
+        era=Era(data.era),
+        version=data.version,
+        capabilities=data.capabilities,
+        info=data.info,
+        transport=data.transport,
+        address=data.address,
+        headers=data.headers,
+    )
+
+
+def caller_of(data: CallerData | None) -> Caller:
+    """The caller that was written down."""
+    if data is None:
+        return ANONYMOUS
+    sets = (frozenset(each) for each in (data.scopes, data.roles, data.tenants))
+    scopes, roles, tenants = sets
+    return Caller(data.subject, data.tenant, scopes, data.how, roles, tenants, data.credential)
+
+
+@final
+class RecordedBug(Exception):
+    """Stands for an exception of a sink that was no `GatewayError`."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        """Name of the class of the exception that was recorded."""
+
+
+def exception_of(data: FailureData) -> Exception:
+    """An exception that every stage takes for the one that was written down."""
+    cls = _error_class(data)
+    if cls is None:
+        return RecordedBug(data.type, data.message)
+    error = cls(data.message, timeout_s=0) if issubclass(cls, DeadlineExceeded) else cls(data.message)
+    error.data, error.retry_after_s = data.data, data.retry_after_s
+    _keep(error, "retryable", data.retryable)
+    if isinstance(error, UpstreamFault):
+        _keep(error, "counts", data.counts)
+    return error
+
+
+def _keep(error: GatewayError, name: str, value: Json) -> None:
+    if getattr(error, name) != value:
+        setattr(error, name, value)
+
+
+def _error_class(data: FailureData) -> type[GatewayError] | None:
+    """The class of that name, or that with the reason: a transport's own subclass keeps the reason of its base."""
+    if not data.reason:
+        return None
+    named = getattr(errors, data.type, None)
+    if isinstance(named, type) and issubclass(named, GatewayError) and named.reason == data.reason:
+        return named
+    return _BY_REASON.get(data.reason, errors.InternalError)
+
+
+def _by_reason() -> dict[str, type[GatewayError]]:
+    found: dict[str, type[GatewayError]] = {}
+    for each in vars(errors).values():
+        if isinstance(each, type) and issubclass(each, GatewayError) and each.reason:
+            found.setdefault(each.reason, each)
+    return found
+
+
+_BY_REASON: Final = _by_reason()

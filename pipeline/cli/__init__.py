@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from .exits import Exit
-from .importing import importing
+from .readiness import importing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

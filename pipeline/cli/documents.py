@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .exits import Failure, usage
-from .importing import importing
+from .readiness import importing
 
 if TYPE_CHECKING:
     from ..config import Checked

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from sluiceway.pipeline.cli.importing import importing
+from sluiceway.pipeline.cli.readiness import importing
 
 
 def test_nothing_is_collected_meanwhile_and_afterwards_it_is_again() -> None:

@@ -99,6 +99,9 @@ ROWS: Mapping[str, Two | By] = {
         "transports/http_upstream/test_following.py::test_a_sink_that_follows_its_name_moves_and_tells_of_it"
     ),
     "sink.http.headers": By("transports/test_http_sink.py::test_headers_hold_secrets_that_are_resolved_when_it_opens"),
+    "sink.http.http2": By(
+        "transports/http_upstream/test_http2.py::test_http2_is_spoken_where_the_handshake_chooses_it"
+    ),
     "sink.http.idle_timeout": By("transports/http_upstream/test_modern.py::test_a_silent_stream_is_given_up"),
     "sink.http.keep_idle": By("transports/test_http_sink.py::test_connections_at_rest_are_closed_after_keep_idle"),
     "sink.http.max_connections": By(

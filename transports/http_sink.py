@@ -21,6 +21,7 @@ import trio
 from sluiceway.pipeline.model.changes import LIST_CHANGES
 from sluiceway.pipeline.model.component import Context, Sink, State, sink
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.origin import parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamUnavailable
@@ -29,6 +30,7 @@ from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Resu
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_client.client import HttpClient
+from .http_client.statistics import figures_of, shown
 from .http_upstream.config import HttpSinkConfig
 from .http_upstream.following import FollowedName, lookup_of
 from .http_upstream.hosting import HostedSessions
@@ -121,6 +123,15 @@ class HttpSink(Sink):
                 },
             )
         return await self._sessions(exchange)
+
+    def figures(self) -> Iterator[Figure]:
+        """Its pools of connections."""
+        if self._connections is not None:
+            yield from figures_of(self._connections.reports())
+
+    def details(self) -> Mapping[str, Json]:
+        """How full its pools of connections are."""
+        return {} if self._connections is None else {"connections": shown(self._connections.reports())}
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """

@@ -10,7 +10,7 @@ Nothing of what a client sent in HTTP goes upstream, its credentials least of al
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -23,9 +23,10 @@ from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, Duration, Size, o
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, Era
-from sluiceway.pipeline.protocol.messages import Notification, Reply
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
+from .http_client.statistics import figures_of, shown
 from .http_upstream.config import RemoteConfig
 from .http_upstream.event_feed import Traffic
 from .http_upstream.event_session import EventSession
@@ -72,12 +73,18 @@ class SseSink(Sink):
         return len(self._sessions)
 
     def figures(self) -> Iterator[Figure]:
-        """Its event streams, and what came on them."""
+        """Its event streams, what came on them, and its pools of connections."""
         traffic = self._traffic
         yield Figure("sse_streams", self.sessions, "gauge", "Event streams of upstreams that are open.")
         yield Figure("sse_events_total", traffic.events, "counter", "Events of upstreams.")
         yield Figure("sse_bytes_total", traffic.bytes, "counter", "Bytes of their event streams.")
         yield Figure("sse_reconnects_total", traffic.reconnects, "counter", "Streams that were taken up again.")
+        if self._reach is not None:
+            yield from figures_of(self._reach.client.reports())
+
+    def details(self) -> Mapping[str, Json]:
+        """How full its pools of connections are."""
+        return {} if self._reach is None else {"connections": shown(self._reach.client.reports())}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -1,5 +1,5 @@
 """
-Requests to one origin, each with one send, on connections that are used again.
+Requests to one origin, over HTTP/1.1 or HTTP/2, on connections that are used again.
 
 Three pools, because what needs a connection in order to give one back must not wait for the same pool: calls, streams
 that stay open for as long as somebody listens, and short words in between (answers, cancel notices).
@@ -7,21 +7,32 @@ that stay open for as long as somebody listens, and short words in between (answ
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final, NoReturn, final
 
 import trio
-from attrs import evolve
+from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.origin import Origin
+from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .connection import Connection, PeerGone, Response, Transport
 from .faults import Faults
+from .http1 import Http1Response
+from .http2_exchange import ask
+from .http2_pool import CARE_S, Http2Pool, SpeaksHttp1
+from .http2_stream import fields_of
 from .parser import ResponseParser
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
+from .statistics import PoolReport
 
 _MAX_WORD_CONNECTIONS: Final = 16
+_MAX_WORDS: Final = 1600
+_MAX_REPEATS: Final = 2
+"""How often a request goes out again that an HTTP/2 peer did not take, because it went away or had no place."""
+
+Dial = Callable[[], Awaitable[Transport]]
 
 
 class Use(Enum):
@@ -36,37 +47,73 @@ class Use(Enum):
 
 
 @final
+@frozen
+class Http2Offer:
+    """That an origin may be spoken to in HTTP/2."""
+
+    dial: Dial
+    """Opens a connection on which that was offered."""
+    only: bool
+    """Nothing else is spoken: the origin is known to. Else what both ends agreed on in the TLS handshake."""
+
+
+@final
 class HttpClient:
     """
     Args:
         name: What the upstream is called in errors.
         origin: Where it is.
-        dial: Opens a connection to it.
+        dial: Opens a connection to it, for HTTP/1.1.
         max_message: Bytes of a body, for the errors about it; bodies are bounded by who reads them.
         limits: Of the connections for calls.
-        max_streams: Connections for streams.
+        max_streams: Streams at the same time; over HTTP/1.1 each is a connection.
+        http2: Whether HTTP/2 is an option; None if not.
     """
 
     def __init__(
         self,
         name: str,
         origin: Origin,
-        dial: Callable[[], Awaitable[Transport]],
+        dial: Dial,
         *,
         max_message: int,
         limits: PoolLimits = DEFAULT_LIMITS,
         max_streams: int = 1000,
+        http2: Http2Offer | None = None,
     ) -> None:
         self.origin = origin
         self.faults: Final = Faults(name, max_message)
         """For whoever reads a `Response`."""
         self._idle_s = limits.idle_s
         self._resting = trio.Event()
+        for_streams = evolve(limits, max_connections=max_streams, max_waiting=0)
+        for_words = evolve(limits, max_connections=_MAX_WORD_CONNECTIONS)
         self._pools: Final = {
             Use.CALL: Pool(dial, limits),
-            Use.STREAM: Pool(dial, evolve(limits, max_connections=max_streams, max_waiting=0)),
-            Use.WORD: Pool(dial, evolve(limits, max_connections=_MAX_WORD_CONNECTIONS)),
+            Use.STREAM: Pool(dial, for_streams),
+            Use.WORD: Pool(dial, for_words),
         }
+        self._http2 = http2
+        self._prefers_http2 = http2 is not None
+        self._http2_pools: Final[dict[Use, Http2Pool]] = {}
+        if http2 is not None:
+            self._http2_pools[Use.CALL] = self._http2_pool(Use.CALL, http2, limits, None)
+            self._http2_pools[Use.STREAM] = self._http2_pool(Use.STREAM, http2, for_streams, max_streams)
+            self._http2_pools[Use.WORD] = self._http2_pool(Use.WORD, http2, for_words, _MAX_WORDS)
+
+    def _http2_pool(self, use: Use, http2: Http2Offer, limits: PoolLimits, max_requests: int | None) -> Http2Pool:
+        def declined(transport: Transport) -> None:
+            self._pools[use].adopt(transport)
+            self._decline_http2()
+
+        return Http2Pool(
+            http2.dial,
+            limits,
+            max_requests=max_requests,
+            is_http2=lambda transport: http2.only or transport.speaks_http2,
+            on_http1=declined,
+            on_opened=lambda: self._resting.set(),
+        )
 
     def prepare(self, method: str, headers: Mapping[str, str], path: str | None = None) -> bytes:
         """
@@ -90,7 +137,8 @@ class HttpClient:
         Send a request and wait for the head of the response. Use what comes back in a `with` block.
 
         Once, and only on a connection that was used before, a request is sent again if the peer closed it without a
-        word: when it cannot have been taken, or may be repeated.
+        word: when it cannot have been taken, or may be repeated. Over HTTP/2 also if the peer says that it was not
+        taken, because it goes away or has no place for it.
 
         Args:
             head: From `prepare`.
@@ -103,8 +151,13 @@ class HttpClient:
             ConnectFailed: The origin cannot be reached.
             CapacityExceeded: Too many requests wait for a connection.
             UpstreamClosed: The connection ended before the head was there.
-            UpstreamProtocolError: What came is not HTTP/1.1.
+            UpstreamProtocolError: What came is not HTTP.
         """
+        if self._prefers_http2:
+            with self.faults:
+                response = await self._send_http2(head, headers, body, repeatable=repeatable, use=use)
+            if response is not None:
+                return response
         pool = self._pools[use]
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
         with self.faults:
@@ -124,33 +177,95 @@ class HttpClient:
             if pool.idle:
                 self._resting.set()
 
-        return Response(parser.head, parser, connection, give_back)
+        return Http1Response(parser.head, parser, connection, give_back)
+
+    async def _send_http2(
+        self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
+    ) -> Response | None:
+        """As `send`; None if the origin turns out to want HTTP/1.1, and has not taken the request."""
+        pool, repeats = self._http2_pools[use], 0
+        fields = fields_of(head, headers, len(body), b"https" if self.origin.tls else b"http")
+        while True:
+            try:
+                connection = await pool.acquire()
+            except SpeaksHttp1:
+                return None
+            reused = connection.uses > 0
+            try:
+                return await ask(connection, fields, body)
+            except PeerGone as gone:
+                if gone.unsent and connection.needs_http1 and self._decline_http2():
+                    return None
+                untaken = gone.unsent or (repeats == 0 and reused and gone.untouched and repeatable)
+                if not untaken or repeats == _MAX_REPEATS:
+                    raise
+                repeats += 1
+
+    def _decline_http2(self) -> bool:
+        """From now on it is HTTP/1.1, if that is allowed; whether it is."""
+        if self._http2 is None or self._http2.only:
+            return False
+        self._prefers_http2 = False
+        for pool in self._http2_pools.values():
+            pool.decline()
+        return True
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
-        """Close connections that have been at rest for too long, until cancelled. Sleeps while there are none."""
-        task_status.started()
-        while True:
-            await self._resting.wait()
-            while any(pool.idle for pool in self._pools.values()):
-                await trio.sleep(self._idle_s / 2)
-                for pool in self._pools.values():
-                    pool.sweep()
-            self._resting = trio.Event()
+        """
+        Close connections that have been at rest for too long, and host those of HTTP/2, until cancelled.
+
+        Sleeps while there are none.
+        """
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+                for pool in self._http2_pools.values():
+                    pool.nursery = nursery
+                task_status.started()
+                while True:
+                    await self._resting.wait()
+                    while self._needs_care:
+                        await trio.sleep(min(self._idle_s / 2, CARE_S) if self._http2_pools else self._idle_s / 2)
+                        self._care()
+                    self._resting = trio.Event()
+
+    @property
+    def _needs_care(self) -> bool:
+        pools, http2_pools = self._pools.values(), self._http2_pools.values()
+        return any(pool.idle for pool in pools) or any(pool.open for pool in http2_pools)
+
+    def _care(self) -> None:
+        for pool in self._pools.values():
+            pool.sweep()
+        for http2_pool in self._http2_pools.values():
+            http2_pool.look_after(trio.current_time())
 
     def renew(self) -> None:
-        """Open new connections from now on: the origin has moved."""
-        for pool in self._pools.values():
+        """Open new connections from now on: the origin has moved, and may speak another version of HTTP."""
+        for pool in self._all_pools():
             pool.renew()
+        self._prefers_http2 = self._http2 is not None
 
     def close(self) -> None:
         """Close all connections, those in use when they come back."""
-        for pool in self._pools.values():
+        for pool in self._all_pools():
             pool.close()
 
     @property
     def taken(self) -> int:
-        """Connections in use."""
-        return sum(pool.taken for pool in self._pools.values())
+        """Requests in hand: over HTTP/1.1 each has a connection."""
+        return sum(pool.taken for pool in self._all_pools())
+
+    def _all_pools(self) -> Iterator[Pool | Http2Pool]:
+        yield from self._pools.values()
+        yield from self._http2_pools.values()
+
+    def reports(self) -> Mapping[str, PoolReport]:
+        """What its pools counted, and how full they are, by what they are used for."""
+        reports = {}
+        for use, pool in self._pools.items():
+            http2 = self._http2_pools.get(use)
+            reports[use.value] = pool.report() if http2 is None else pool.report() + http2.report()
+        return reports
 
 
 async def _send(pool: Pool, connection: Connection, request: bytes) -> ResponseParser:

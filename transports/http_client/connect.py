@@ -68,6 +68,11 @@ class TcpTransport:
         """Whether the peer has closed it, or sent what nobody asked for."""
         return self.socket.is_readable()
 
+    @property
+    def speaks_http2(self) -> bool:
+        """See `Transport`."""
+        return False
+
 
 @final
 class TlsTransport:
@@ -91,6 +96,11 @@ class TlsTransport:
     def is_readable(self) -> bool:
         """Whether the peer has closed it, or sent what nobody asked for."""
         return self._stream.transport_stream.socket.is_readable()
+
+    @property
+    def speaks_http2(self) -> bool:
+        """See `Transport`."""
+        return bool(self._stream.selected_alpn_protocol() == "h2")
 
 
 @final
@@ -228,7 +238,13 @@ async def _receive_exactly(transport: TcpTransport, count: int) -> bytes:
     return data
 
 
-def make_tls(ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+def make_tls(
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+    *,
+    protocols: Sequence[str] = ("http/1.1",),
+) -> ssl.SSLContext:
     """
     What a client trusts and shows. Reads files, so call it while opening.
 
@@ -236,12 +252,13 @@ def make_tls(ca: str | None = None, cert: str | None = None, key: str | None = N
         ca: File of certificates to trust instead of the system's.
         cert: File of the client's own certificate chain, if the upstream wants one.
         key: File of its private key, if that is not in `cert`.
+        protocols: What to offer (ALPN), best first.
 
     Raises:
         OSError: A file cannot be read, or is not what it should be (`ssl.SSLError`).
     """
     context = ssl.create_default_context(cafile=ca)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(protocols)
     if cert is not None:
         context.load_cert_chain(cert, key)
     return context

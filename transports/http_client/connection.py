@@ -1,5 +1,5 @@
 """
-One connection to an origin: a byte stream that carries one request after the other.
+What every response has in common, and one connection to an origin that carries one request after the other (HTTP/1.1).
 
 No task, no lock, no timer: the task of the exchange reads and writes itself. Whoever is cancelled in the middle leaves
 a connection that nobody can use any more, so it is closed, and for HTTP/1.1 that is how a peer is told to stop.
@@ -7,8 +7,7 @@ a connection that nobody can use any more, so it is closed, and for HTTP/1.1 tha
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Final, Protocol, Self, final
 
@@ -42,6 +41,11 @@ class Transport(Protocol):
     def is_readable(self) -> bool:
         """Whether a read would return at once: on a connection at rest that means the peer has closed it."""
 
+    @property
+    @abstractmethod
+    def speaks_http2(self) -> bool:
+        """Whether both ends agreed on HTTP/2 in the TLS handshake (ALPN)."""
+
 
 class PeerGone(Exception):
     """
@@ -49,13 +53,15 @@ class PeerGone(Exception):
 
     Args:
         untouched: Not a byte of the response came.
-        unsent: The request did not leave as a whole, so that no peer can have acted on it.
+        unsent: The request did not leave as a whole, or the peer says so: nobody can have acted on it.
+        how: What the peer did, as the part of a sentence that follows its name.
     """
 
-    def __init__(self, *, untouched: bool, unsent: bool = False) -> None:
+    def __init__(self, *, untouched: bool, unsent: bool = False, how: str = "closed the connection") -> None:
         super().__init__("the connection ended before the response was complete")
         self.untouched = untouched
         self.unsent = unsent
+        self.how = how
 
 
 class BodyTooLarge(Exception):
@@ -135,31 +141,16 @@ class Connection:
             raise PeerGone(untouched=not parser.started)
 
 
-@final
-class Response:
+class Response(ABC):
     """
-    A response whose body is still to be read. Use it in a `with` block: leaving it gives the connection back.
-
-    A connection whose response was read to its end is used again; any other is closed.
+    A response whose body is still to be read. Use it in a `with` block: leaving it gives back what carries it.
 
     Args:
         head: Status and headers.
-        parser: Holds what was read already.
-        connection: Where the rest comes from.
-        give_back: Takes the connection, and whether it can carry another request.
     """
 
-    def __init__(
-        self,
-        head: Head,
-        parser: ResponseParser,
-        connection: Connection,
-        give_back: Callable[[Connection, bool], None],
-    ) -> None:
-        self.head = head
-        self._parser = parser
-        self._connection: Connection | None = connection
-        self._give_back = give_back
+    def __init__(self, head: Head) -> None:
+        self.head: Final = head
 
     def __enter__(self) -> Self:
         return self
@@ -169,25 +160,25 @@ class Response:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Give the connection back. Idempotent, and never blocks."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._give_back(connection, self._parser.reusable)
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether the last byte of the body has arrived."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Read no more: the peer is told to stop if it has not finished. Idempotent, and never blocks."""
+
+    @abstractmethod
     def finish(self) -> None:
         """
-        Give the connection back when all that is still to come is the end of the body. Never blocks.
+        Read no more, where all that is still to come is the end of the body. Never blocks.
 
-        A server that answers with an event stream ends it a moment after the reply; nobody waits for that, and the
-        connection can still be used again.
+        A server that answers with an event stream ends it a moment after the reply; nobody waits for that, and it is
+        not to be mistaken for a cancel.
         """
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            ending = not self._parser.complete and self._parser.keeps_alive
-            connection.ending = self._parser if ending else None
-            self._give_back(connection, ending or self._parser.reusable)
 
+    @abstractmethod
     async def chunk(self) -> bytes:
         """
         The next part of the body; empty at its end. Who stops asking holds the peer back.
@@ -196,14 +187,6 @@ class Response:
             PeerGone: The connection ended too early.
             MalformedResponse: The framing is broken.
         """
-        data = self._parser.take()
-        if not data and not self._parser.complete:
-            connection = self._connection
-            assert connection is not None, "the response was closed"
-            while not data and not self._parser.complete:
-                await connection.read(self._parser)
-                data = self._parser.take()
-        return data
 
     async def body(self, max_bytes: int) -> bytes:
         """
@@ -218,7 +201,7 @@ class Response:
         if length.isdecimal() and int(length[:20]) > max_bytes:
             raise BodyTooLarge
         data = await self.chunk()
-        if self._parser.complete and len(data) <= max_bytes:
+        if self.complete and len(data) <= max_bytes:
             return data
         whole = bytearray(data)
         while data and len(whole) <= max_bytes:

@@ -58,11 +58,12 @@ class Faults:
                 f"{name}: the upstream's message has more than {self._max_message} bytes (max_message)"
             )
         if isinstance(error, MalformedResponse):
-            return UpstreamProtocolError(f"{name}: the upstream's answer is not HTTP/1.1: {error}")
+            return UpstreamProtocolError(f"{name}: the upstream's answer is not {error.protocol}: {error}")
+        assert isinstance(error, PeerGone)
         closed = UpstreamClosed(
-            f"{name}: the upstream closed the connection before it had taken the request"
-            if isinstance(error, PeerGone) and error.unsent
-            else f"{name}: the upstream closed the connection before its answer was complete; the request may have run"
+            f"{name}: the upstream {error.how} before it had taken the request"
+            if error.unsent
+            else f"{name}: the upstream {error.how} before its answer was complete; the request may have run"
         )
-        closed.retryable = isinstance(error, PeerGone) and error.unsent
+        closed.retryable = error.unsent
         return closed

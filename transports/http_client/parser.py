@@ -8,7 +8,7 @@ nobody asked for is complete, but its connection must not be used again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import httptools
 from attrs import define, field, frozen
@@ -21,7 +21,10 @@ _NO_BODY: Final = frozenset({204, 304})
 
 
 class MalformedResponse(Exception):
-    """The bytes are no HTTP/1.1 response; the text says why, as the end of a sentence."""
+    """The bytes are no response; the text says why, as the end of a sentence."""
+
+    protocol: ClassVar[str] = "HTTP/1.1"
+    """What they should have been."""
 
 
 @final

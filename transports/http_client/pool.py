@@ -19,6 +19,7 @@ from attrs import define, frozen
 from sluiceway.pipeline.model.options import MINUTE, SECOND
 
 from .connection import Connection, Transport
+from .statistics import Counts, End, PoolReport
 
 
 class PoolFull(Exception):
@@ -70,6 +71,7 @@ class Pool:
         self._waiting: deque[_Waiter] = deque()
         self._taken = 0
         self._closed = False
+        self._counts = Counts()
         self._renewed = -math.inf
 
     @property
@@ -86,6 +88,19 @@ class Pool:
     def waiting(self) -> int:
         """Tasks that wait for a connection."""
         return len(self._waiting)
+
+    def report(self) -> PoolReport:
+        """What it counted, and how full it is."""
+        return PoolReport(self._counts, self._taken + len(self._idle), len(self._idle), self._taken, len(self._waiting))
+
+    def adopt(self, transport: Transport) -> None:
+        """Take a connection that was opened elsewhere; it is closed if there is no place for it."""
+        self._counts.opened += 1
+        connection = Connection(transport, trio.current_time(), rested=trio.current_time())
+        if self._closed or self._taken + len(self._idle) >= self._limits.max_connections:
+            self._end(connection, End.CLOSED)
+        else:
+            self._idle.append(connection)
 
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """
@@ -105,23 +120,27 @@ class Pool:
         found = None
         try:
             while candidate is not None:
-                if not fresh and self._is_young(candidate) and await candidate.settle():
+                young = not fresh and self._is_young(candidate)
+                if young and await candidate.settle():
                     found = candidate
+                    self._counts.reused += 1
                     return found
-                candidate.transport.close()
+                self._end(candidate, End.PEER if young or fresh else End.IDLE)
                 candidate = self._idle.pop() if self._idle else None
             found = Connection(await self._open_transport(), trio.current_time())
+            self._counts.opened += 1
             return found
         finally:
             if found is None:
                 if candidate is not None:
-                    candidate.transport.close()
+                    self._end(candidate, End.CUT)
                 self._free(None)
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back; it is closed unless it can and should carry another request."""
-        if self._closed or not reusable or not self._is_worth_keeping(connection):
-            connection.transport.close()
+        end = self._reason_to_end(connection, reusable=reusable)
+        if end is not None:
+            self._end(connection, end)
             self._free(None)
         else:
             connection.rested = trio.current_time()
@@ -132,7 +151,7 @@ class Pool:
         now, keep = trio.current_time(), []
         for connection in self._idle:
             if now - connection.rested >= self._limits.idle_s:
-                connection.transport.close()
+                self._end(connection, End.IDLE)
             else:
                 keep.append(connection)
         self._idle = keep
@@ -140,30 +159,39 @@ class Pool:
     def renew(self) -> None:
         """Use no connection again that was opened before now; what is in use stays until it comes back."""
         self._renewed = trio.current_time()
-        self._drop_idle()
+        self._drop_idle(End.RENEWED)
 
     def close(self) -> None:
         """Close what is at rest now, and what is in use as soon as it comes back."""
         self._closed = True
-        self._drop_idle()
+        self._drop_idle(End.CLOSED)
 
-    def _drop_idle(self) -> None:
+    def _drop_idle(self, end: End) -> None:
         for connection in self._idle:
-            connection.transport.close()
+            self._end(connection, end)
         self._idle.clear()
+
+    def _end(self, connection: Connection, end: End) -> None:
+        connection.transport.close()
+        self._counts.ended[end] += 1
 
     async def _wait(self) -> Connection | None:
         """Wait in line for a place, and for the connection that comes with it, if one does."""
         if len(self._waiting) >= self._limits.max_waiting:
+            self._counts.refused += 1
             raise PoolFull
-        waiter = _Waiter(trio.lowlevel.current_task())
+        waiter, since = _Waiter(trio.lowlevel.current_task()), trio.current_time()
         self._waiting.append(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._waiting.remove(waiter)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        self._counts.waited += 1
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self._counts.waited_s += trio.current_time() - since
         return waiter.connection
 
     def _free(self, connection: Connection | None) -> None:
@@ -182,8 +210,15 @@ class Pool:
         limits, now = self._limits, trio.current_time()
         return now - connection.rested < limits.idle_s and now - connection.born < limits.hard_age_s
 
-    def _is_worth_keeping(self, connection: Connection) -> bool:
+    def _reason_to_end(self, connection: Connection, *, reusable: bool) -> End | None:
+        """Why a connection that comes back is not kept; None if it is."""
+        if self._closed:
+            return End.CLOSED
+        if not reusable:
+            return End.CUT
+        if connection.born <= self._renewed:
+            return End.RENEWED
         limits, age_s = self._limits, trio.current_time() - connection.born
-        if age_s >= limits.hard_age_s or connection.uses >= limits.hard_uses or connection.born <= self._renewed:
-            return False
-        return bool(self._waiting) or (age_s < limits.soft_age_s and connection.uses < limits.soft_uses)
+        soft = age_s < limits.soft_age_s and connection.uses < limits.soft_uses
+        hard = age_s < limits.hard_age_s and connection.uses < limits.hard_uses
+        return None if hard and (soft or self._waiting) else End.OLD

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import final
 
 import trio
@@ -12,7 +12,7 @@ from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.origin import Origin, parse_origin
 from sluiceway.pipeline.protocol.errors import ConnectFailed
 
-from ..http_client.client import HttpClient
+from ..http_client.client import Http2Offer, HttpClient
 from ..http_client.connect import Dialer, make_tls
 from ..http_client.connection import Transport
 from ..http_client.pool import PoolLimits
@@ -96,7 +96,15 @@ def _client(name: str, config: RemoteConfig) -> HttpClient:
         max_message=config.max_message,
         limits=limits,
         max_streams=config.max_streams,
+        http2=_http2(name, config, origin),
     )
+
+
+def _http2(name: str, config: RemoteConfig, origin: Origin) -> Http2Offer | None:
+    if config.http2 == "never":
+        return None
+    only = config.http2 == "always"
+    return Http2Offer(_dialer(name, config, origin, ("h2",) if only else ("h2", "http/1.1")), only)
 
 
 def _tokens_client(name: str, config: RemoteConfig) -> HttpClient | None:
@@ -107,11 +115,13 @@ def _tokens_client(name: str, config: RemoteConfig) -> HttpClient | None:
     return HttpClient(name, origin, _dialer(name, config, origin), max_message=MAX_ANSWER, limits=limits)
 
 
-def _dialer(name: str, config: RemoteConfig, origin: Origin) -> Callable[[], Awaitable[Transport]]:
+def _dialer(
+    name: str, config: RemoteConfig, origin: Origin, protocols: Sequence[str] = ("http/1.1",)
+) -> Callable[[], Awaitable[Transport]]:
     tls = config.tls
     files = [None if path is None else str(path) for path in (tls.ca, tls.cert, tls.key)]
     try:
-        context = make_tls(*files) if origin.tls else None
+        context = make_tls(*files, protocols=protocols) if origin.tls else None
     except OSError as error:
         raise ConnectFailed(f"{name}: tls: a file cannot be used: {error.strerror or error}") from error
     return Dialer(

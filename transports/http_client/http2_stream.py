@@ -1,0 +1,122 @@
+"""One request and its response within an HTTP/2 connection (RFC 9113 section 5), without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, final
+
+from attrs import define, field
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+
+from .connection import PeerGone
+from .parser import Head, MalformedResponse
+
+_CONNECTION_SPECIFIC: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+"""Fields that a request over HTTP/2 must not have (section 8.2.2)."""
+_SECRET: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+"""Never put into the table of the header compression, by us or by who passes it on (RFC 7541 section 7.1.3)."""
+
+
+class MalformedHttp2(MalformedResponse):
+    """The bytes are not HTTP/2, or break its rules; the text says how, as the end of a sentence."""
+
+    protocol = "HTTP/2"
+
+
+@final
+@define(eq=False)
+class Http2Stream:
+    """What is known of a stream. Whoever serves its exchange is told by `wake` that something changed."""
+
+    id: int
+    wake: Callable[[], None]
+    """Must not block, and may be called for nothing."""
+    head: Head | None = None
+    complete: bool = False
+    """The last byte of the response came."""
+    said_all: bool = False
+    """The last byte of the request was handed to the connection."""
+    left: bool = False
+    """The last byte of the request was handed to the transport: the peer may act on it."""
+    closed: bool = False
+    """Neither side may say anything on it any more."""
+    failure: PeerGone | MalformedResponse | None = None
+    """Why there is no more to come."""
+    waits_for_window: bool = False
+    """Its exchange has bytes to send that the peer does not take now."""
+    returned: int = 0
+    """Bytes that were consumed, and whose place in the window the peer has not got back."""
+    _pieces: list[bytes] = field(factory=list)
+
+    def put(self, data: bytes, overhead: int) -> None:
+        """A part of the body came; `overhead` is what its padding took of the window."""
+        self.returned += overhead
+        if data:
+            self._pieces.append(data)
+            self.wake()
+
+    def take(self) -> bytes:
+        """What came since the last call; empty if nothing did."""
+        if not self._pieces:
+            return b""
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self.returned += len(data)
+        return data
+
+    def fail(self, failure: PeerGone | MalformedResponse) -> None:
+        """There is no more to come, unless it is complete already."""
+        self.closed = True
+        if not self.complete and self.failure is None:
+            self.failure = failure
+        self.wake()
+
+
+def fields_of(head: bytes, headers: bytes, length: int, scheme: bytes) -> list[HeaderTuple]:
+    """
+    The field section of a request (section 8.3.1).
+
+    Args:
+        head: Request line and header lines, as for HTTP/1.1; `host` is the first of these.
+        headers: Further lines.
+        length: Bytes of the content.
+        scheme: `http` or `https`.
+    """
+    first, host, *lines = (head + headers).split(b"\r\n")[:-1]
+    method, path, _ = first.split(b" ")
+    fields = [
+        HeaderTuple(b":method", method),
+        HeaderTuple(b":scheme", scheme),
+        HeaderTuple(b":authority", host.partition(b": ")[2]),
+        HeaderTuple(b":path", path),
+    ]
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name not in _CONNECTION_SPECIFIC:
+            kind = NeverIndexedHeaderTuple if name in _SECRET else HeaderTuple
+            fields.append(kind(name, value.strip(b" \t")))
+    fields.append(HeaderTuple(b"content-length", b"%d" % length))
+    return fields
+
+
+def head_of(fields: Iterable[tuple[bytes, bytes]]) -> Head:
+    """
+    Status and headers of a response.
+
+    Raises:
+        MalformedHttp2: Its status is none.
+    """
+    status, headers = b"", dict[str, str]()
+    for name, value in fields:
+        if name == b":status":
+            status = value
+        else:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    if len(status) != 3 or not status.isdigit():
+        raise MalformedHttp2("its status has not three digits")
+    frozen_headers: Mapping[str, str] = headers
+    return Head(int(status), frozen_headers)

@@ -120,11 +120,6 @@ class Parking:
         call.answer(exchange, answers)
         return call, answers
 
-    def end(self) -> None:
-        """Cancel every call."""
-        for call in list(self._calls.values()):
-            call.leave()
-
     def figures(self) -> Iterator[Figure]:
         """What is parked, and what became of it."""
         parked = sum(call.is_parked for call in self._calls.values())

@@ -60,6 +60,7 @@ class CircuitBreaker(Middleware):
         CircuitOpen: With `retry_after_ms`; the upstream was not touched.
     """
 
+    reads_results = False
     role = "circuit_breaker"
     order = (
         Order("after", "retry", "warning", "each attempt of a retry should ask the breaker, and feed it"),

@@ -90,6 +90,7 @@ class ConcurrencyLimit(Middleware):
         CapacityExceeded: No place, with `retry_after_ms`; nothing was sent upstream.
     """
 
+    reads_results = False
     role = "concurrency_limit"
     order = (
         Order(

@@ -62,6 +62,7 @@ class Dedup(Middleware):
         CapacityExceeded: The store of outcomes does not work; the call was not made.
     """
 
+    reads_results = False
     role = "dedup"
     replays = True
     order = (
@@ -127,10 +128,12 @@ class Dedup(Middleware):
             return await call_next(exchange)
         if exchange.method in SHARED or (exchange.method == CALL and await self._only_reads(exchange, call_next)):
             if not continues(exchange) and "task" not in exchange.request.params:
+                exchange.hold()
                 return await self._share(exchange, call_next)
         elif self._outcomes is not None and exchange.method not in _NEVER_KEYED and not continues(exchange):
             key = key_of(exchange)
             if key is not None:
+                exchange.hold()
                 call_next = self._keyed(self._outcomes, key, call_next)
         try:
             return await call_next(exchange)

@@ -72,6 +72,7 @@ class Fallback(Middleware):
     the failure as it is.
     """
 
+    reads_results = False
     role = "fallback"
     replays = True
     order = (

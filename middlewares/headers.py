@@ -52,6 +52,7 @@ class Headers(Middleware):
         Misdirected: The host is not in `allowed_hosts`, or not given (HTTP 421).
     """
 
+    reads_results = False
     role = "headers"
     order = (
         Order(

@@ -58,6 +58,7 @@ class Log(Middleware):
     A stage in front of this one that refuses a request leaves no line here.
     """
 
+    reads_results = False
     role = "log"
     order = (
         Order("after", "request_id", "warning", "lines written in front of request_id carry no correlation id"),
@@ -125,7 +126,7 @@ class Log(Middleware):
         end = end_of(exchange, reply, error)
         course["outcome"] = end.outcome.value
         if isinstance(reply, Result):
-            size = len(reply.body.raw)
+            size = exchange.link.streamed or len(reply.body.raw)
             self._write(self._level, "request completed", exchange, course, status="ok", response_size=size)
         elif isinstance(reply, ErrorReply):
             details = {"error": clip(reply.message), "error_type": "ErrorReply", "code": reply.code}

@@ -69,6 +69,7 @@ class Metrics(Middleware):
     each bucket where a `trace` stage stands in front, for scrapers that speak OpenMetrics.
     """
 
+    reads_results = False
     role = "metrics"
     order = (
         Order("after", "trace", "info", "latencies in front of trace name no trace as an example"),

@@ -53,6 +53,7 @@ class Pin(Middleware):
         PinMismatch: HTTP 409; nothing was sent upstream.
     """
 
+    reads_results = False
     role = "pin"
     replays = True
     order = (
@@ -115,6 +116,7 @@ class Pin(Middleware):
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Filter lists; refuse calls of what is not pinned."""
         if exchange.method == LIST:
+            exchange.hold()
             reply = await call_next(exchange)
             self._book.learn(exchange, reply)
             if exchange.client.session is not None:

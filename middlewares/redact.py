@@ -51,6 +51,7 @@ class Redact(Middleware):
     A masked value is a text, whatever it was: tools whose schema wants a number there will say so.
     """
 
+    reads_results = False
     role = "redact"
     order = (
         Order("after", "auth", "info", "what it masks in requests is not what authentication is about"),
@@ -102,8 +103,10 @@ class Redact(Middleware):
         """Mask the request, go on, mask the reply."""
         if self._inward:
             exchange = self._masked_request(exchange)
-        reply = await call_next(exchange)
-        return self._masked_reply(exchange, reply) if self._outward else reply
+        if not self._outward:
+            return await call_next(exchange)
+        exchange.hold()
+        return self._masked_reply(exchange, await call_next(exchange))
 
     async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
         """Mask what comes before the reply."""

@@ -37,6 +37,7 @@ class RequestId(Middleware):
     exchange of the same connection.
     """
 
+    reads_results = False
     role = "request_id"
     order = (Order("first", "", "info", "log lines of stages in front of it carry no correlation id"),)
 

@@ -68,6 +68,7 @@ class Retry(Middleware):
     * After the last attempt the client gets the last error, with the number of `attempts` in its data.
     """
 
+    reads_results = False
     role = "retry"
     replays = True
     order = (

@@ -108,6 +108,7 @@ class TenantStage(Middleware):
         SessionNotFound: The session is another tenant's.
     """
 
+    reads_results = False
     role = "tenant"
     order = (
         Order("after", "auth", "error", "before authentication nobody may act for any tenant"),

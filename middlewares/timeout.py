@@ -76,6 +76,7 @@ class Timeout(Middleware):
         DeadlineExceeded: With the time that was given, in `timeout_ms`.
     """
 
+    reads_results = False
     role = "timeout"
 
     @frozen

@@ -59,6 +59,7 @@ class Trace(Middleware):
     `pip install "sluiceway[otel]"`.
     """
 
+    reads_results = False
     role = "trace"
     order = (Order("first", "", "info", "refusals of stages in front of it have no span"),)
 

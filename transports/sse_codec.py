@@ -73,6 +73,9 @@ class EventDecoder:
         self._id = ""
         self._type = ""
         self._retry_ms: int | None = None
+        self._long: bytearray | None = None
+        self._in_long_line = False
+        self._taken = b""
 
     def feed(self, data: bytes) -> list[Event]:
         """
@@ -90,9 +93,51 @@ class EventDecoder:
             self._buffer.clear()
             data = data.removeprefix(_BOM)
         events = [event for line in self._lines(data) if (event := self._line(line)) is not None]
+        if self._in_long_line:
+            self._pass_on(self._buffer)
+            self._buffer.clear()
         if self._size + len(self._buffer) > self._max_event:
             raise MessageTooLarge(f"an event has more than {self._max_event} bytes")
         return events
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the line that is not complete."""
+        return len(self._buffer)
+
+    def unfinished(self) -> bytes | None:
+        """
+        What there is of an event's data, if its only line of data so far is not complete, and its type is `message`.
+
+        Raises nothing, and changes nothing: `begin_long` does.
+        """
+        name, _, data = bytes(self._buffer).partition(b":")
+        plain = name == b"data" and not self._data and self._type in ("", "message")
+        return data.removeprefix(b" ") if plain else None
+
+    def begin_long(self) -> None:
+        """Give out the data of the event that `unfinished` is about in parts from now on, with `take_long`."""
+        self._long, self._in_long_line = bytearray(), True
+        self._size += len(self._buffer)
+        self._buffer.clear()
+
+    @property
+    def in_long(self) -> bool:
+        """Whether the event that `begin_long` was about is still to end."""
+        return self._long is not None
+
+    def take_long(self) -> bytes:
+        """The data that came since `begin_long`, or since the last time; after `in_long` became false the last."""
+        taken, self._taken = self._taken, b""
+        if self._long is not None:
+            taken += bytes(self._long)
+            self._long.clear()
+        return taken
+
+    def _pass_on(self, line: bytes | bytearray) -> None:
+        assert self._long is not None
+        self._size += len(line)
+        self._long += line
 
     def _lines(self, data: bytes) -> list[bytes]:
         """
@@ -115,6 +160,10 @@ class EventDecoder:
         return lines
 
     def _line(self, line: bytes) -> Event | None:
+        if self._in_long_line:
+            self._in_long_line = False
+            self._pass_on(line)
+            return None
         if not line:
             return self._dispatch()
         self._size += len(line)
@@ -122,7 +171,9 @@ class EventDecoder:
             raise MessageTooLarge(f"an event has more than {self._max_event} bytes")
         name, _, raw = line.partition(b":")
         value = raw.removeprefix(b" ").decode("utf-8", "replace")
-        if name == b"data":
+        if name == b"data" and self._long is not None:
+            self._long += b"\n" + raw.removeprefix(b" ")
+        elif name == b"data":
             self._data.append(value)
         elif name == b"id" and "\0" not in value:
             self._id = value
@@ -135,4 +186,7 @@ class EventDecoder:
     def _dispatch(self) -> Event | None:
         data, kind, retry_ms = self._data, self._type or "message", self._retry_ms
         self._data, self._type, self._retry_ms, self._size = [], "", None, 0
+        if self._long is not None:
+            self._taken, self._long = bytes(self._long), None
+            return None
         return Event("\n".join(data), self._id, kind, retry_ms) if data else None

@@ -59,6 +59,7 @@ class Access(Middleware):
         RateLimited: All rules that allow it are used up, with `retry_after_ms`.
     """
 
+    reads_results = False
     role = "access"
     order = (
         Order("after", "auth", "error", "rules are about callers, and before authentication all are anonymous"),
@@ -94,12 +95,15 @@ class Access(Middleware):
         method = exchange.request.method
         if method == "tools/call":
             self._admit(exchange)
+            if may_be_task(exchange):
+                exchange.hold()
             reply = await call_next(exchange)
             if may_be_task(exchange) and (task := task_in(reply)) is not None:  # it is the caller's
                 self._owners.learn(principal_of(exchange), task, trio.current_time())
             return reply
         handler = self._handlers.get(method)
         if handler is not None:
+            exchange.hold()
             return await handler(exchange, call_next)
         if method not in FREE or (exchange.kind is not Kind.NOTIFY and method.startswith("notifications/")):
             self._admit(exchange)

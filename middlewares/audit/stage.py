@@ -54,6 +54,7 @@ class Audit(Middleware):
     Notifications of clients have no entry.
     """
 
+    reads_results = False
     Config = AuditConfig
     role = "audit"
     order = (
@@ -137,6 +138,8 @@ class Audit(Middleware):
         session = exchange.client.session
         if session is not None and session.id not in self._sessions and exchange.method != "initialize":
             self._follow(session, {"session": session_name(session.id), "source": exchange.source})
+        if self._config.result != "none":
+            exchange.hold()
         entry = self._describer.describe(exchange)
         start = self._clock()
         answered: Reply | None = None

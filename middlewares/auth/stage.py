@@ -47,6 +47,7 @@ class AuthStage(Middleware):
         hides: Headers that carry this stage's credential, beside those that are hidden anyway.
     """
 
+    reads_results = False
     role = "auth"
     order = (
         Order("before", "access", "error", "rules about callers would be asked about nobody"),

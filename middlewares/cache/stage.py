@@ -58,6 +58,7 @@ class Cache(Middleware):
       left. Payloads are byte for byte what they were.
     """
 
+    reads_results = False
     role = "cache"
     replays = True
     order = (
@@ -141,6 +142,7 @@ class Cache(Middleware):
         if continues(exchange) or "task" in exchange.request.params:
             exchange.decide(self.context.id, "bypass", "part of a conversation")
             return await call_next(exchange)
+        exchange.hold()
         keeper, now = self._keeper, trio.current_time()
         names = names_of(exchange, shares=self._policy.shares)
         entry = keeper.find(names, now)

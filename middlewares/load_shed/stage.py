@@ -67,6 +67,7 @@ class LoadShed(Middleware):
         CapacityExceeded: With `retry_after_ms`.
     """
 
+    reads_results = False
     Config = LoadShedConfig
     role = "load_shed"
     order = (

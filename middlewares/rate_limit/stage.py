@@ -70,6 +70,7 @@ class RateLimit(Middleware):
         CapacityExceeded: `max_keys` keys are in debt, or the store failed and `on_failure` is `closed`.
     """
 
+    reads_results = False
     Config = RateLimitConfig
     role = "rate_limit"
     order = (

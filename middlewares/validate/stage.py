@@ -49,6 +49,7 @@ class Validate(Middleware):
         UpstreamProtocolError: A result does not fit, and `results: refuse` is set.
     """
 
+    reads_results = False
     role = "validate"
     replays = True
     order = (
@@ -120,6 +121,7 @@ class Validate(Middleware):
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Check a call, go on, check its result; learn from lists that pass."""
         if exchange.method == LIST:
+            exchange.hold()
             reply = await call_next(exchange)
             self._book.learn(exchange, reply)
             return reply
@@ -130,9 +132,11 @@ class Validate(Middleware):
             refusal = self._refusal(exchange, tool)
             if refusal is not None:
                 return refusal
+        if tool is None or self.config.results == "off" or not tool.output_schema:
+            return await call_next(exchange)
+        exchange.hold()
         reply = await call_next(exchange)
-        if tool is not None and self.config.results != "off" and tool.output_schema:
-            self._check_result(exchange, tool, reply)
+        self._check_result(exchange, tool, reply)
         return reply
 
     def _refusal(self, exchange: Exchange, tool: Tool | None) -> Reply | None:

@@ -220,6 +220,11 @@ class Middleware(Component):
     order: ClassVar[tuple[Order, ...]] = ()
     replays: ClassVar[bool] = False
     """May await `call_next` more than once."""
+    reads_results: ClassVar[bool] = True
+    """
+    May look into results. Set it to False in a stage that does not, or that says so itself with `Exchange.hold`: then
+    long results can pass in pieces, and nobody need hold them. A result that did says nothing but `isError`.
+    """
     behind: Service | None = None
     """
     What stands behind this stage now, for calls of its own accord in exchanges of its own (refreshing, warming), from
@@ -277,6 +282,8 @@ class Sink(Component):
     kind = ComponentKind.SINK
     interchangeable: ClassVar[bool] = False
     """The sinks that its options name can serve the same requests: to stages in front they are one upstream."""
+    in_process: ClassVar[bool] = False
+    """It reaches nobody outside of this process, so that tests need nothing in its place."""
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """

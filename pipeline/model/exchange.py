@@ -46,6 +46,9 @@ class Decision:
     """The rule, limit or figure behind it, in a few words; without secrets, and without what a client sent."""
 
 
+_CONTENT: Final = frozenset({"tools/call", "resources/read", "prompts/get"})
+"""Methods whose results can be too long to be held."""
+
 _decision: Final = lru_cache(maxsize=1024)(Decision)
 """The same few are made for every request; finding one takes a quarter of the time that making it does."""
 
@@ -65,6 +68,13 @@ class Link:
     """Moves the deadline (absolute seconds); the engine's."""
     number: int = 0
     """Its number in the recording that is made; 0 if it has none."""
+    pieces: Pieces | None = None
+    """The source's way to take a long result in pieces; None where it takes results whole only, or somebody must see
+    this one whole (`Exchange.hold`)."""
+    streamed: int = 0
+    """Bytes of a result that went out in pieces."""
+    is_whole: bool = True
+    """False between the first piece of a result and its last."""
     relayed: int = 0
     """Notifications already handed to the source."""
     asked: int = 0
@@ -83,6 +93,10 @@ class Link:
     """The trace it belongs to, once a `trace` stage has said so; for log lines, audit entries and exemplars."""
     request_key: tuple[Request | Notification, str | None, bytes] | None = None
     """The request whose key was asked for last, and that key; kept by `keys.request_of`."""
+
+
+Pieces = Callable[[bytes], Awaitable[None]]
+"""Writes a part of the text of a result to the client; may block while the client reads slowly."""
 
 
 async def deliver(exchange: Exchange, notification: Notification) -> None:
@@ -175,7 +189,7 @@ class Exchange:
         Notifications and questions that have reached the client: what a repetition would show it again. A stage that
         repeats compares with the count before its first attempt.
         """
-        return self.link.relayed + self.link.asked
+        return self.link.relayed + self.link.asked + bool(self.link.streamed)
 
     def authenticate(self, caller: Caller) -> None:
         """
@@ -222,6 +236,36 @@ class Exchange:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
         self.link.asked += 1
         return await (self._asker or self.link.ask)(method, params)
+
+    def hold(self) -> None:
+        """
+        Have the result of this exchange come whole, however long it is: it will be read here.
+
+        What a stage with `reads_results = False` calls before `call_next` for every exchange whose result it may look
+        into after all; for other stages it is done.
+        """
+        self.link.pieces = None
+
+    @property
+    def takes_pieces(self) -> bool:
+        """
+        Whether a long result may be passed on with `stream` instead of being returned: if its source can take it so,
+        nobody holds it, and it is content. Lists and handshakes are read by somebody, often on their own account.
+        """
+        return self.link.pieces is not None and self.request.method in _CONTENT and not self._attempt.is_muted
+
+    async def stream(self, piece: bytes, *, last: bool = False) -> None:
+        """
+        Pass on a part of the result's text; only if `takes_pieces`. Sinks then return a `Result` that says what is
+        known of the whole: nothing, or `isError`. If it fails before the last piece, the client sees it break off.
+        """
+        link = self.link
+        assert link.pieces is not None
+        link.streamed += len(piece)
+        link.is_whole = False
+        if piece:
+            await link.pieces(piece)
+        link.is_whole = last
 
     def with_request(self, request: Request | Notification) -> Exchange:
         """A view of the same exchange with another request, for the inner chain."""

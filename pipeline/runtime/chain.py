@@ -108,11 +108,15 @@ def _bind(stage: Stage, call_next: Service, probe: Probe | None) -> Service:
     def enter(exchange: Exchange) -> Awaitable[Reply]:
         return handle(exchange, call_next)
 
-    inner: Service = enter
+    def enter_holding(exchange: Exchange) -> Awaitable[Reply]:
+        exchange.hold()
+        return handle(exchange, call_next)
+
+    entered = inner = enter_holding if stage.middleware.reads_results else enter
     if probe is not None:
 
         def probed(exchange: Exchange) -> Awaitable[Reply]:
-            return probe(stage.id, exchange, enter)
+            return probe(stage.id, exchange, entered)
 
         inner = probed
     if guard is None:

@@ -68,3 +68,41 @@ def test_an_event_has_a_greatest_size(data):
     """In one line or many, finished or not."""
     with pytest.raises(MessageTooLarge, match="1000 bytes"):
         decode(data)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_the_data_of_a_long_event_is_given_out_in_parts(size):
+    """An event that is too long to be held: its data in parts, then whatever follows, however the stream is cut."""
+    decoder = EventDecoder(100_000)
+    assert [] == decoder.feed(b"id: 7\nevent: message\ndata: 012")
+    assert decoder.unfinished() == b"012"
+
+    decoder.begin_long()
+    rest, data, events = b'345\\n6789\r\ndata: more\nid: 8\n\ndata: next\n\ndata: {"a"', b"", []
+    for at in range(0, len(rest), size):
+        events += decoder.feed(rest[at : at + size])
+        data += decoder.take_long()
+
+    assert data == b"345\\n6789\nmore"
+    assert not decoder.in_long
+    assert events == [Event("next", "8")]
+    assert decoder.unfinished() == b'{"a"'
+
+
+@pytest.mark.parametrize("start", [b"event: other\ndata: x", b"data: whole\ndata: x", b"id: x", b": comment"])
+def test_other_beginnings_are_no_long_event(start):
+    """Events of other types, data in several lines and other fields are read whole."""
+    decoder = EventDecoder(100_000)
+    decoder.feed(start)
+
+    assert decoder.unfinished() is None
+
+
+def test_a_long_event_has_a_greatest_size_too():
+    """What was given out counts."""
+    decoder = EventDecoder(1000)
+    decoder.feed(b"data: " + b"x" * 900)
+    decoder.begin_long()
+
+    with pytest.raises(MessageTooLarge, match="1000 bytes"):
+        decoder.feed(b"x" * 200)

@@ -15,7 +15,7 @@ import trio
 
 from ..sse_codec import COMMENT, encode_event
 from .answers import Answer
-from .media import EVENTS
+from .media import EVENTS, JSON
 from .request import HttpRequest
 from .response import HttpResponse
 from .stream import MessageStream
@@ -68,6 +68,7 @@ class Delivery:
         on_start: Callable[[], Mapping[str, str]] = dict,
         on_gone: Callable[[], None] = lambda: None,
         whole: Callable[[], Answer | None] = lambda: None,
+        json: bool = False,
         patience_s: float = 0.0,
     ) -> bool:
         """
@@ -80,6 +81,7 @@ class Delivery:
             on_gone: Called at once when the client leaves before the end.
             whole: Makes the one answer of a stream that ended without becoming an event stream, and takes its messages;
                 None, and nothing is taken, if only an event stream will do.
+            json: Whether a long reply may be JSON too, with the headers of `on_start`.
             patience_s: Seconds to wait for that; infinite to never become an event stream.
 
         Returns:
@@ -97,7 +99,7 @@ class Delivery:
 
         with request.watch(leave):
             try:
-                if patience_s > 0 and await self._deliver_whole(whole, patience_s):
+                if patience_s > 0 and await self._deliver_whole(whole, on_start if json else None, patience_s):
                     return True
                 if stream.reads(self):
                     await self._deliver_events(on_start)
@@ -107,20 +109,52 @@ class Delivery:
                 stream.detach(self)
         return True
 
-    async def _deliver_whole(self, whole: Callable[[], Answer | None], patience_s: float) -> bool:
+    async def _deliver_whole(
+        self,
+        whole: Callable[[], Answer | None],
+        headers: Callable[[], Mapping[str, str]] | None,
+        patience_s: float,
+    ) -> bool:
         """Wait until it is clear what this will be; whether it was one answer, or nobody is there for any."""
         stream = self._stream
         with trio.move_on_after(patience_s):
-            while not stream.ended and stream.reads(self) and (not stream.interim or patience_s == math.inf):
+            while not stream.ended and not stream.is_long and stream.reads(self) and self._may_be_whole(patience_s):
                 await stream.changed()
         if not stream.reads(self):
             return True
-        if stream.ended and (not stream.interim or patience_s == math.inf):
+        if stream.is_long and headers is not None and self._may_be_whole(patience_s):
+            await self._response.start(200, {**headers(), "content-type": JSON})
+            await self._write_pieces()
+            await self._response.write(b"", last=True)
+            return True
+        if stream.ended and self._may_be_whole(patience_s):
             answer = whole()
             if answer is not None:
                 await self._response.answer(answer)
                 return True
         return False
+
+    def _may_be_whole(self, patience_s: float) -> bool:
+        return not self._stream.interim or patience_s == math.inf
+
+    async def _write_pieces(self) -> None:
+        """
+        Write a long reply as it comes.
+
+        Raises:
+            trio.BrokenResourceError: It broke off, and so must the response.
+        """
+        stream = self._stream
+        while stream.reads(self):
+            piece = stream.take_pieces()
+            if piece:
+                await self._response.write(piece)
+            elif stream.ended:
+                break
+            else:
+                await stream.changed()
+        if stream.is_broken:
+            raise trio.BrokenResourceError("the reply broke off")
 
     async def _deliver_events(self, on_start: Callable[[], Mapping[str, str]]) -> None:
         stream = self._stream
@@ -131,7 +165,7 @@ class Delivery:
         pending += self._render()
         if not pending and not stream.ended:
             pending = COMMENT  # the head goes out with the first bytes of the body
-        while not stream.ended:
+        while not stream.ended and not stream.is_long:
             await self._response.write(pending)
             await self._news()
             if not stream.reads(self):
@@ -139,6 +173,10 @@ class Delivery:
             pending = self._render()
             if not pending and not stream.ended:
                 pending = COMMENT
+        if stream.is_long and stream.reads(self):
+            await self._response.write(pending + self._render() + b"data: ")
+            await self._write_pieces()
+            pending = b"\n\n"
         if self.gone:
             return
         if stream.reads(self):
@@ -150,7 +188,7 @@ class Delivery:
         """Wait for something to write or somebody else to write it, at most as long as may pass in silence."""
         stream = self._stream
         with trio.move_on_after(self._keep_alive_s):
-            while stream.reads(self) and not stream.ended and stream.taken == stream.last:
+            while stream.reads(self) and not stream.ended and not stream.is_long and stream.taken == stream.last:
                 await stream.changed()
 
     def _render(self) -> bytes:

@@ -25,7 +25,7 @@ from .media import EVENTS, accepts, prefers_events
 from .proofs import unknown_session
 from .request import HttpRequest
 from .response import HttpResponse
-from .serving import Serving
+from .serving import Serving, pieces_into
 from .sessions import HttpSession, Resumable
 from .stream import MessageStream
 
@@ -117,7 +117,10 @@ class LegacyPosts:
             if isinstance(each, Notification) and each.method == _CANCELLED:
                 _cancel(session, each)
             else:
-                answer.add(each, self._ticket(each, session, stream, request))
+                ticket = self._ticket(each, session, stream, request)
+                if isinstance(each, Request) and len(work) == 1 and response.encode is None:
+                    ticket.exchange.link.pieces = pieces_into(stream, each.id)
+                answer.add(each, ticket)
         if not any(isinstance(each, Request) for each in work):
             await answer.run()
             await response.answer(Answer(202))
@@ -169,6 +172,7 @@ class LegacyPosts:
             on_start=answer.start_events,
             on_gone=answer.left,
             whole=whole,
+            json=not as_events,
             patience_s=serving.config.keep_alive if patience_s is None else patience_s,
         )
 

@@ -71,8 +71,7 @@ class LegacyResponse:
             return
         self.session.in_flight.pop(message.id, None)
         if reply is not None:
-            self._reply, data = self._serving.encode_reply(message.id, reply)
-            self.stream.put_reply(data)
+            self._reply = self._serving.put_reply(self.stream, message.id, ticket.exchange.link, reply)
         if message.method == "initialize":
             self._settle(reply)
 
@@ -121,7 +120,10 @@ class LegacyResponse:
         return headers
 
     def left(self) -> None:
-        """The client went away before the end: go on for a while."""
+        """The client went away before the end: go on for a while, unless what it was getting cannot be kept."""
+        if self.stream.is_long:
+            self.give_up()
+            return
         if not self.resumable:
             self.stream.end()  # nobody can ever read it, so nothing need be kept
         if not self._over:

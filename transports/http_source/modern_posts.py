@@ -21,7 +21,7 @@ from .delivery import Delivery
 from .media import JSON, accepts
 from .request import HttpRequest
 from .response import HttpResponse
-from .serving import Serving
+from .serving import Serving, pieces_into
 from .stream import MessageStream
 
 LISTEN_PATIENCE_S: Final = 1.0
@@ -53,8 +53,8 @@ class ModernCall:
         try:
             reply = await self.ticket.run()
             if reply is not None:
-                self.reply, message = self._serving.encode_reply(self._request_id, reply)
-                self.stream.put_reply(message)
+                link = self.ticket.exchange.link
+                self.reply = self._serving.put_reply(self.stream, self._request_id, link, reply)
         finally:
             self.stream.end()
 
@@ -112,6 +112,8 @@ class ModernPosts:
 
         client = modern.client_of(message, request.headers, request.address, request.certificate)
         ticket = serving.handle(message, client=client, emit=emit)
+        if response.encode is None:
+            ticket.exchange.link.pieces = pieces_into(stream, message.id)
         call = ModernCall(serving, ticket, message.id, stream)
         events_only = not accepts(request.headers.get("accept"), JSON)
 
@@ -135,6 +137,7 @@ class ModernPosts:
             on_start=lambda: ticket.exchange.reply_headers,
             on_gone=lambda: ticket.cancel("client"),
             whole=whole,
+            json=not events_only,
             patience_s=patience_s,
         )
 

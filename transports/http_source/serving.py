@@ -10,17 +10,18 @@ import trio
 from attrs import define, field
 
 from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.exchange import Link, Pieces
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response, Result, encode_json
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from .config import HttpConfig
 from .sessions import Sessions
-from .stream import Replay
+from .stream import MessageStream, Replay
 
 if TYPE_CHECKING:
     from .legacy_sse import EventStream
@@ -68,7 +69,21 @@ class Serving:
         if self.draining:
             raise Draining("the gateway is shutting down; try again elsewhere or later", retry_after_s=1.0)
 
-    def encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
+    def put_reply(self, stream: MessageStream, request_id: RequestId, link: Link, reply: Reply) -> Reply:
+        """
+        Append the reply of an exchange to its stream, or the end of one that went there in pieces.
+
+        Returns:
+            It, or the internal error that had to take its place.
+        """
+        if link.streamed:
+            stream.end_long(b"}" if isinstance(reply, Result) and link.is_whole else None)
+            return reply
+        reply, message = self._encode_reply(request_id, reply)
+        stream.put_reply(message)
+        return reply
+
+    def _encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
         """A reply and its message; an internal error in its place if it is something that JSON cannot say."""
         try:
             return reply, encode_message(Response(request_id, reply))
@@ -77,3 +92,15 @@ class Serving:
             self.context.log.error("a reply cannot be encoded", incident=incident, exc_info=error)
             reply = render_error(InternalError(f"internal error, incident {incident}", data={"incident": incident}))
             return reply, encode_message(Response(request_id, reply))
+
+
+def pieces_into(stream: MessageStream, request_id: RequestId) -> Pieces:
+    """What writes the parts of a long result to a stream, as the response to this request; see `Link.pieces`."""
+    head = b'{"jsonrpc":"2.0","id":%b,"result":' % encode_json(request_id)
+
+    async def put(piece: bytes) -> None:
+        nonlocal head
+        before, head = head, b""
+        await stream.put_piece(before + piece)
+
+    return put

@@ -79,6 +79,11 @@ class MessageStream:
         """Something other than replies was appended, so this must become an event stream."""
         self.dropped = 0
         """Messages nobody ever took, forgotten for want of room."""
+        self.is_long = False
+        """The reply comes in pieces, because it is too long to be held; it is the last message."""
+        self.is_broken = False
+        """It broke off."""
+        self._pieces: list[bytes] = []
         self._messages: deque[bytes] = deque()
         self._first = 1
         self._taken = 0
@@ -131,6 +136,24 @@ class MessageStream:
         """Append a reply."""
         if not self.ended:
             self._append(message)
+
+    async def put_piece(self, piece: bytes) -> None:
+        """Append a part of a long reply. Waits until the reader has taken it; without one it is dropped."""
+        self.is_long = True
+        if self._reader is None or self.ended:
+            return
+        self._pieces.append(piece)
+        self.wake()
+        while self._pieces and self._reader is not None and not self.ended:
+            await self._room.wait()
+
+    def end_long(self, rest: bytes | None) -> None:
+        """Append the last part of a long reply; None if it broke off."""
+        if rest is None:
+            self.is_broken = True
+        else:
+            self._pieces.append(rest)
+        self.end()
 
     def end(self) -> None:
         """Nothing more will come. Idempotent."""
@@ -190,6 +213,13 @@ class MessageStream:
                 self._forget()
         self._let_in()
         return found
+
+    def take_pieces(self) -> bytes:
+        """What there is of a long reply; empty if nothing is."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        self._let_in()
+        return taken
 
     async def changed(self) -> None:
         """Wait for a message, the end, or another reader. Ask for the state first: only news wakes."""

@@ -12,11 +12,13 @@ from sluiceway.pipeline.protocol.codec import decode_upstream
 from sluiceway.pipeline.protocol.errors import MessageTooLarge, UpstreamClosed, UpstreamProtocolError
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Message, Notification
+from sluiceway.pipeline.protocol.pieces import ResultPieces
 
-from ..http_client.connection import Response
+from ..http_client.connection import BodyTooLarge, Response
 from ..http_client.faults import Faults
 from ..sse_codec import Event, EventDecoder
 from .answers import EVENTS, JSON, wrong_type
+from .long_result import HELD, LongResult
 
 Announce = Callable[[Notification], None]
 """Told of a notification of the upstream; must not block and must not raise."""
@@ -67,6 +69,8 @@ class Incoming:
         self._announce = announce
         self._events = EventDecoder(limits.max_message_size) if head.media_type == EVENTS else None
         self._ready: deque[Event] = deque()
+        self._in_pieces = False
+        self._size = 0
         self._done = False
 
     async def next(self) -> Message | None:
@@ -78,7 +82,9 @@ class Incoming:
             UpstreamProtocolError: What came is not MCP, or longer than `max_message`.
         """
         if self._events is not None:
-            return await self._next_event(self._events)
+            message = await self._next_event(self._events)
+            assert not isinstance(message, LongResult)
+            return message
         if self._done:
             return None
         self._done = True
@@ -86,13 +92,42 @@ class Incoming:
             body = await self._response.body(self._limits.max_message_size)
         return self._decoded(body)
 
+    async def next_or_long(self) -> Message | LongResult | None:
+        """The next message, or a result that is too long to be held, behind which nothing comes. Raises as `next`."""
+        self._in_pieces = True
+        if self._events is not None:
+            return await self._next_event(self._events)
+        if self._done:
+            return None
+        self._done = True
+        return await self._next_long_body()
+
+    async def _next_long_body(self) -> Message | LongResult:
+        held, may_be_long = bytearray(), True
+        while data := await self._more_body():
+            held += data
+            if may_be_long and len(held) > HELD:
+                begun = ResultPieces.begin(bytes(held))
+                if begun is not None:
+                    return LongResult(*begun, self._more_body)
+                may_be_long = False
+        return self._decoded(bytes(held))
+
+    async def _more_body(self) -> bytes:
+        with self._faults:
+            data = await self._response.chunk()
+            self._size += len(data)
+            if self._size > self._limits.max_message_size:
+                raise BodyTooLarge
+        return data
+
     def _decoded(self, text: bytes) -> Message:
         message = decode_upstream(text, self._limits)
         if isinstance(message, Notification):
             self._announce(message)
         return message
 
-    async def _next_event(self, decoder: EventDecoder) -> Message | None:
+    async def _next_event(self, decoder: EventDecoder) -> Message | LongResult | None:
         while True:
             while self._ready:
                 event = self._ready.popleft()
@@ -105,13 +140,40 @@ class Incoming:
             data = await self._chunk()
             if not data:
                 return None
-            try:
-                self._ready.extend(decoder.feed(data))
-            except MessageTooLarge as error:
-                raise UpstreamProtocolError(
-                    f"{self._name}: the upstream's message has more than {self._limits.max_message_size} bytes "
-                    "(max_message)"
-                ) from error
+            self._take(decoder, data)
+            if self._in_pieces and not self._ready and (long := self._long_event(decoder)) is not None:
+                return long
+
+    def _take(self, decoder: EventDecoder, data: bytes) -> None:
+        try:
+            self._ready.extend(decoder.feed(data))
+        except MessageTooLarge as error:
+            raise UpstreamProtocolError(
+                f"{self._name}: the upstream's message has more than {self._limits.max_message_size} bytes "
+                "(max_message)"
+            ) from error
+
+    def _long_event(self, decoder: EventDecoder) -> LongResult | None:
+        """The event that is coming in, if it is a result and too long to be held."""
+        if decoder.pending <= HELD or (head := decoder.unfinished()) is None:
+            return None
+        begun = ResultPieces.begin(head)
+        if begun is None:
+            self._in_pieces = False  # so that it is not tried again with each piece
+            return None
+        decoder.begin_long()
+
+        async def more() -> bytes:
+            while decoder.in_long:
+                data = await self._chunk()
+                if not data:
+                    raise UpstreamClosed(f"{self._name}: the upstream's event stream ended in the middle of a message")
+                self._take(decoder, data)
+                if taken := decoder.take_long():
+                    return taken
+            return decoder.take_long()
+
+        return LongResult(*begun, more)
 
     async def _chunk(self) -> bytes:
         with self._faults, trio.move_on_after(self._idle_s):

@@ -31,6 +31,7 @@ from ..questions import Questions, answer_at_once, nobody
 from .answers import check_answers
 from .handshake import Handshake
 from .headers import legacy_headers
+from .long_result import LongResult, conclude
 from .resumable import ResumableStream
 from .standalone import StandaloneStream
 from .upstream import Upstream
@@ -234,34 +235,36 @@ class LegacySession:
 
     async def _converse(self, exchange: Exchange, questions: Questions, response: HttpResponse) -> Reply:
         """Relay what comes before the reply, and return that."""
-        request = exchange.request
-        assert isinstance(request, Request)
-        with closing(ResumableStream(self._upstream, response, self._headers)) as stream:
+        assert isinstance(exchange.request, Request)
+        in_pieces = exchange.takes_pieces
+        with closing(ResumableStream(self._upstream, response, self._headers, in_pieces=in_pieces)) as stream:
             while True:
                 message = await stream.next()
                 if isinstance(message, Request):
                     message = await self._converse_asking(exchange, questions, stream, message)
-                if isinstance(message, Response):
+                if not isinstance(message, Notification):
+                    reply = await conclude(exchange, message, self._upstream.name, exchange.request.id)
                     stream.finish()
-                    return check_answers(self._upstream.name, message, request.id)
+                    return reply
                 await self._pass_back(exchange, message)
 
     async def _converse_asking(
-        self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Message
-    ) -> Response:
+        self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Request | Notification
+    ) -> Response | LongResult:
         """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
         with unwrap_single():
             async with trio.open_nursery() as nursery:
-                while not isinstance(message, Response):
-                    if isinstance(message, Notification):
-                        await self._pass_back(exchange, message)
-                    elif (answer := answer_at_once(message)) is not None:
+                following: Message | LongResult = message
+                while isinstance(following, Request | Notification):
+                    if isinstance(following, Notification):
+                        await self._pass_back(exchange, following)
+                    elif (answer := answer_at_once(following)) is not None:
                         nursery.start_soon(self._say, answer)
                     else:
-                        nursery.start_soon(questions.ask, message)
-                    message = await stream.next()
+                        nursery.start_soon(questions.ask, following)
+                    following = await stream.next()
                 nursery.cancel_scope.cancel()
-        return message
+        return following
 
     async def _pass_back(self, exchange: Exchange, notification: Notification) -> None:
         if notification.method == _CANCELLED and self._take_back(notification.params.get("requestId")):

@@ -25,8 +25,9 @@ from ..eras.detection import speaks_modern
 from ..http_client.client import Use
 from ..http_client.connection import Response as HttpResponse
 from ..mirrors import Mirrors
-from .answers import check_answers, cut_off, error_in, with_status
+from .answers import cut_off, error_in, with_status
 from .headers import modern_headers
+from .long_result import LongResult, conclude
 from .upstream import Upstream
 
 _DISCOVER: Final = "server/discover"
@@ -103,10 +104,12 @@ class ModernUpstream:
         if not 200 <= status < 300:
             return with_status(await upstream.refusal(response), status)
         incoming = upstream.read(response)
-        while (message := await incoming.next()) is not None:
-            if isinstance(message, Response):
+        following = incoming.next_or_long if exchange.takes_pieces else incoming.next
+        while (message := await following()) is not None:
+            if isinstance(message, Response | LongResult):
+                reply = await conclude(exchange, message, upstream.name, request.id)
                 response.finish()
-                return with_status(check_answers(upstream.name, message, request.id), status)
+                return with_status(reply, status)
             if isinstance(message, Request):
                 raise UpstreamProtocolError(
                     f"{upstream.name}: the upstream sends the request {message.method[:60]!r}, which servers of this "

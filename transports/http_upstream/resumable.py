@@ -18,6 +18,7 @@ from sluiceway.pipeline.protocol.messages import Message
 from ..http_client.connection import Response
 from .answers import EVENTS, cut_off
 from .incoming import Incoming
+from .long_result import LongResult
 from .upstream import Upstream
 
 _MAX_TRIES: Final = 5
@@ -37,12 +38,16 @@ class ResumableStream:
         upstream: Where the rest comes from.
         response: The answer to the POST; closed by this.
         headers: Makes the header lines of a GET within the session.
+        in_pieces: Whether long results are wanted as such; see `Incoming.next_or_long`.
     """
 
-    def __init__(self, upstream: Upstream, response: Response, headers: Callable[[], bytes]) -> None:
+    def __init__(
+        self, upstream: Upstream, response: Response, headers: Callable[[], bytes], *, in_pieces: bool = False
+    ) -> None:
         self._upstream = upstream
         self._response = response
         self._headers = headers
+        self._in_pieces = in_pieces
         self._incoming: Incoming = upstream.read(response)
         self._tries = 0
 
@@ -54,18 +59,20 @@ class ResumableStream:
         """Give the connection back, whatever is still to come. Idempotent."""
         self._response.close()
 
-    async def next(self) -> Message:
+    async def next(self) -> Message | LongResult:
         """
-        The next message.
+        The next message. A long result is the last one, and cannot be resumed.
 
         Raises:
             UpstreamClosed: There is no more, and nothing to resume from.
             UpstreamFault: Likewise for any other reason.
         """
         while True:
-            message, failure = None, cut_off(self._upstream.name)
+            message: Message | LongResult | None = None
+            failure = cut_off(self._upstream.name)
             try:
-                message = await self._incoming.next()
+                incoming = self._incoming
+                message = await (incoming.next_or_long() if self._in_pieces else incoming.next())
             except UpstreamClosed as error:
                 if not self._incoming.event_id:
                     raise

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import trio
+
 from sluiceway.pipeline.model.component import Context, Middleware
-from sluiceway.pipeline.model.exchange import Exchange, Link, Relay, Service
+from sluiceway.pipeline.model.exchange import Exchange, Link, Relay, Service, deliver
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.mcp import Era, Kind
@@ -108,3 +111,51 @@ async def test_a_nested_chain_without_watchers_costs_nothing() -> None:
     chain = compile_chain([stage("i", [])], noisy_sink)
 
     assert chain.service is nest(chain)
+
+
+class Indifferent(Step):
+    """Looks at no result."""
+
+    reads_results = False
+
+
+@pytest.mark.parametrize(("kinds", "in_pieces"), [((Indifferent,), True), ((Indifferent, Step), False), ((), True)])
+async def test_results_come_in_pieces_only_if_no_stage_may_read_them(kinds: Any, in_pieces: bool) -> None:
+    """A stage says that it does not; one that says nothing gets them whole, in an inner chain too."""
+    taken: list[bool] = []
+
+    async def taking(x: Exchange) -> Reply:
+        await trio.lowlevel.checkpoint()
+        taken.append(x.takes_pieces)
+        return Result({})
+
+    async def write(_piece: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    inner = nest(compile_chain([stage(f"i{n}", [], kind) for n, kind in enumerate(kinds)], taking))
+    for service in (inner, compile_chain([stage("o", [], Indifferent)], inner).service):
+        seen = exchange([], deliver)
+        seen.link.pieces = write
+        await service(seen)
+
+    assert [in_pieces, in_pieces] == taken
+
+
+async def test_only_content_comes_in_pieces() -> None:
+    """Lists and handshakes are read by somebody, whoever made the chain."""
+    taken: list[bool] = []
+
+    async def taking(x: Exchange) -> Reply:
+        await trio.lowlevel.checkpoint()
+        taken.append(x.takes_pieces)
+        return Result({})
+
+    async def unused(_piece: bytes) -> None:
+        raise AssertionError("nobody writes")
+
+    for method in ("tools/list", "initialize", "server/discover"):
+        seen = exchange([], deliver, method)
+        seen.link.pieces = unused
+        await compile_chain([], taking).service(seen)
+
+    assert [False, False, False] == taken

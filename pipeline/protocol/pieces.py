@@ -1,0 +1,202 @@
+"""
+A long JSON-RPC response in pieces: where its result begins and ends, without ever holding it.
+
+For results that nobody on the way reads. The envelope is checked as strictly as that of a message which came whole
+(`codec.decode_upstream`); of the result it is checked that it is one object, that its brackets and texts close, and
+that it is UTF-8. What is wrong inside is the client's to find, as it is behind every proxy of bytes.
+
+Looking at each bracket in Python would cost more than everything else, so a piece is reduced by the C loops of `bytes`
+first: escapes and texts are cut out, then everything but brackets, then pairs that close at once. What is left are
+brackets that close something older, and then brackets that stay open.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final, NamedTuple, final
+
+from .codec import decode_upstream, one_line
+from .errors import UpstreamProtocolError
+from .messages import RequestId, Response
+
+_MEMBER: Final = rb'"(?:jsonrpc|id)"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|-?\d+|null)'
+_PREFIX: Final = re.compile(rb"\s*\{\s*(?:" + _MEMBER + rb'\s*,\s*)*"result"\s*:\s*(?=\{)')
+_SUFFIX: Final = re.compile(rb"\s*(?:,\s*" + _MEMBER + rb"\s*)*\}\s*")
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[{}]|[\[\]]', re.DOTALL)
+_TEXT_END: Final = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
+_FAILED: Final = (b'"isError":true', b'"isError": true')
+_MAX_ENVELOPE: Final = 4096
+"""Bytes of the envelope on either side of the result."""
+_MAX_ROUNDS: Final = 256
+"""Levels of pairs that are taken out of one piece before it is walked bracket by bracket instead."""
+
+
+class _Place(NamedTuple):
+    """Where in the result a byte stands."""
+
+    depth: int
+    """Objects and arrays that are open; 0 behind the end."""
+    in_text: bool
+
+
+@final
+class ResultPieces:
+    """One response, from the piece in which its result begins: `begin`, then `feed` it all that follows, then `end`."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self.complete = False
+        """The result has ended; only the rest of the envelope may come."""
+        self.is_error = False
+        """The result says `isError: true` (a tool that failed)."""
+        self._prefix = prefix
+        self._suffix = b""
+        self._held = b""
+        self._place = _Place(0, in_text=False)
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    @classmethod
+    def begin(cls, head: bytes) -> tuple[ResultPieces, bytes] | None:
+        """
+        Take a response of which the first bytes are there.
+
+        Returns:
+            It, and what of its result can be passed on already; None if the result cannot be told from these bytes:
+            then the response must be read whole.
+
+        Raises:
+            UpstreamProtocolError: As `feed`.
+        """
+        found = _PREFIX.match(head, 0, _MAX_ENVELOPE)
+        if found is None:
+            return None
+        pieces = cls(found.group())
+        return pieces, pieces.feed(head[found.end() :])
+
+    def feed(self, data: bytes) -> bytes:
+        """
+        Take the next bytes of the response.
+
+        Returns:
+            What of the result can be passed on now, on one line; may be empty.
+
+        Raises:
+            UpstreamProtocolError: Not UTF-8, or too much stands behind the result.
+        """
+        try:
+            self._utf8.decode(data)
+        except UnicodeDecodeError as error:
+            raise _broken("it is not UTF-8") from error
+        if self.complete:
+            self._keep(data)
+            return b""
+        data = self._held + data
+        cut = len(data) - _unclear(data)
+        data, self._held = data[:cut], data[cut:]
+        self._notice_failure(data)
+        place = _place_behind(data, self._place)
+        if place is None:
+            end = _end_in(data, self._place)
+            self.complete = True
+            self._keep(data[end:] + self._held)
+            return one_line(data[:end])
+        self._place = place
+        return one_line(data)
+
+    def end(self) -> RequestId | None:
+        """
+        Close it: all of the response has come.
+
+        Returns:
+            The id in its envelope.
+
+        Raises:
+            UpstreamProtocolError: The result did not end, or the envelope is not that of a result.
+        """
+        if not self.complete:
+            raise _broken("it ends in the middle of its result")
+        if _SUFFIX.fullmatch(self._suffix) is None:
+            raise _broken("something else stands behind its result")
+        self._utf8.decode(b"", final=True)  # cannot fail: behind the result everything is ASCII
+        response = decode_upstream(self._prefix + b"{}" + self._suffix)
+        assert isinstance(response, Response)
+        return response.id
+
+    def _keep(self, data: bytes) -> None:
+        self._suffix += data
+        if len(self._suffix) > _MAX_ENVELOPE:
+            raise _broken(f"more than {_MAX_ENVELOPE} bytes stand behind its result")
+
+    def _notice_failure(self, data: bytes) -> None:
+        """Look for `isError: true` among the result's own members; deeper down it is somebody else's."""
+        for mark in _FAILED:
+            at = data.find(mark)
+            while at >= 0 and not self.is_error:
+                self.is_error = _place_behind(data[:at], self._place) == _Place(1, in_text=False)
+                at = data.find(mark, at + 1)
+
+
+def _unclear(data: bytes) -> int:
+    """How many of the last bytes can only be understood with what follows: half an escape, or half a mark."""
+    lengths = (n for mark in _FAILED for n in range(len(mark) - 1, 0, -1) if data.endswith(mark[:n]))
+    marked = max(lengths, default=0)
+    before = data[: len(data) - marked]
+    return marked + (len(before) - len(before.rstrip(b"\\"))) % 2
+
+
+def _place_behind(data: bytes, place: _Place) -> _Place | None:
+    """Where the byte behind `data` stands; None if the result ends in it."""
+    if not data:
+        return place
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    parts = data.split(b'"')
+    bare = b"".join(parts[place.in_text :: 2])
+    in_text = place.in_text == (len(parts) % 2 == 1)
+    depth = place.depth
+    brackets = bare.translate(_ALIKE, _NOT_BRACKETS)
+    if not depth and brackets:  # the bracket with which the result opens
+        depth, brackets = 1, brackets[1:]
+    for _ in range(_MAX_ROUNDS):
+        fewer = brackets.replace(b"{}", b"")
+        if len(fewer) == len(brackets):
+            break
+        brackets = fewer
+    else:
+        return _walked(brackets, depth, in_text=in_text)
+    closing = brackets.count(b"}")  # all of them in front of those that open
+    if closing >= depth:
+        return None
+    return _Place(depth - closing + len(brackets) - closing, in_text)
+
+
+def _walked(brackets: bytes, depth: int, *, in_text: bool) -> _Place | None:
+    for bracket in brackets:
+        depth += 1 if bracket == ord("{") else -1
+        if not depth:
+            return None
+    return _Place(depth, in_text)
+
+
+def _end_in(data: bytes, place: _Place) -> int:
+    """The offset behind the bracket with which the result ends, which is in `data`."""
+    depth, start = place.depth, 0
+    if place.in_text:
+        rest = _TEXT_END.match(data)
+        assert rest is not None
+        start = rest.end()
+    for token in _TOKEN.finditer(data, start):
+        first = data[token.start()]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+            if not depth:
+                return token.end()
+    raise AssertionError("the result does not end here")
+
+
+def _broken(why: str) -> UpstreamProtocolError:
+    return UpstreamProtocolError(f"the upstream sent something that is not a JSON-RPC message: {why}")

@@ -45,6 +45,7 @@ cov: $(READY) ## branch coverage, with the bounds that CI holds
 
 docs: $(READY) ## the parts of docs/ and configs/ that are made from the declarations
 	$(BIN)/sluiceway schema > configs/sluiceway.schema.json
+	$(BIN)/sluiceway schema --tests > configs/sluiceway_test.schema.json
 	$(BIN)/python -c "from sluiceway.pipeline.config.describe import reference; print(reference(), end=\"\")" > docs/reference.md
 
 conformance: $(READY) ## the official suite through the gateway, both eras; fails on any difference

@@ -21,6 +21,7 @@ _HERE: Final = "sluiceway.pipeline.cli"
 _VERBS: Final = (
     ("run", "run:run", "Serve a gateway until it is told to stop."),
     ("check", "check:check", "Find everything that is wrong with configurations, without running them."),
+    ("test", "test:run_tests", "Try what configurations are expected to do, in memory and in virtual time."),
     ("doctor", "doctor:doctor", "Talk to each upstream and name what is wrong, with the remedy."),
     ("import", "import_:import_", "Turn another program's configuration into one for Sluiceway."),
     ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
@@ -30,6 +31,8 @@ _VERBS: Final = (
     ("new", "new:new", "Write the skeleton of a component or a pipeline, with a passing test."),
     ("lock", "lock:lock", "Write down what tools are, for the stage `pin` to hold upstreams to."),
     ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
+    ("record", "record:record", "Serve a gateway, and write what passes its edges to a tape."),
+    ("tape", "tape:tape", "Show, check and print tapes."),
     ("audit", "audit:audit", "Check and ask an audit trail."),
     ("status", "status:status", "Show the state of a running gateway."),
     ("act", "act:act", "Have a component of a running gateway do something, or list what it can do."),

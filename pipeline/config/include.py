@@ -40,6 +40,8 @@ MAX_FILES: Final = 256
 """Most files of one configuration."""
 MERGED: Final = ("stores", "sources", "pipelines", "sinks", "run")
 """Top-level maps that includes merge by key."""
+LISTED: Final = ("plugins", "tests")
+"""Top-level lists that includes make one of."""
 
 
 def shown_name(path: Path) -> str:
@@ -166,7 +168,7 @@ class Reader:
                 entries[key] = entry
             elif key in MERGED and isinstance(mine.value, Mapping) and isinstance(entry.value, Mapping):
                 entries[key] = evolve(mine, value=self.merge_ids(key, mine.value, entry.value))
-            elif key == "plugins" and isinstance(mine.value, Sequence) and isinstance(entry.value, Sequence):
+            elif key in LISTED and isinstance(mine.value, Sequence) and isinstance(entry.value, Sequence):
                 entries[key] = evolve(mine, value=evolve(mine.value, items=mine.value.items + entry.value.items))
             elif key != "version" and not key.startswith("x-"):
                 self.duplicate(f"{key}:", entry.key, mine.key)

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ..model.component import ComponentKind
 from ..model.document import Limits, Run
-from ..model.options import option
+from ..model.options import ConfigPath, option
 from ..model.when import When
 from .declarations import options_of
 
@@ -73,6 +73,22 @@ class StoreKeys:
     """A store has no keys beside its transport."""
 
 
+@final
+@frozen(kw_only=True)
+class SuiteKeys:
+    """The keys of a file of tests beside `tests`."""
+
+    config: ConfigPath | None = option(
+        None, doc="The configuration; the one beside it, of the same name without `_test`, if absent.",
+        example="./gateway.yaml",
+    )  # fmt: skip
+    env: Mapping[str, str] = option(
+        factory=dict,
+        doc="Environment variables for the configuration. `${TEST_DIR}` is a directory that is empty for each test.",
+        example={"STATE_DIR": "${TEST_DIR}"},
+    )
+
+
 CHAIN_DOC: Final = "Stages, outermost first. The order written is the order of execution."
 TOP_KEYS: Final[Mapping[str, str]] = {
     "version": "Version of this format: 1.",
@@ -83,6 +99,7 @@ TOP_KEYS: Final[Mapping[str, str]] = {
     "pipelines": "Chains of stages, each with a sink and limits.",
     "sinks": "Where exchanges end: upstream servers, or the server inside the gateway.",
     "run": "How the process runs.",
+    "tests": "What the configuration is expected to do; `sluiceway test` tries it.",
 }
 """Every top-level key, with its doc. Keys that start with `x-` are ignored: a home for anchors."""
 COMPONENT_KEYS: Final[Mapping[ComponentKind, tuple[str, type]]] = {

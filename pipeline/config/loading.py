@@ -20,6 +20,8 @@ from ..model.document import Document
 from ..model.registry import Registry
 from . import nodes
 from .assemble import Assembler
+from .case_rules import Declared
+from .cases import read_cases
 from .components import Components
 from .include import Reader, overlay, text_source
 from .lint import Linter
@@ -38,6 +40,8 @@ class Checked:
     """Every finding, warnings and notes included, by place."""
     registry: Registry = field(repr=False)
     """Names to classes, plugins of this configuration included."""
+    tests: tuple[Declared, ...] = field(default=(), repr=False)
+    """Its tests, those of included files too, as far as they are sound."""
 
     def require(self) -> Document:
         """
@@ -158,6 +162,7 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
     registry = Registry() if registry is None else registry
     problems = reader.problems
     document: Document | None = None
+    tests: tuple[Declared, ...] = ()
     if root is not None:
         components = Components(registry, problems)
         assembler = Assembler(components)
@@ -165,7 +170,8 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
         declared = {section: node.entries for section, node in assembler.declared.items()}
         References(document, components, declared, root.span).check()
         Linter(document, components).check()
+        tests = read_cases(root.get("tests"), document, problems, components.belongs)
         digest = hashlib.sha256(b"\0".join([content, *reader.contents.values()])).hexdigest()
         document = evolve(document, files=tuple(reader.contents), includes=tuple(reader.globs), digest=digest)
     found = sort_problems(problems, list(reader.contents))
-    return Checked(None if has_errors(found) else document, found, registry)
+    return Checked(None if has_errors(found) else document, found, registry, tests)

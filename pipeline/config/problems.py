@@ -143,17 +143,22 @@ def render_text(problems: Iterable[Problem]) -> str:
 
 def _block(problem: Problem) -> Iterable[str]:
     yield _printable(str(problem))
-    span = problem.span
-    if 0 < span.line <= len(span.source.lines) and not problem.hide:
-        text, caret = _excerpt(span.source.lines[span.line - 1], span.column)
-        yield f"{span.line:6} | {text}".rstrip()
-        yield f"{'':6} | {'':{caret}}^"
+    if not problem.hide:
+        yield from excerpt(problem.span)
     if problem.reason:
         yield _printable(f"   reason: {problem.reason}")
     if problem.fix:
         yield _printable(f"   fix: {problem.fix}")
     for word, place in problem.others:
         yield _printable(f"   {word}: {place}")
+
+
+def excerpt(span: Span) -> Iterable[str]:
+    """The line of a place, and a caret below its column; nothing for a place without lines."""
+    if 0 < span.line <= len(span.source.lines):
+        text, caret = _excerpt(span.source.lines[span.line - 1], span.column)
+        yield f"{span.line:6} | {text}".rstrip()
+        yield f"{'':6} | {'':{caret}}^"
 
 
 def _excerpt(line: str, column: int) -> tuple[str, int]:

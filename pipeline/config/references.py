@@ -20,7 +20,9 @@ from .declarations import Group, Option, options_of, walk
 from .nodes import Path, key_of, place_of
 from .problems import Span, has_errors, unknown
 
-SECTIONS: Final[Mapping[Refers, str]] = {"sink": "sinks", "store": "stores", "pipeline": "pipelines"}
+SECTIONS: Final[Mapping[Refers, str]] = {
+    "sink": "sinks", "store": "stores", "pipeline": "pipelines", "source": "sources",
+}  # fmt: skip
 """Section that holds what an option can refer to."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, Final
 
+from ..model.cases import Case
 from ..model.component import Component, ComponentKind
 from ..model.document import Limits, Run
 from ..model.options import ConfigPath, Duration, Rate, Ratio, Secret, Size
@@ -30,7 +31,7 @@ from .declarations import (
     to_data,
 )
 from .include import VERSION
-from .keys import CHAIN_DOC, COMPONENT_KEYS, TOP_KEYS, PipelineKeys, StageKeys, common_keys
+from .keys import CHAIN_DOC, COMPONENT_KEYS, TOP_KEYS, PipelineKeys, StageKeys, SuiteKeys, common_keys
 
 Schema = dict[str, Any]
 
@@ -43,6 +44,8 @@ _PATTERNS: Final[dict[Any, str]] = {
     Ratio: rf"^{_NUMBER}%$",
 }
 _VARIABLE: Final[Schema] = {"type": "string", "pattern": r"\$\{"}
+_BLANK: Final = r"\$\{|<[A-Za-z_][A-Za-z0-9_]*>"
+TESTS: Final[Schema] = {"type": "array", "items": {"$ref": "#/$defs/test"}}
 _ONE_OFF: Final = "^[^:]+:[^:]+$"
 """A component named by `module:Class`."""
 _ATOMS: Final[dict[Any, Schema]] = {
@@ -88,6 +91,7 @@ def schema(registry: Registry | None = None) -> Schema:
         definitions[kind.value] = _declared(kind, list(classes[kind]))
     definitions["pipeline"] = _pipeline()
     definitions["run"] = _group(Run)
+    definitions["test"] = case_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Sluiceway configuration",
@@ -101,10 +105,47 @@ def schema(registry: Registry | None = None) -> Schema:
     }
 
 
+def suite_schema() -> Schema:
+    """The schema of a file of tests, `<name>_test.yaml`."""
+    keys = _object(options_of(SuiteKeys))
+    properties = {
+        "version": {"const": VERSION},
+        **keys["properties"],
+        "tests": {"description": TOP_KEYS["tests"], **TESTS},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tests of a Sluiceway configuration",
+        "type": "object",
+        "properties": properties,
+        "patternProperties": {"^x-": {}},
+        "additionalProperties": False,
+        "required": ["tests"],
+        "$defs": {"test": case_schema()},
+    }
+
+
+def case_schema() -> Schema:
+    """The schema of one test. Wherever a value is expected, a blank of its table may stand (`<name>`)."""
+    result: Schema = _with_blanks(_group(Case))
+    return result
+
+
+def _with_blanks(schema: Any) -> Any:
+    """The same schema, in which text with a blank is allowed where text with a variable is."""
+    if isinstance(schema, dict):
+        return {
+            key: _BLANK if key == "pattern" and value == _VARIABLE["pattern"] else _with_blanks(value)
+            for key, value in schema.items()
+        }
+    return [_with_blanks(each) for each in schema] if isinstance(schema, list) else schema
+
+
 def _top() -> Schema:
     texts = {"type": "array", "items": {"type": "string"}}
     values: Schema = {"version": {"const": VERSION}, "include": texts, "plugins": texts, "run": {"$ref": "#/$defs/run"}}
     sections = {section: kind.value for kind, (section, _) in COMPONENT_KEYS.items()} | {"pipelines": "pipeline"}
+    values["tests"] = TESTS
     for section, definition in sections.items():
         values[section] = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{definition}"}}
     return {key: {"description": doc} | values[key] for key, doc in TOP_KEYS.items()}

@@ -183,7 +183,7 @@ def render_size(size: int) -> str:
     return f"{size}B"
 
 
-Refers: TypeAlias = Literal["sink", "store", "pipeline"]
+Refers: TypeAlias = Literal["sink", "store", "pipeline", "source"]
 """What an option's value can be the id of."""
 
 

@@ -47,6 +47,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "concurrency_limit": "sluiceway.middlewares.concurrency_limit:ConcurrencyLimit",
         "dedup": "sluiceway.middlewares.dedup:Dedup",
         "fallback": "sluiceway.middlewares.fallback:Fallback",
+        "fault": "sluiceway.middlewares.fault:FaultStage",
         "headers": "sluiceway.middlewares.headers:Headers",
         "hedge": "sluiceway.middlewares.hedge:Hedge",
         "load_shed": "sluiceway.middlewares.load_shed.stage:LoadShed",

@@ -73,6 +73,7 @@ def wide_open(folder: Path, **changes: Mapping[str, Json]) -> list[dict[str, Any
         "concurrency_limit": {"max_in_flight": 1000}, "load_shed": {"max_in_flight": 1000}, "dedup": {}, "cache": {},
         "fallback": {}, "retry": {}, "hedge": {"after": "60s"},
         "circuit_breaker": {"failures": 1000, "min_calls": 1000}, "timeout": {"after": "60s"},
+        "fault": {"faults": [{"effect": "refuse", "skip": 1_000_000}]},
     }  # fmt: skip
     assert options.keys() | {"auth_anonymous"} == BUILT_IN[ComponentKind.MIDDLEWARE].keys()
     return [{name: {**own, **changes.get(name, {})}} for name, own in options.items()]

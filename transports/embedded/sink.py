@@ -38,6 +38,8 @@ class EmbeddedSink(Sink):
     `EmbeddedSink.serving(server)` makes one around a server object in Python.
     """
 
+    in_process = True
+
     @frozen(kw_only=True)
     class Config:
         """Options of the sink."""

@@ -94,6 +94,9 @@ ROWS: Mapping[str, Two | By] = {
     "sink.http.connect_timeout": By(
         "transports/test_http_sink.py::test_connecting_takes_no_longer_than_connect_timeout"
     ),
+    "sink.http.translate": By(
+        "transports/http_upstream/test_legacy.py::test_a_sink_that_is_said_to_be_modern_opens_no_session"
+    ),
     "sink.http.era": By("transports/http_upstream/test_modern.py::test_a_sink_that_is_said_to_be_legacy_asks_nobody"),
     "sink.http.follow_name": By(
         "transports/http_upstream/test_following.py::test_a_sink_that_follows_its_name_moves_and_tells_of_it"
@@ -250,6 +253,7 @@ ROWS: Mapping[str, Two | By] = {
     "sink.stdio.env": By(
         "transports/test_stdio_sink.py::test_the_environment_of_a_child_is_an_allowlist_and_what_is_declared"
     ),
+    "sink.stdio.translate": By("transports/translation/test_sinks.py::test_without_translate_clients_are_refused"),
     "sink.stdio.era": By("transports/test_stdio_era.py::test_what_is_configured_is_not_asked"),
     "sink.stdio.kill_grace": By("transports/test_stdio_sink_lifecycle.py::test_a_hard_cancel_kills_at_once"),
     "sink.stdio.max_children": By("transports/test_stdio_sink.py::test_children_are_bounded"),
@@ -451,6 +455,9 @@ ROWS: Mapping[str, Two | By] = {
     "sink.websocket.url": By(
         "transports/websocket/test_websocket_sink.py::test_modern_clients_share_one_connection_and_get_their_own_answers"
     ),
+    "sink.websocket.translate": By(
+        "transports/websocket/test_websocket_sink.py::test_era_refuses_clients_of_the_other_kind"
+    ),
     "sink.websocket.era": By("transports/websocket/test_websocket_sink.py::test_era_refuses_clients_of_the_other_kind"),
     "sink.websocket.headers": By(
         "transports/websocket/test_websocket_sink.py::test_headers_and_secrets_go_into_the_request_that_opens_the_connection"
@@ -546,7 +553,7 @@ ROWS = {
         f"sink.sse.{option}": row
         for key, row in list(ROWS.items())
         if (option := key.removeprefix("sink.http.")) != key
-        and option not in ("era", "follow_name")
+        and option not in ("era", "follow_name", "translate")
         and f"sink.sse.{option}" not in ROWS
     },
 }

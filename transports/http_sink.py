@@ -11,7 +11,7 @@ and the sink adds credentials of its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import Final, final
@@ -39,6 +39,7 @@ from .http_upstream.modern import ModernUpstream
 from .http_upstream.reach import Reach
 from .http_upstream.upstream import Upstream
 from .mirrors import Mirrors
+from .translation.translator import Translator
 
 _CLOSING_S: Final = 1.0
 """How long the sink waits for handshakes under way when it closes."""
@@ -65,6 +66,7 @@ class HttpSink(Sink):
         self._modern: ModernUpstream | None = None
         self._mirrors = Mirrors()
         self._sessions = HostedSessions(context.id, self._make)
+        self._translator = Translator(context.id, self._serve, context, translate=config.translate)
 
     @property
     def sessions(self) -> int:
@@ -90,7 +92,8 @@ class HttpSink(Sink):
             if self._config.follow_name is not None:
                 nursery.start_soon(self._followed(reach.client, self._config.follow_name).run)
             try:
-                yield
+                async with self._translator.open():
+                    yield
                 self._sessions.close()
                 for _, session in self._sessions:
                     session.end(within_s=_CLOSING_S)
@@ -112,6 +115,20 @@ class HttpSink(Sink):
             CapacityExceeded: Too many requests wait for a connection, or too many streams are open.
             UpstreamFault: The upstream failed, or answered with something that is not MCP.
         """
+        return await self._translator(exchange)
+
+    def figures(self) -> Iterator[Figure]:
+        """What is translated for clients of the other era, and its pools of connections."""
+        yield from self._translator.figures()
+        if self._connections is not None:
+            yield from figures_of(self._connections.reports())
+
+    def details(self) -> Mapping[str, Json]:
+        """How full its pools of connections are."""
+        return {} if self._connections is None else {"connections": shown(self._connections.reports())}
+
+    async def _serve(self, exchange: Exchange) -> Reply:
+        """Ask the upstream in the client's era."""
         if exchange.client.era is Era.MODERN:
             return await self._serve_modern(exchange)
         if self._config.era == "modern" and exchange.method == "initialize":
@@ -123,15 +140,6 @@ class HttpSink(Sink):
                 },
             )
         return await self._sessions(exchange)
-
-    def figures(self) -> Iterator[Figure]:
-        """Its pools of connections."""
-        if self._connections is not None:
-            yield from figures_of(self._connections.reports())
-
-    def details(self) -> Mapping[str, Json]:
-        """How full its pools of connections are."""
-        return {} if self._connections is None else {"connections": shown(self._connections.reports())}
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """
@@ -191,6 +199,7 @@ class HttpSink(Sink):
     def _tell(self, notification: Notification) -> None:
         """Tell everybody of a change that the upstream cannot tell of itself."""
         self._heard(notification)
+        self._translator.tell(notification)
         for session, _ in self._sessions:
             if session.version is not None:
                 session.notify(notification)

@@ -167,6 +167,7 @@ class Lines(Generic[L]):
             return await answer_stranger(exchange)
         if exchange.method == "initialize":
             self._era.check_handshake(exchange)
+            return await self._shake_hands(session, exchange)
         return await self._ask(await self._line_of(session, exchange.method), exchange)
 
     def stop(self) -> int:
@@ -201,6 +202,19 @@ class Lines(Generic[L]):
             raise
         self._mirrors.learn(exchange, reply)
         return reply
+
+    async def _shake_hands(self, session: Session, exchange: Exchange) -> Reply:
+        """Begin a session's line. One on which the handshake has failed is of no use, and no longer the session's."""
+        line, opened = await self._line_of(session, exchange.method), session.version is not None
+        try:
+            reply = await self._ask(line, exchange)
+            opened = opened or isinstance(reply, Result)
+            return reply
+        finally:
+            if not opened:
+                if self._lines.get(session) is line:
+                    del self._lines[session]
+                line.stop()
 
     async def _ask(self, line: L, exchange: Exchange) -> Reply:
         reply = await line.connection.call(exchange)
@@ -261,6 +275,7 @@ class Lines(Generic[L]):
     async def _host(self, line: L, session: Session | None) -> None:
         """The task of one line, and what its end means for the session that it belonged to."""
         forget = session.on_close(line.stop) if session is not None else _nothing
+        lost = False
         try:
             await line.run()
         finally:
@@ -269,7 +284,8 @@ class Lines(Generic[L]):
             if self.health is not None:
                 self.health.forget(line)
             if self._lines.get(session) is line:
+                lost = True
                 del self._lines[session]
-        if session is not None and not session.closed:
+        if lost and session is not None and not session.closed:
             await trio.sleep(_LAST_ANSWERS_S)
             session.close()

@@ -9,7 +9,7 @@ child's last words. A session whose child belonged to an earlier configuration h
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import KIB, MIB, ConfigPath, Duration, Secret, Size, option
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import ConnectFailed
@@ -35,6 +36,7 @@ from .restarts import RestartConfig
 from .server_limits import LimitsConfig
 from .stdio_child import Child
 from .stdio_probe import Probe, ProbeConfig
+from .translation.translator import Translator
 
 Spawn = Callable[..., Process]
 """Starts a process, as `Process.spawn` does."""
@@ -61,8 +63,13 @@ class StdioSinkConfig:
         "auto",
         doc="Which revisions of MCP the server speaks: those with a handshake (`legacy`, up to 2025-11-25), those "
         "without (`modern`, from 2026-07-28), or whichever it turns out to (`auto`): a modern client's first request "
-        "makes the gateway ask, and clients of the other kind are refused.",
+        "makes the gateway ask. See `translate` for clients of the other kind.",
         example="legacy",
+    )
+    translate: bool = option(
+        True,
+        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
+        "refused. What is lost in translation: docs/eras.md.",
     )
     stop_grace: Duration = option(
         2.0, ge=0, doc="Time between closing the server's input and SIGTERM to its process group.", example="2s"
@@ -137,6 +144,7 @@ class StdioSink(Sink):
             context, self._start, era=config.era, restart=config.restart, max_lines=config.max_children,
             option="max_children", noun="server process",
         )  # fmt: skip
+        self._translator = Translator(context.id, self._lines, context, translate=config.translate)
 
     @property
     def children(self) -> int:
@@ -157,12 +165,16 @@ class StdioSink(Sink):
         config = self._config
         self._walls = Walls.build(config.lifetime, config.confine, config.limits.rlimits(), config.command[0])
         await self._walls.check(config.cwd, self._env)
-        async with self._lines.open():
+        async with self._lines.open(), self._translator.open():
             yield
+
+    def figures(self) -> Iterator[Figure]:
+        """What is translated for clients of the other era."""
+        yield from self._translator.figures()
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """Ask the caller's child, started if need be. Raises as `Lines` does."""
-        return await self._lines(exchange)
+        return await self._translator(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """

@@ -29,6 +29,7 @@ from .http_upstream.config import TlsConfig
 from .lines import Lines
 from .outbox import Outbox
 from .restarts import RestartConfig
+from .translation.translator import Translator
 from .websocket.uplink import Target, Uplink
 from .websocket.wire import WireLimits
 
@@ -59,7 +60,12 @@ class WebSocketSinkConfig:
     era: Literal["auto", "legacy", "modern"] = option(
         "auto",
         doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
-        "finds out. Clients of the other kind are refused.",
+        "finds out. See `translate` for clients of the other kind.",
+    )
+    translate: bool = option(
+        True,
+        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
+        "refused. What is lost in translation: docs/eras.md.",
     )
     headers: Mapping[str, str | Secret] = option(
         factory=dict,
@@ -138,6 +144,7 @@ class WebSocketSink(Sink):
             context, self._start, era=config.era, restart=config.reconnect, max_lines=config.max_connections,
             option="max_connections", noun="connection",
         )  # fmt: skip
+        self._translator = Translator(context.id, self._lines, context, translate=config.translate)
 
     @property
     def connections(self) -> int:
@@ -147,6 +154,7 @@ class WebSocketSink(Sink):
     def figures(self) -> Iterator[Figure]:
         """Its connections."""
         yield Figure("websocket_connections", self.connections, "gauge", "Connections to the upstream.")
+        yield from self._translator.figures()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -158,12 +166,12 @@ class WebSocketSink(Sink):
             LookupError: A secret cannot be resolved.
         """
         self._target = self._make_target()
-        async with self._lines.open():
+        async with self._lines.open(), self._translator.open():
             yield
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """Ask the upstream on the caller's connection, opened if need be. Raises as `Lines` does."""
-        return await self._lines(exchange)
+        return await self._translator(exchange)
 
     def _start(self, session: Session | None) -> Uplink:
         config, target = self._config, self._target

@@ -165,7 +165,12 @@ class HttpSinkConfig(RemoteConfig):
     era: Literal["auto", "legacy", "modern"] = option(
         "auto",
         doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
-        "finds out. Clients of the other kind are refused.",
+        "finds out. See `translate` for clients of the other kind.",
+    )
+    translate: bool = option(
+        True,
+        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
+        "refused. What is lost in translation: docs/eras.md.",
     )
     follow_name: Duration | None = option(
         None, ge=1,

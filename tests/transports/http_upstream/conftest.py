@@ -228,7 +228,7 @@ def make_sink() -> Callable[..., Any]:
 
     @asynccontextmanager
     async def make(context: Context | None = None, **options: Any) -> AsyncIterator[HttpSink]:
-        config = HttpSinkConfig(**{"url": "http://up.example/mcp", "era": "auto", **options})
+        config = HttpSinkConfig(**{"url": "http://up.example/mcp", "era": "auto", "translate": False, **options})
         sink = HttpSink(config, context or Context(id="up"))
         async with sink.open():
             yield sink

@@ -1,0 +1,112 @@
+"""
+Any client at any upstream: what the two have in common is used as it is, and only else something is translated.
+
+A sink tells by `UnsupportedVersion` that its upstream does not speak the client's kind of revision, and remembers it
+for a while. Stages see nothing of this: what they get is of the client's era, whatever the upstream's is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, final
+
+import trio
+
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.figures import Figure
+from sluiceway.pipeline.model.options import MINUTE
+from sluiceway.pipeline.protocol.errors import UnsupportedVersion
+from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era, ErrorCode
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
+
+from .to_modern import ToModern
+
+_REMEMBER_S: Final = 5 * MINUTE
+"""How long an upstream counts as one of a single era; then it is asked again, for it may have been upgraded."""
+_KNOWS_NO_HANDSHAKES: Final = frozenset(
+    {ErrorCode.METHOD_NOT_FOUND, ErrorCode.HEADER_MISMATCH, ErrorCode.UNSUPPORTED_PROTOCOL_VERSION}
+)
+"""Answers to `initialize` of an upstream of the modern era alone (2026-07-28, basic/versioning)."""
+
+
+@final
+class Translator:
+    """
+    Args:
+        name: What the upstream is called in errors: the sink's id.
+        call: The sink's own way to the upstream, which serves a client only if the upstream has the client's era.
+        context: The sink's.
+        translate: Whether anything is translated at all.
+    """
+
+    def __init__(self, name: str, call: Service, context: Context, *, translate: bool) -> None:
+        self._call = call
+        self._translate = translate
+        self._to_modern = ToModern(name, call, context)
+        self._modern_until = float("-inf")
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Host what is held and heard in the background, while the sink's own way to the upstream is open."""
+        async with open_background_nursery() as nursery:
+            self._to_modern.start(nursery)
+            try:
+                yield
+            finally:
+                self._to_modern.end()
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """
+        Ask the upstream in the client's era if it has that, and in the other one if not. Raises as the sink does.
+
+        Raises:
+            UnsupportedVersion: Nothing is to be translated, or the upstream speaks nothing that we speak.
+        """
+        session = exchange.client.session
+        if not self._translate or session is None or exchange.client.era is Era.MODERN:
+            return await self._call(exchange)
+        if self._to_modern.knows(session):
+            return await self._to_modern(exchange)
+        if exchange.method == "initialize":
+            return await self._shake_hands(exchange)
+        return await self._call(exchange)
+
+    def tell(self, notification: Notification) -> None:
+        """Tell clients whose sessions end here of a change that the upstream cannot tell of itself. Never blocks."""
+        self._to_modern.tell(notification)
+
+    def figures(self) -> Iterator[Figure]:
+        """What is translated."""
+        if self._translate:
+            yield from self._to_modern.figures()
+
+    async def _shake_hands(self, exchange: Exchange) -> Reply:
+        """A legacy client's handshake: the upstream's own, if it has one."""
+        refusal: ErrorReply | None = None
+        if trio.current_time() >= self._modern_until:
+            try:
+                reply = await self._call(exchange)
+            except UnsupportedVersion as error:
+                if not _offers(error, MODERN_VERSIONS):
+                    raise
+            else:
+                if isinstance(reply, Result):
+                    return reply
+                refusal = None if reply.code in _KNOWS_NO_HANDSHAKES else reply
+        try:
+            reply = await self._to_modern.introduce(exchange, refusal)
+        except UnsupportedVersion:
+            self._modern_until = float("-inf")
+            raise
+        if isinstance(reply, Result):
+            self._modern_until = trio.current_time() + _REMEMBER_S
+        return reply
+
+
+def _offers(error: UnsupportedVersion, versions: Sequence[str]) -> bool:
+    """Whether an upstream that does not speak a client's revision speaks one of these."""
+    supported = error.data.get("supported")
+    return isinstance(supported, list) and any(version in supported for version in versions)

@@ -26,6 +26,7 @@ from ..model.exchange import Exchange, Service
 from ..model.registry import Registry
 from ..model.session import ANONYMOUS, Asker, Caller, Client
 from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request
+from ..runtime.edges import Edges
 from ..runtime.engine import Engine
 from ..runtime.nursery import unwrap_single
 from .configs import make_config
@@ -61,6 +62,7 @@ class PipelineHarness:
         stores: Likewise, by id.
         seed: Of `context.random` and `context.new_id`.
         now: The date as components see it, in seconds since 1970.
+        edges: What stands at the gateway's edges: a recorder, a player.
 
     Raises:
         ValueError: An id that nothing in the configuration has.
@@ -76,6 +78,7 @@ class PipelineHarness:
         stores: Mapping[str, Store] | None = None,
         seed: int = 0,
         now: Callable[[], float] = time.time,
+        edges: Edges | None = None,
     ) -> None:
         chains = [p.chain for p in document.pipelines.values()] + [s.chain for s in document.sinks.values()]
         overrides: dict[tuple[ComponentKind, str], Component] = {}
@@ -92,7 +95,7 @@ class PipelineHarness:
                 overrides[ComponentKind.SOURCE, source_id] = self._sources[source_id] = FakeSource()
         self._fakes = [sink for sink in overrides.values() if isinstance(sink, FakeSink)]
         self._stage_ids = dict(_stage_ids(document))
-        self.engine = Engine(document, overrides=overrides, seed=seed, probe=self._probe, now=now)
+        self.engine = Engine(document, overrides=overrides, seed=seed, probe=self._probe, now=now, edges=edges)
         """The engine under test."""
         self.caller: Caller = ANONYMOUS
         """Who makes the next calls, as if an auth stage had said so."""

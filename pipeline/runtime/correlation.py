@@ -21,15 +21,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import final
+from typing import Final, final
 
 import trio
 from attrs import frozen
 
 from ..model.changes import LIST_CHANGES, RESOURCE_UPDATED
+from ..model.options import MIB
 from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
 from ..protocol.mcp import LOG_MESSAGE, PROGRESS
-from ..protocol.messages import Json, Notification, Reply, Request, Response
+from ..protocol.messages import Json, Notification, Reply, Request, Response, encode_json
+
+MAX_INBOX_BYTES: Final = 4 * MIB
+"""Of what one exchange holds that its client has not taken."""
 
 Item = Notification | Request
 """What an upstream sends before the reply: notifications, and (legacy era) questions."""
@@ -66,13 +70,14 @@ class CorrelationStats:
 class Entry:
     """One request that waits for its reply. Made by `Correlation.register`; a context manager."""
 
-    __slots__ = ("_arrived", "_error", "_inbox", "_reply", "_started", "_table", "id")
+    __slots__ = ("_arrived", "_error", "_inbox", "_reply", "_size", "_started", "_table", "id")
 
     def __init__(self, table: Correlation, entry_id: int) -> None:
         self.id = entry_id
         """The id to send upstream; also fit for a progress token."""
         self._table = table
         self._inbox: deque[Item] = deque()
+        self._size = 0
         self._reply: Reply | None = None
         self._error: GatewayError | None = None
         self._arrived = trio.lowlevel.ParkingLot()
@@ -109,7 +114,9 @@ class Entry:
         if self._error is not None:
             raise self._error
         if self._inbox:
-            return self._inbox.popleft()
+            item = self._inbox.popleft()
+            self._size -= _size_of(item)
+            return item
         assert self._reply is not None
         return self._reply
 
@@ -121,6 +128,7 @@ class Entry:
     def _fail(self, error: GatewayError) -> None:
         self._error = error
         self._inbox.clear()
+        self._size = 0
         self._arrived.unpark()
 
 
@@ -135,11 +143,13 @@ class Correlation:
             several that supersede each other (progress with one token, updates of one resource, changes of one list),
             else the oldest log message; else the entry fails. A reader hands over all that one read brought before
             anybody can receive it, so this is no smaller than what 64 KiB usually hold.
+        max_inbox_bytes: Their texts together, likewise; a single one always fits into an empty inbox.
     """
 
-    def __init__(self, max_pending: int = 1000, max_inbox: int = 256) -> None:
+    def __init__(self, max_pending: int = 1000, max_inbox: int = 256, max_inbox_bytes: int = MAX_INBOX_BYTES) -> None:
         self._max_pending = max_pending
         self._max_inbox = max_inbox
+        self._max_inbox_bytes = max_inbox_bytes
         self._entries: dict[Json, Entry] = {}
         self._last_id = 0
         self._answered = 0
@@ -193,18 +203,25 @@ class Correlation:
         entry = self._waiting(entry_id)
         if entry is None:
             return False
-        if len(entry._inbox) < self._max_inbox or self._make_room(entry._inbox, item):
+        size = _size_of(item)
+        if self._fits(entry, size) or self._make_room(entry, item, size):
             entry._inbox.append(item)
+            entry._size += size
             entry._arrived.unpark()
         elif item.method == LOG_MESSAGE:
             self._dropped_logs += 1
         else:
             entry._fail(
                 SlowConsumer(
-                    f"{self._max_inbox} notifications of this request wait for its client, which reads too slowly"
+                    f"{len(entry._inbox)} notifications of this request wait for its client, which reads too slowly "
+                    f"({entry._size} bytes)"
                 )
             )
         return True
+
+    def _fits(self, entry: Entry, size: int) -> bool:
+        room = self._max_inbox_bytes - entry._size
+        return not entry._inbox or (len(entry._inbox) < self._max_inbox and size <= room)
 
     def fail(self, entry_id: Json, error: GatewayError) -> bool:
         """
@@ -248,25 +265,36 @@ class Correlation:
         entry = self._entries.get(entry_id)
         return entry if entry is not None and entry._reply is None and entry._error is None else None
 
-    def _make_room(self, inbox: deque[Item], newcomer: Item) -> bool:
-        newer = {_superseded_by(newcomer)} - {None}
-        superseded = log = None
-        for index in range(len(inbox) - 1, -1, -1):
-            key = _superseded_by(inbox[index])
-            if key is not None:
-                superseded = index if key in newer else superseded
-                newer.add(key)
-            elif inbox[index].method == LOG_MESSAGE:
-                log = index
-        if superseded is not None:
-            del inbox[superseded]
-            self._coalesced += 1
-            return True
-        if log is not None:
-            del inbox[log]
-            self._dropped_logs += 1
-            return True
-        return False
+    def _make_room(self, entry: Entry, newcomer: Item, size: int) -> bool:
+        """Drop what says nothing more, then log messages, until the newcomer fits; whether it does now."""
+        while not self._fits(entry, size):
+            index, count = _dispensable(entry._inbox, newcomer)
+            if index is None:
+                return False
+            entry._size -= _size_of(entry._inbox[index])
+            del entry._inbox[index]
+            self._coalesced += count
+            self._dropped_logs += not count
+        return True
+
+
+def _size_of(item: Item) -> int:
+    """Bytes of its text, more or less."""
+    return len(item.body.raw if isinstance(item, Notification) else item.raw or encode_json(item.params))
+
+
+def _dispensable(inbox: deque[Item], newcomer: Item) -> tuple[int | None, bool]:
+    """The item that can best be spared, and whether a later one supersedes it; None if none can."""
+    newer = {_superseded_by(newcomer)} - {None}
+    superseded = log = None
+    for index in range(len(inbox) - 1, -1, -1):
+        key = _superseded_by(inbox[index])
+        if key is not None:
+            superseded = index if key in newer else superseded
+            newer.add(key)
+        elif inbox[index].method == LOG_MESSAGE:
+            log = index
+    return (log, False) if superseded is None else (superseded, True)
 
 
 def _superseded_by(item: Item) -> tuple[str, str | int] | None:

@@ -13,8 +13,12 @@ from typing import Final, final
 
 import trio
 
+from sluiceway.pipeline.model.options import KIB
+
 OUTBOX: Final = 16
 """Messages that may wait for an attached reader before the exchange waits for it."""
+OUTBOX_BYTES: Final = 256 * KIB
+"""Bytes of them, likewise; a single message may have more."""
 
 
 @final
@@ -87,6 +91,7 @@ class MessageStream:
         self._messages: deque[bytes] = deque()
         self._first = 1
         self._taken = 0
+        self._untaken = 0
         self._reader: object | None = None
         self._replay: Replay | None = None
         self._changed = trio.Event()
@@ -121,10 +126,17 @@ class MessageStream:
     # The side of the exchange.
 
     async def put(self, message: bytes) -> None:
-        """Append a message that comes before the reply. Waits while an attached reader is `OUTBOX` messages behind."""
+        """
+        Append a message that comes before the reply. Waits while an attached reader is more than `OUTBOX` messages or
+        `OUTBOX_BYTES` behind.
+        """
         self.put_nowait(message)
-        while self._reader is not None and self.last - self._taken > OUTBOX and not self.ended:
+        while self._reader is not None and self._is_behind and not self.ended:
             await self._room.wait()
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.last - self._taken > OUTBOX or self._untaken > OUTBOX_BYTES
 
     def put_nowait(self, message: bytes) -> None:
         """Append a message that comes before the reply. Nothing happens after the end."""
@@ -164,6 +176,7 @@ class MessageStream:
     def _append(self, message: bytes) -> None:
         self._messages.append(message)
         self.size += len(message)
+        self._untaken += len(message)
         if self._replay is not None:
             self._replay.charge(len(message))
             if len(self._messages) > self._replay.max_events:
@@ -187,6 +200,7 @@ class MessageStream:
         if position > self.last or position + 1 < self._first:
             return False
         self._taken = position
+        self._untaken = sum(len(self._messages[n]) for n in range(position + 1 - self._first, len(self._messages)))
         self._reader = reader
         self.wake()
         return True
@@ -207,7 +221,7 @@ class MessageStream:
         """Every message not yet taken, with its number."""
         skip = self._taken + 1 - self._first
         found = [(self._first + n, self._messages[n]) for n in range(skip, len(self._messages))]
-        self._taken = self.last
+        self._taken, self._untaken = self.last, 0
         if self._replay is None:
             while self._messages:
                 self._forget()
@@ -247,6 +261,7 @@ class MessageStream:
         if self._first > self._taken:
             self.dropped += 1
             self._taken = self._first
+            self._untaken -= len(message)
         self._first += 1
         self.size -= len(message)
         if self._replay is not None:

@@ -324,6 +324,33 @@ async def test_a_malformed_progress_token_is_nobodys() -> None:
             await entry.receive()
 
 
+async def test_the_inbox_is_bounded_in_bytes_too() -> None:
+    """As many log messages go as make room; what was received gives its room back."""
+    table = Correlation(max_inbox_bytes=300)
+    with table.register() as entry:
+        for item in (log("a" * 60), log("b" * 60), other(1), log("c" * 120)):
+            table.post(entry.id, item)
+
+        assert table.stats().dropped_logs == 1
+        assert [log("b" * 60), other(1)] == await received(entry, 2)
+        table.post(entry.id, log("d" * 100))
+        assert [log("c" * 120), log("d" * 100)] == await received(entry, 2)
+
+
+async def test_one_item_fits_whatever_its_size() -> None:
+    """A bound on what waits does not make a message impossible; the next one finds no room."""
+    table = Correlation(max_inbox_bytes=100)
+    big = Notification("notifications/big", {"text": "x" * 1000})
+    with table.register() as entry:
+        table.post(entry.id, big)
+        assert [big] == await received(entry, 1)
+        table.post(entry.id, big)
+        table.post(entry.id, Request("q", "roots/list", {"text": "y" * 10}))
+
+        with pytest.raises(SlowConsumer, match="reads too slowly"):
+            await entry.receive()
+
+
 MAY_BE_LOST = (PROGRESS, LOG_MESSAGE, RESOURCE_UPDATED)
 ITEMS = st.one_of(
     st.builds(progress, st.sampled_from(["a", "b"]), st.integers(0, 9)),

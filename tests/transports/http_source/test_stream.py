@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from sluiceway.transports.http_source.delivery import parse_event_id
-from sluiceway.transports.http_source.stream import OUTBOX, MessageStream, Replay
+from sluiceway.transports.http_source.stream import OUTBOX, OUTBOX_BYTES, MessageStream, Replay
 
 
 def kept(replay, *messages):
@@ -110,3 +110,71 @@ async def test_nothing_is_added_after_the_end():
 def test_event_ids(text, parsed):
     """Stream and number, or nothing."""
     assert parsed == parse_event_id(text)
+
+
+async def test_an_exchange_waits_by_bytes_too(autojump_clock):
+    """A few large messages hold it up as many small ones do; one alone may be as large as it is."""
+    stream, passed = MessageStream("s"), []
+    stream.attach("r")
+
+    async def produce():
+        for n in range(4):
+            await stream.put(b"x" * (OUTBOX_BYTES // 2))
+            passed.append(n)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(produce)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [0, 1] == passed
+        assert 3 == len(stream.take())
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [0, 1, 2, 3] == passed
+
+
+async def test_what_is_read_again_counts_as_not_taken(autojump_clock):
+    """A reader that resumes from further back has those bytes in front of it once more."""
+    stream, passed = MessageStream("s"), []
+    stream.keep(Replay(100, 10 * OUTBOX_BYTES))
+    stream.attach("r")
+    stream.put_nowait(b"x" * OUTBOX_BYTES)
+    stream.take()
+    assert stream.attach("again", 0)
+
+    async def produce():
+        await stream.put(b"y")
+        passed.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(produce)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not passed
+        stream.take()
+
+    assert passed
+
+
+async def test_a_long_reply_is_taken_piece_by_piece(autojump_clock):
+    """The exchange waits until a piece was taken; without a reader pieces are dropped."""
+    stream, passed = MessageStream("s"), []
+    stream.attach("r")
+
+    async def produce():
+        for piece in (b"a", b"b", b"c"):
+            await stream.put_piece(piece)
+            passed.append(piece)
+        stream.end_long(b"}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(produce)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.is_long
+        assert b"a" == stream.take_pieces()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [b"a"] == passed
+        stream.detach("r")
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [b"a", b"b", b"c"] == passed
+    assert stream.ended
+    assert not stream.is_broken

@@ -25,6 +25,7 @@ import sluiceway.pipeline
 from sluiceway.pipeline.config import load
 from sluiceway.pipeline.model.document import Document
 from sluiceway.pipeline.protocol.errors import SluicewayError
+from sluiceway.pipeline.replay.recording import open_edges
 from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.pipeline.telemetry.log import configure_logging
 
@@ -95,8 +96,8 @@ class Gateway:
         started = asked = False
         failure = ""
         try:
-            engine = Engine(self._configure(), listen=False)
-            async with engine.running():
+            document = self._configure()
+            async with open_edges(document) as edges, Engine(document, listen=False, edges=edges).running() as engine:
                 self._sources = _http_sources(engine)
                 for source in self._sources:  # the server may have accepted connections already
                     await source.serving.wait()

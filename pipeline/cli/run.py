@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,7 @@ def run(
     dry_run: bool = False,
     stdio: bool = False,
     pipeline: str | None = None,
+    record: Path | None = None,
     env: Environment = None,
     overlay: Overlays = None,
 ) -> int:
@@ -54,6 +56,7 @@ def run(
         dry_run: Open everything, report ready, close everything.
         stdio: Serve on stdin and stdout, for a client that starts this process, instead of the configured sources.
         pipeline: The pipeline that --stdio feeds; needed only if there are several.
+        record: Write what passes its edges to this tape, which must not exist; compressed if it ends with `.gz`.
         env: Use the overlay of this environment, `<file>.<env>.yaml`.
         overlay: A file laid over the configuration; may be given several times.
     """
@@ -68,7 +71,7 @@ def run(
         document = load(main, overlays=overlays)
         return over_stdio(document, pipeline) if stdio else document
 
-    return _serve(read, watch=watch, dry_run=dry_run, guide=file is None and not stdio)
+    return serve_until_told(read, watch=watch, dry_run=dry_run, guide=file is None and not stdio, tape=record)
 
 
 def over_stdio(document: Document, pipeline: str | None = None) -> Document:
@@ -93,10 +96,31 @@ def over_stdio(document: Document, pipeline: str | None = None) -> Document:
     return evolve(document, sources={"stdio": spec})
 
 
-def _serve(load: Callable[[], Document], *, watch: bool, dry_run: bool, guide: bool) -> int:
+def serve_until_told(
+    load: Callable[[], Document],
+    *,
+    watch: bool = False,
+    dry_run: bool = False,
+    guide: bool = False,
+    tape: Path | None = None,
+) -> int:
+    """
+    Run a gateway in this process until it is told to stop; the exit code.
+
+    Args:
+        load: Reads the configuration.
+        watch: Load it again when one of its files changes.
+        dry_run: Open everything, report ready, close everything.
+        guide: Say how to go on once it is ready.
+        tape: Record to this file instead of where `run.record` says.
+
+    Raises:
+        Failure: It could not be started.
+    """
     import trio
 
     from ..config import ConfigError
+    from ..replay.recording import open_edges
     from ..runtime.serve import serve
     from ..telemetry.log import configure_logging
     from .progress import start_display
@@ -120,7 +144,8 @@ def _serve(load: Callable[[], Document], *, watch: bool, dry_run: bool, guide: b
                 say("every component opened; this was a dry run")
 
         async def main() -> int:
-            return await serve(load, watch=watch, dry_run=dry_run, progress=display, ready=ready)
+            edges = partial(open_edges, tape=tape)
+            return await serve(load, watch=watch, dry_run=dry_run, progress=display, ready=ready, edges=edges)
 
         try:
             return trio.run(main)

@@ -19,7 +19,7 @@ VERSION: Final = 1
 """Goes up when a reader of the version before would misread what is written."""
 
 
-class MessageData(msgspec.Struct, frozen=True, omit_defaults=True):
+class MessageData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A request, or a notification, for which `id` is left out."""
 
     method: str
@@ -27,7 +27,7 @@ class MessageData(msgspec.Struct, frozen=True, omit_defaults=True):
     id: int | str | None = None
 
 
-class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An error that somebody answered."""
 
     code: int
@@ -36,7 +36,7 @@ class ErrorData(msgspec.Struct, frozen=True, omit_defaults=True):
     http_status: int | None = None
 
 
-class ReplyData(msgspec.Struct, frozen=True, omit_defaults=True):
+class ReplyData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was answered: a result or an error; neither if the result could not be read."""
 
     result: dict[str, Any] | None = None
@@ -45,7 +45,7 @@ class ReplyData(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why the result is not here: it does not pass the gate, so nobody can say what of it is secret."""
 
 
-class FailureData(msgspec.Struct, frozen=True, omit_defaults=True):
+class FailureData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """An exception that came out of a sink."""
 
     type: str
@@ -60,7 +60,7 @@ class FailureData(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it says that the upstream is broken."""
 
 
-class ClientData(msgspec.Struct, frozen=True, omit_defaults=True):
+class ClientData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who sent a message, as far as protocol and transport tell."""
 
     era: str
@@ -77,7 +77,7 @@ class ClientData(msgspec.Struct, frozen=True, omit_defaults=True):
     """SHA-256 of its certificate."""
 
 
-class CallerData(msgspec.Struct, frozen=True, omit_defaults=True):
+class CallerData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Who an auth stage found it to be."""
 
     subject: str = "anonymous"
@@ -89,7 +89,7 @@ class CallerData(msgspec.Struct, frozen=True, omit_defaults=True):
     credential: str = ""
 
 
-class DecisionData(msgspec.Struct, frozen=True, omit_defaults=True):
+class DecisionData(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a stage made of an exchange; see `model.exchange.Decision`."""
 
     stage: str
@@ -97,7 +97,7 @@ class DecisionData(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="event"):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag_field="event"):
     """One line."""
 
     n: int = 0
@@ -106,7 +106,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_f
     """Seconds since the recording began, on a clock that only goes forward."""
 
 
-class Redactions(msgspec.Struct, frozen=True, omit_defaults=True):
+class Redactions(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was taken out before anything was written."""
 
     keys: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ class Redactions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Globs of the headers that are kept, unless a key hides them."""
 
 
-class Header(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="tape"):
+class Header(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="tape"):
     """First line of each part."""
 
     format: str
@@ -140,7 +140,7 @@ class Header(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="tape"):
     """Number of the last line that was dropped with old parts, for want of room; 0 if none was."""
 
 
-class Configured(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="configured"):
+class Configured(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="configured"):
     """A configuration came into use: when the recording began, and at each reload."""
 
     generation: int
@@ -149,7 +149,7 @@ class Configured(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="conf
     """Name and text of what was read, if that was asked for; values of variables and secrets are not in it."""
 
 
-class Seeded(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="seeded"):
+class Seeded(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="seeded"):
     """The seed of a component's randomness: from it follows every draw, in order."""
 
     component: str
@@ -157,20 +157,20 @@ class Seeded(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="seeded")
     """64 bits in hexadecimal."""
 
 
-class IdMade(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="id_made"):
+class IdMade(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="id_made"):
     """A component made an id. Masked unless ids of that component are for everybody to see."""
 
     component: str
     value: str
 
 
-class ClockSet(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="clock_set"):
+class ClockSet(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="clock_set"):
     """The date was corrected: from now on it is `epoch` + `t`, with this `epoch`."""
 
     epoch: float
 
 
-class StateChanged(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="state_changed"):
+class StateChanged(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="state_changed"):
     """A component came into another state."""
 
     component: str
@@ -178,34 +178,34 @@ class StateChanged(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="st
     reason: str = ""
 
 
-class Announced(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="announced"):
+class Announced(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="announced"):
     """A sink said that something has changed upstream."""
 
     sink: str
     message: MessageData
 
 
-class SessionOpened(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="session_opened"):
+class SessionOpened(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_opened"):
     """A client shakes hands; the session's number is used from now on."""
 
     session: int
     source: str
 
 
-class SessionTold(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="session_told"):
+class SessionTold(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_told"):
     """A session was sent something that no request caused."""
 
     session: int
     message: MessageData
 
 
-class SessionClosed(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="session_closed"):
+class SessionClosed(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_closed"):
     """A session ended."""
 
     session: int
 
 
-class Begun(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="begun"):
+class Begun(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="begun"):
     """A message of a client came in: an exchange begins."""
 
     exchange: int
@@ -221,14 +221,14 @@ class Begun(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="begun"):
     """Whether the client can be put questions."""
 
 
-class Relayed(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="relayed"):
+class Relayed(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="relayed"):
     """A notification went to the client."""
 
     exchange: int
     message: MessageData
 
 
-class Asked(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="asked"):
+class Asked(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="asked"):
     """A question went to the client."""
 
     exchange: int
@@ -237,7 +237,7 @@ class Asked(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="asked"):
     message: MessageData
 
 
-class Answered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="answered"):
+class Answered(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="answered"):
     """The client's answer to a question; without a reply, nobody waits for one any more."""
 
     exchange: int
@@ -245,14 +245,14 @@ class Answered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="answer
     reply: ReplyData | None = None
 
 
-class CancelAsked(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="cancel_asked"):
+class CancelAsked(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="cancel_asked"):
     """The client, or what stands for it, cancels an exchange."""
 
     exchange: int
     by: str
 
 
-class Ended(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="ended"):
+class Ended(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="ended"):
     """An exchange ended."""
 
     exchange: int
@@ -269,7 +269,7 @@ class Ended(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="ended"):
     """Its correlation id."""
 
 
-class Called(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="called"):
+class Called(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="called"):
     """A sink that leads to an upstream was called."""
 
     exchange: int
@@ -283,7 +283,7 @@ class Called(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="called")
     caller: CallerData | None = None
 
 
-class CallRelayed(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_relayed"):
+class CallRelayed(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="call_relayed"):
     """A sink relayed a notification."""
 
     exchange: int
@@ -291,7 +291,7 @@ class CallRelayed(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="cal
     message: MessageData
 
 
-class CallAsked(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_asked"):
+class CallAsked(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="call_asked"):
     """A sink put a question to the client."""
 
     exchange: int
@@ -301,7 +301,7 @@ class CallAsked(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_
     message: MessageData
 
 
-class CallAnswered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_answered"):
+class CallAnswered(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="call_answered"):
     """The answer to a sink's question; without a reply, it does not wait any more."""
 
     exchange: int
@@ -310,7 +310,7 @@ class CallAnswered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="ca
     reply: ReplyData | None = None
 
 
-class CallEnded(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_ended"):
+class CallEnded(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="call_ended"):
     """A call of a sink ended: with a reply, with a failure, or, with neither, because it was cancelled."""
 
     exchange: int
@@ -319,7 +319,7 @@ class CallEnded(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="call_
     failure: FailureData | None = None
 
 
-class StageEntered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="stage_entered"):
+class StageEntered(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="stage_entered"):
     """An exchange came to a stage. Only on tapes whose header says `stages`."""
 
     exchange: int
@@ -330,7 +330,7 @@ class StageEntered(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="st
     """As the stage got it; None if it is what the client sent, untouched."""
 
 
-class StageLeft(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="stage_left"):
+class StageLeft(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="stage_left"):
     """An exchange left a stage: with a reply, a failure, or, with neither, because it was cancelled."""
 
     exchange: int
@@ -340,20 +340,20 @@ class StageLeft(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="stage
     failure: FailureData | None = None
 
 
-class Lost(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="lost"):
+class Lost(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="lost"):
     """Here entries are missing."""
 
     entries: int
     reason: str
 
 
-class PartEnded(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="part_ended"):
+class PartEnded(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="part_ended"):
     """Last line of a part that was full: the tape goes on in the next one."""
 
     next: int
 
 
-class Trailer(Entry, frozen=True, omit_defaults=True, kw_only=True, tag="end"):
+class Trailer(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="end"):
     """Last line of a tape that was ended in good order."""
 
     lost: int = 0
@@ -372,3 +372,8 @@ def data_of(entry: Entry) -> dict[str, Json]:
     """An entry as the JSON object that stands in the tape, without its checksum."""
     data: dict[str, Json] = msgspec.to_builtins(entry)
     return data
+
+
+def event_of(entry: Entry) -> str:
+    """The kind of an entry, as its line has it."""
+    return str(type(entry).__struct_config__.tag)

@@ -78,24 +78,32 @@ def path_in(options: Record, now: float) -> Path:
 
 
 @asynccontextmanager
-async def open_configured(document: Document) -> AsyncIterator[Recorder | None]:
+async def open_edges(document: Document, tape: Path | None = None) -> AsyncIterator[Recorder | None]:
     """
-    The recorder that a configuration asks for under `run.record`, or None.
+    The recorder that a configuration asks for under `run.record`; None if it does not.
+
+    Args:
+        document: The configuration.
+        tape: Record to this file, whether the configuration asks for a recording or not.
 
     Raises:
         ComponentError: The folder or the tape cannot be made.
     """
     options = document.run.record
-    if options is None:
+    if tape is not None:
+        async with open_recorder(tape, options) as recorder:
+            yield recorder
+    elif options is None:
         yield None
-        return
-    path = path_in(options, time.time())
-    try:
-        options.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ComponentError("run.record", "open", f"{options.folder} cannot be made: {error.strerror}") from error
-    async with open_recorder(path, options, elders=_elders(options.folder)) as recorder:
-        yield recorder
+    else:
+        folder = options.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            elders = _elders(folder)
+        except OSError as error:
+            raise ComponentError("recorder", "open", f"{folder} cannot be used: {error.strerror}") from error
+        async with open_recorder(path_in(options, time.time()), options, elders=elders) as recorder:
+            yield recorder
 
 
 def _clock() -> Callable[[], float]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final, final
+from typing import Final, cast, final
+
+import msgspec
 
 from ..model.exchange import Decision
 from ..model.session import ANONYMOUS, Caller, Client
 from ..protocol import errors
 from ..protocol.errors import DeadlineExceeded, GatewayError, UpstreamFault, UpstreamProtocolError
 from ..protocol.mcp import Era
-from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
+from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result, encode_json
 from .entries import CallerData, ClientData, DecisionData, ErrorData, FailureData, MessageData, ReplyData
 from .masking import Masking
 
@@ -30,25 +32,45 @@ class Render:
 
     def __init__(self, masking: Masking) -> None:
         self._masking = masking
+        self._latest: tuple[Reply, ReplyData] | None = None
+
+    def _object(self, value: Mapping[str, Json], text: bytes, *, schemas: bool) -> dict[str, Json]:
+        """A JSON object without what is secret: its text as it is, if there is nothing to take out."""
+        if self._masking.is_clean(text) and b"\n" not in text:
+            return cast("dict[str, Json]", msgspec.Raw(text))  # which encodes as what it holds
+        return self._masking.object(value, schemas=schemas)
 
     def message(self, message: Request | Notification) -> MessageData:
         """A request or notification. An upstream's that cannot be read has no params."""
-        schemas = message.method in _WITH_SCHEMAS
         try:
-            params = self._masking.object(message.params, schemas=schemas)
+            params = message.params
         except UpstreamProtocolError:
-            params = {}
-        return MessageData(message.method, params, message.id if isinstance(message, Request) else None)
+            params = EMPTY
+        try:
+            text = encode_json(params)
+        except OverflowError:  # an integer of more than 64 bits
+            found = self._masking.object(params, schemas=message.method in _WITH_SCHEMAS)
+        else:
+            found = self._object(params, text, schemas=message.method in _WITH_SCHEMAS) if params else {}
+        return MessageData(message.method, found, message.id if isinstance(message, Request) else None)
 
     def reply(self, reply: Reply, method: str) -> ReplyData:
-        """A reply to a request of some method."""
+        """A reply to a request of some method. What an exchange ends with is mostly what its sink answered just now."""
+        if self._latest is None or self._latest[0] is not reply:
+            self._latest = reply, self._reply(reply, method)
+        return self._latest[1]
+
+    def _reply(self, reply: Reply, method: str) -> ReplyData:
         if isinstance(reply, ErrorReply):
             data = self._masking.value(reply.data)
             return ReplyData(error=ErrorData(reply.code, reply.message, data, reply.http_status))
         try:
-            return ReplyData(result=self._masking.object(reply.value, schemas=method in _WITH_SCHEMAS))
+            value, text = reply.value, reply.body.raw
         except UpstreamProtocolError as error:
             return ReplyData(unreadable=error.message)
+        except OverflowError:
+            return ReplyData(result=self._masking.object(reply.value, schemas=method in _WITH_SCHEMAS))
+        return ReplyData(result=self._object(value, text, schemas=method in _WITH_SCHEMAS))
 
     def failure(self, error: Exception) -> FailureData:
         """An exception that came out of a sink or stage."""

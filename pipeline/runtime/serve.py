@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import Any, Final, final
 
 import structlog
@@ -19,6 +19,7 @@ import trio
 
 from ..model.document import Document
 from ..protocol.errors import ComponentError, SluicewayError
+from .edges import Edges
 from .engine import Engine
 from .nursery import unwrap_single
 from .orphans import adopt_orphans, reap_orphans
@@ -43,6 +44,14 @@ cannot be stopped in any other way. A thread's timer, because the event loop may
 Load = Callable[[], Document]
 """Reads the configuration; raises a `SluicewayError` that tells everything that is wrong with it."""
 
+OpenEdges = Callable[[Document], AbstractAsyncContextManager[Edges | None]]
+"""Opens what stands at the edges of a gateway with this configuration: a recorder. Outlives the gateway."""
+
+
+def no_edges(_document: Document) -> AbstractAsyncContextManager[None]:
+    """Nothing stands there."""
+    return nullcontext()
+
 
 async def serve(
     load: Load,
@@ -51,6 +60,7 @@ async def serve(
     dry_run: bool = False,
     progress: Watcher | None = None,
     ready: Callable[[Engine], None] | None = None,
+    edges: OpenEdges = no_edges,
 ) -> int:
     """
     Run a gateway until it is told to stop, its stdio client hangs up, or it crashes.
@@ -61,6 +71,7 @@ async def serve(
         dry_run: Open everything, report ready, close everything.
         progress: Told of every component's state changes.
         ready: Called once everything is open.
+        edges: Opens what stands at the edges.
 
     Returns:
         The process's exit code.
@@ -68,7 +79,7 @@ async def serve(
     Raises:
         SluicewayError: The first `load` failed.
     """
-    return await _Process(load, watch, dry_run, progress, ready).run()
+    return await _Process(load, watch, dry_run, progress, ready, edges).run()
 
 
 @final
@@ -80,12 +91,14 @@ class _Process:
         dry_run: bool,
         progress: Watcher | None,
         ready: Callable[[Engine], None] | None,
+        edges: OpenEdges,
     ) -> None:
         self._load = load
         self._watch = watch
         self._dry_run = dry_run
         self._progress = progress
         self._ready = ready
+        self._edges = edges
         self._everything = trio.CancelScope()
         self._stop = trio.Event()
         self._code = OK
@@ -94,7 +107,15 @@ class _Process:
         self._log: Any = structlog.get_logger()
 
     async def run(self) -> int:
-        engine = Engine(self._load(), progress=self._progress)
+        document = self._load()
+        try:
+            async with self._edges(document) as edges:
+                return await self._run(Engine(document, progress=self._progress, edges=edges))
+        except ComponentError as error:
+            self._log.error("gateway could not start", error=str(error))
+            return COULD_NOT_START
+
+    async def _run(self, engine: Engine) -> int:
         started = False
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with adopt_orphans(), trio.open_signal_receiver(*numbers) as signals:

@@ -1,0 +1,170 @@
+"""
+What a recording costs: CPU per request on the path of calls and beside it, and memory in the length of a tape.
+
+The path is measured with the thread that writes taken away: what it spends is the difference to the whole. Rounds with
+and without a recorder are interleaved; figures are medians. Run it with `python bench/tape.py`; bounds are those of the
+project, a figure over its bound is marked, and the exit code says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import statistics
+import sys
+import tempfile
+import time
+import tracemalloc
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+from figures import report
+
+from sluiceway.pipeline.config import from_data
+from sluiceway.pipeline.model.component import ComponentKind
+from sluiceway.pipeline.model.document import Record
+from sluiceway.pipeline.model.options import ConfigPath
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.protocol.codec import decode_message
+from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.messages import Body, Notification, Request, Result
+from sluiceway.pipeline.replay.assembly import exchanges
+from sluiceway.pipeline.replay.reading import Tape
+from sluiceway.pipeline.replay.recording import open_recorder
+from sluiceway.pipeline.runtime.engine import Engine
+from sluiceway.pipeline.telemetry.log import configure_logging
+from sluiceway.pipeline.testing import FakeSink, FakeSource
+
+CONFIG = {
+    "version": 1,
+    "sources": {"public": {"stdio": {}}},
+    "pipelines": {"main": {"chain": ["request_id", {"rate_limit": {"rate": "1000000/s", "burst": 1000000}}]}},
+    "sinks": {"demo": {"embedded": {"server": "demo"}}},
+}
+CALL = (
+    b'{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello, gateway",'
+    b'"times":3},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}'
+)
+ANSWER = b'{"content":[{"type":"text","text":"hello, gateway"}]}'
+CLIENT = Client(
+    era=Era.MODERN,
+    version="2026-07-28",
+    transport="http",
+    headers={"host": "a.example", "user-agent": "client/1.0", "authorization": "Bearer abc", "accept": "*/*"},
+)
+BOUNDS = {"on the path, us per request": 15.0, "memory, second half over first half of 100,000": 1.1}
+
+
+async def _emit(_notification: Notification) -> None:
+    """Nothing is relayed."""
+
+
+async def _answer(_exchange: object) -> Result:
+    return Result(Body(raw=ANSWER))
+
+
+async def _gateway(stack: AsyncExitStack, tape: Path | None, *, stages: bool = False) -> tuple[FakeSource, object]:
+    source = FakeSource()
+    overrides = {(ComponentKind.SOURCE, "public"): source, (ComponentKind.SINK, "demo"): FakeSink(_answer)}
+    recorder = None
+    if tape is not None:
+        options = Record(folder=ConfigPath(tape.parent), stages=stages, min_free=0)
+        recorder = await stack.enter_async_context(open_recorder(tape, options))
+    engine = Engine(from_data(CONFIG), overrides=overrides, edges=recorder)
+    await stack.enter_async_context(engine.running())
+    while not hasattr(source, "handle"):
+        await trio.sleep(0.01)
+    await trio.sleep(0.01)
+    return source, recorder
+
+
+async def _spend(source: FakeSource, count: int) -> tuple[float, float]:
+    """CPU of this thread and of the process per request, in microseconds; what is written behind counts, too."""
+    messages = [decode_message(CALL) for _ in range(count)]
+    gc.collect()
+    thread, process = time.thread_time(), time.process_time()
+    for message in messages:
+        assert isinstance(message, Request)
+        await source.handle(message, client=CLIENT, emit=_emit).run()
+    spent = time.thread_time() - thread
+    await trio.sleep(0.4)
+    return spent / count * 1e6, (time.process_time() - process) / count * 1e6
+
+
+async def overhead(folder: Path, rounds: int, count: int) -> dict[str, float]:
+    """Figures of a request."""
+    path: list[float] = []
+    all_: list[float] = []
+    stages: list[float] = []
+    async with AsyncExitStack() as stack:
+        bare, _ = await _gateway(stack, None)
+        taped, _ = await _gateway(stack, folder / "a.jsonl")
+        staged, _ = await _gateway(stack, folder / "b.jsonl", stages=True)
+        for source in (bare, taped, staged):
+            await _spend(source, 200)
+        for _ in range(rounds):
+            without = await _spend(bare, count)
+            with_tape = await _spend(taped, count)
+            with_stages = await _spend(staged, count)
+            path.append(with_tape[0] - without[0])
+            all_.append(with_tape[1] - without[1])
+            stages.append(with_stages[0] - without[0])
+    return {
+        "on the path, us per request": statistics.median(path),
+        "altogether, us per request": statistics.median(all_),
+        "on the path with two stages, us per request": statistics.median(stages),
+    }
+
+
+async def memory(folder: Path, count: int) -> dict[str, float]:
+    """Peak of memory in both halves of a long recording, and what reading it takes."""
+    tape = folder / "long.jsonl"
+    peaks: list[float] = []
+    async with AsyncExitStack() as stack:
+        source, recorder = await _gateway(stack, tape)
+        message = decode_message(CALL)
+        assert isinstance(message, Request)
+        tracemalloc.start()
+        for _ in range(2):
+            tracemalloc.reset_peak()
+            for number in range(count // 2):
+                await source.handle(message, client=CLIENT, emit=_emit).run()
+                if number % 500 == 0:
+                    await trio.sleep(0.02)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        lost = recorder.scribe.lost
+    size = sum(part.stat().st_size for _, part in Tape(tape).parts)
+    start = time.process_time()
+    read = sum(1 for exchange in exchanges(Tape(tape).entries()) if exchange.is_whole)
+    spent = time.process_time() - start
+    assert read == count - lost // 4 or lost, (read, lost)
+    return {
+        "memory, second half over first half of 100,000": peaks[1] / peaks[0],
+        "memory, peak, MiB": peaks[1] / 2**20,
+        "lost entries": float(lost),
+        "bytes of tape per request": size / count,
+        "reading, us per request": spent / count * 1e6,
+        "resident, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> int:
+    """Measure, print, compare with the bounds."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    configure_logging("error", "json")
+    with tempfile.TemporaryDirectory() as folder:
+        figures = trio.run(overhead, Path(folder), given.rounds, given.count)
+        figures |= trio.run(memory, Path(folder), given.requests)
+    return report(figures, BOUNDS, given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

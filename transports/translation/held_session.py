@@ -227,7 +227,7 @@ class HeldSession:
             client=evolve(self._client, version=session.version, session=session),
             source=self._source,
             caller=self._caller,
-            link=Link(_say_nothing, self.ask, caller=self._caller),
+            link=Link(drop, self.ask, caller=self._caller),
         )
 
     async def _open(self, opening: _Opening) -> None:
@@ -306,6 +306,6 @@ class HeldSession:
                 return
 
 
-async def _say_nothing(_: Notification) -> None:
-    """Nobody waits for notifications of our own requests."""
+async def drop(_: Notification) -> None:
+    """Take a notification about a request of our own, which nobody waits for."""
     await trio.lowlevel.checkpoint()

@@ -11,7 +11,7 @@ Only requests that may be parked, or want log messages, cost a task: everything 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Final, final
 
@@ -22,18 +22,18 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import continues
 from sluiceway.pipeline.model.session import Asker
+from sluiceway.pipeline.model.tools import CALL, LIST, ToolBook
 from sluiceway.pipeline.protocol.errors import UnknownMethod, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import ErrorCode, Kind, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
-from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from ..mirrors import Mirrors
 from .config import TranslationConfig
 from .held_call import HeldCall, relay_wanted
-from .held_session import HeldSession
+from .held_session import Emit, HeldSession, drop
 from .held_sessions import HeldSessions, owner_of
-from .listener import Listener
 from .parking import Parking
+from .to_legacy_listening import serve_listener
 from .to_legacy_messages import (
     can_be_asked,
     lacking,
@@ -42,6 +42,7 @@ from .to_legacy_messages import (
     pages_to_visit,
     without_answers,
 )
+from .to_legacy_tasks import call_as_task, must_be_task, offers_tasks
 
 DISCOVER: Final = "server/discover"
 
@@ -73,6 +74,8 @@ class ToLegacy:
         self._sessions = HeldSessions(name, call, context, config)
         self._parking = Parking(name, context, config)
         self._mirrors = Mirrors()
+        self._tools = ToolBook()
+        self._stop_listening: Callable[[], None] | None = None
         self._calls: dict[HeldCall, HeldSession] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -84,6 +87,7 @@ class ToLegacy:
             nursery: Hosts them and their calls; outlasts the sink's exchanges. Call `end` before it ends.
         """
         self._nursery = nursery
+        self._stop_listening = self._context.changes.listen(self._heard)
         nursery.start_soon(self._sessions.run, nursery)
 
     async def __call__(self, exchange: Exchange) -> Reply:
@@ -109,11 +113,11 @@ class ToLegacy:
             return await self._take_up(exchange, nursery)
         with self._sessions.of(exchange, nursery) as held:
             if exchange.kind is Kind.LISTEN:
-                return await self._listen(exchange, held)
+                return await serve_listener(exchange, held)
             if exchange.method == DISCOVER:
                 await held.ready()
                 return held.completer.discovered()
-            if not row.legacy:
+            if not row.legacy or row.target == "taskId":  # whoever has one, it is not a task of this upstream
                 await trio.lowlevel.checkpoint()
                 raise UnknownMethod(f"{self._name}: {exchange.method} does not exist in revisions with a handshake")
             return await self._serve(exchange, held, nursery)
@@ -121,13 +125,11 @@ class ToLegacy:
     def end(self) -> None:
         """The sink closes: cancel what is parked, end the sessions, take nothing any more. Idempotent."""
         self._nursery = None
+        if self._stop_listening is not None:
+            self._stop_listening()
         for call in list(self._calls):
             call.leave()
         self._sessions.close()
-
-    def heard(self, notification: Notification) -> None:
-        """Take note of what the upstream says to anybody; the sink's own ear. Must not block."""
-        self._mirrors.heard(notification)
 
     def figures(self) -> Iterator[Figure]:
         """What is held."""
@@ -151,7 +153,7 @@ class ToLegacy:
         request = exchange.request
         assert isinstance(request, Request)
         await held.ready()
-        if exchange.method == "tools/call":
+        if exchange.method == CALL:
             await self._mirrors.check(exchange, partial(self._ask, held))
         level = log_level_of(request)
         askable = method_of(request.method).asks and can_be_asked(exchange.client.capabilities)
@@ -161,7 +163,23 @@ class ToLegacy:
 
     async def _ask(self, held: HeldSession, exchange: Exchange) -> Reply:
         """Ask in the exchange's own task: nothing that outlives it can come of it."""
-        return await held.pass_on(exchange, partial(relay_wanted, exchange), None, exchange.link.deadline)
+        return await self._pass_on(exchange, held, partial(relay_wanted, exchange), None, exchange.link.deadline)
+
+    async def _pass_on(
+        self, exchange: Exchange, held: HeldSession, emit: Emit, ask: Asker | None, deadline: float
+    ) -> Reply:
+        """Ask the upstream; as a task, if it cannot be asked otherwise."""
+        request = exchange.request
+        assert isinstance(request, Request)
+
+        async def send(message: Request) -> Reply:
+            return await held.pass_on(exchange.with_request(message), emit, ask, deadline)
+
+        if request.method == CALL and offers_tasks(held.capabilities):
+            tool = await self._tools.find(exchange, lambda listing: held.pass_on(listing, drop, None, deadline))
+            if must_be_task(tool):
+                return await call_as_task(self._name, request, send)
+        return await send(request)
 
     def _begin(
         self, exchange: Exchange, held: HeldSession, nursery: trio.Nursery, level: str | None, *, askable: bool
@@ -186,7 +204,7 @@ class ToLegacy:
         async def send() -> Reply:
             if level is not None:
                 await held.audience.set_level(held.capabilities)
-            return await held.pass_on(exchange, call.emit, ask)
+            return await self._pass_on(exchange, held, call.emit, ask, float("inf"))
 
         try:
             with held.in_use(), held.audience.attended(call, level):
@@ -229,27 +247,11 @@ class ToLegacy:
         with self._sessions.of(exchange, nursery) as held:
             return await self._serve(exchange.with_request(without_answers(request)), held, nursery)
 
-    async def _listen(self, exchange: Exchange, held: HeldSession) -> Reply:
-        """Serve one listener until the gateway drains, or the sink closes."""
-        assert isinstance(exchange.request, Request)
-        listener = Listener.make(exchange.request.id, exchange.request.params)
-        try:
-            await held.listen(listener)
-            await exchange.relay(listener.acknowledgement())
-            with unwrap_single():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_finish_when_draining, exchange, listener)
-                    while changes := await listener.take():
-                        for change in changes:
-                            await exchange.relay(change)
-                    nursery.cancel_scope.cancel()
-        finally:
-            held.leave(listener)
-        return listener.end()
-
     def _modern(self, exchange: Exchange, held: HeldSession, reply: Reply) -> Reply:
         """A reply as a modern client knows it."""
         self._mirrors.learn(exchange, reply)
+        if exchange.method == LIST and offers_tasks(held.capabilities):
+            self._tools.learn(exchange, reply)
         if isinstance(reply, Result):
             return held.completer.complete(exchange.method, reply)
         pages = pages_to_visit(reply)
@@ -261,10 +263,11 @@ class ToLegacy:
             return ErrorReply(ErrorCode.MISSING_CLIENT_CAPABILITY, reply.message, {"requiredCapabilities": needed})
         return self._parking.ask_first(exchange, owner_of(exchange), pages)
 
+    def _heard(self, sink: str, notification: Notification) -> None:
+        """Tools have changed, perhaps: what is remembered of them is void."""
+        if sink == self._name:
+            self._mirrors.heard(notification)
+            self._tools.forget(sink, notification)
+
     def _closed(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self._name}: is closed, and holds no more sessions")
-
-
-async def _finish_when_draining(exchange: Exchange, listener: Listener) -> None:
-    await exchange.draining.wait()
-    listener.finish()

@@ -130,13 +130,13 @@ async def test_the_last_who_leaves_unsubscribes(autojump_clock, server, serving)
 
 async def test_nothing_of_one_caller_reaches_another(autojump_clock, server, serving):
     """Each has a session of its own."""
-    async with serving(server) as peer, listening(peer, {"toolsListChanged": True}) as ana:
-        async with listening(peer, {"toolsListChanged": True}, caller=BOB) as bob:
-            (session,) = [each for each in server.sessions if each.caller == BOB]
-            session.notify(Notification(TOOLS))
-            await trio.testing.wait_all_tasks_blocked()
+    wanted = {"toolsListChanged": True}
+    async with serving(server) as peer, listening(peer, wanted) as ana, listening(peer, wanted, caller=BOB) as bob:
+        (session,) = [each for each in server.sessions if each.caller == BOB]
+        session.notify(Notification(TOOLS))
+        await trio.testing.wait_all_tasks_blocked()
 
-            assert (ana.said(), bob.said()) == ([], [(TOOLS, None)])
+        assert (ana.said(), bob.said()) == ([], [(TOOLS, None)])
 
 
 async def test_a_session_that_ends_is_opened_again_for_those_who_listen(autojump_clock, server, serving):

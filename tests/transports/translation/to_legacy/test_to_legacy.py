@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
     ConnectFailed,
+    HeaderMismatch,
     InvalidParams,
     UnknownMethod,
     UpstreamClosed,
@@ -653,6 +656,87 @@ async def test_an_unaddressed_question_is_never_put_to_somebody_else(autojump_cl
 
     assert [each.get("code") for each in got[:2]] == [-32601, -32601]
     assert [each["resultType"] for each in got[2:]] == ["input_required"] * 2
+
+
+async def test_a_client_that_is_slow_slows_its_own_call_down(autojump_clock, server, serving):
+    """What the upstream says waits for it, and nothing is lost."""
+    said: list[int] = []
+
+    async def talk(exchange: Exchange) -> Reply:
+        await exchange.ask(*FORM)
+        for number in range(200):
+            await exchange.relay(Notification("notifications/message", {"level": "info", "data": number}))
+            said.append(number)
+        return Result()
+
+    heard: list[Any] = []
+
+    async def emit(notification: Notification) -> None:
+        if not heard:
+            await trio.sleep(10)
+            assert len(said) < 70
+        heard.append(notification.params["data"])
+
+    server.handlers["tools/call"] = talk
+    async with serving(server) as peer:
+        asked = await peer.tool(meta={MetaKey.LOG_LEVEL.value: "info"})
+        params = {"name": "t", "inputResponses": {"q1": YES}, "requestState": asked["requestState"]}
+        exchange = peer.exchange("tools/call", params, meta={MetaKey.LOG_LEVEL.value: "info"})
+        exchange.link.emit = emit
+        assert await peer.service(exchange) == Result(STAMP)
+
+    assert heard == list(range(200))
+
+
+async def test_an_upstream_may_not_ask_without_end(autojump_clock, server, serving):
+    """So many questions of one call are open at once, and no more."""
+
+    async def handle(exchange: Exchange) -> Reply:
+        codes: list[int] = []
+
+        async def ask() -> None:
+            reply = await exchange.ask(*FORM)
+            if isinstance(reply, ErrorReply):
+                codes.append(reply.code)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(70):
+                nursery.start_soon(ask)
+        return Result({"codes": codes})
+
+    server.handlers["tools/call"] = handle
+    async with serving(server) as peer:
+        asked = await peer.tool()
+        done = await peer.retry(asked, dict.fromkeys(asked["inputRequests"], YES))
+
+    assert len(asked["inputRequests"]) == 64
+    assert done["codes"] == [-32603] * 6
+
+
+async def test_answers_that_nobody_asked_for_are_left_out(autojump_clock, server, serving):
+    """The request is a new one."""
+    async with serving(server) as peer:
+        reply = await peer.call("tools/call", {"name": "t", "inputResponses": {"x": YES}})
+
+    assert reply == Result(STAMP)
+    assert server.of("tools/call") == [{"name": "t"}]
+
+
+async def test_headers_that_say_something_else_than_the_body_are_refused(autojump_clock, server, serving):
+    """The upstream sees none, so the gateway compares in its place."""
+
+    async def listed(exchange: Exchange) -> Reply:
+        schema = {"type": "object", "properties": {"x": {"type": "string", "x-mcp-header": "X"}}}
+        return Result({"tools": [{"name": "t", "inputSchema": schema}]})
+
+    server.handlers["tools/list"] = listed
+    async with serving(server) as peer:
+        await peer.call("tools/list")
+        exchange = peer.exchange("tools/call", {"name": "t", "arguments": {"x": "a"}})
+        for value, fits in (("a", True), ("b", False)):
+            client = evolve(exchange.client, headers={"mcp-param-x": value})
+            with nullcontext() if fits else pytest.raises(HeaderMismatch):
+                await peer.service(exchange.with_client(client))
 
 
 async def test_a_bug_in_the_sink_is_the_exchanges_and_not_the_gateways(autojump_clock, server, serving):

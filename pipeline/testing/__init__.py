@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .contract import check_middleware, check_sink, check_source, check_store
     from .exchanges import MODERN_CLIENT, legacy_client, memory_exchange
     from .fakes import FakeSink, FakeSource, HeldRequest
+    from .fault_proxy import FaultProxy, open_fault_proxy
     from .harness import PipelineHarness
     from .in_flight import InFlight, StageRun
     from .leaks import Leak, LeakOracle, leak_check, run_clean
@@ -25,6 +26,7 @@ __all__ = [
     "ContractViolation",
     "FakeSink",
     "FakeSource",
+    "FaultProxy",
     "HeldRequest",
     "InFlight",
     "Leak",
@@ -40,6 +42,7 @@ __all__ = [
     "leak_check",
     "legacy_client",
     "memory_exchange",
+    "open_fault_proxy",
     "run_clean",
 ]
 
@@ -48,6 +51,7 @@ _HOMES: Final = {
     "contract": ("check_middleware", "check_sink", "check_source", "check_store"),
     "exchanges": ("MODERN_CLIENT", "legacy_client", "memory_exchange"),
     "fakes": ("FakeSink", "FakeSource", "HeldRequest"),
+    "fault_proxy": ("FaultProxy", "open_fault_proxy"),
     "harness": ("PipelineHarness",),
     "in_flight": ("InFlight", "StageRun"),
     "leaks": ("Leak", "LeakOracle", "leak_check", "run_clean"),

@@ -25,9 +25,24 @@ def make_config(cls: type[Component], config: Any) -> Any:
     """
     if config is not None and not isinstance(config, Mapping):
         return config
+    return make_group(cls.Config, config or {}, cls.name or cls.__name__)
+
+
+def make_group(cls: type, options: Mapping[str, Any], name: str = "") -> Any:
+    """
+    An instance of a class of options, of values as in YAML.
+
+    Args:
+        cls: The class.
+        options: The values.
+        name: What messages call it; the class's name if empty.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
     problems: list[Problem] = []
-    tree = tree_of(dict(config or {}), SourceText(cls.name or cls.__name__, Path.cwd()))
-    made = Structurer(problems).structure(tree, cls.Config)
+    tree = tree_of(dict(options), SourceText(name or cls.__name__, Path.cwd()))
+    made = Structurer(problems).structure(tree, cls)
     if made is None:
         raise ConfigError(problems)
     return made

@@ -16,8 +16,10 @@ from attrs import frozen
 
 from ..model.component import Context, Sink, Source, sink, source
 from ..model.exchange import Exchange
+from ..model.faults import FaultPlan
 from ..model.handle import Handle, Ticket
 from ..model.session import Asker, Client
+from ..model.suffering import suffer
 from ..protocol.errors import CapacityExceeded, ConnectFailed, GatewayError
 from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
 
@@ -193,6 +195,16 @@ class FakeSink(Sink):
         async def behave(exchange: Exchange) -> Reply:
             await trio.sleep(seconds)
             return await _then(exchange, then)
+
+        return cls(behave)
+
+    @classmethod
+    def faulty(cls, plan: FaultPlan, then: Step | FakeSink | None = None) -> FakeSink:
+        """Does what `then` says (echo if absent), as well as a fault plan lets it."""
+
+        async def behave(exchange: Exchange) -> Reply:
+            await trio.lowlevel.checkpoint()
+            return await suffer(plan, exchange, lambda each: _then(each, then))
 
         return cls(behave)
 

@@ -238,6 +238,7 @@ class RecordedTicket:
         """See `Ticket`."""
         recorder, number, exchange = self._recorder, self._number, self.exchange
         link, request = exchange.link, exchange.request
+        exchange.hold()  # what passes in pieces would not be on the tape
         can_ask = self._ask is not None
         facts = (exchange.kind, request, exchange.client, link.caller)
         recorder.put(weight_of(request), recorder.narration.begun, number, self._facts, can_ask, *facts)

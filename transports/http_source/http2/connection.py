@@ -158,8 +158,10 @@ class Http2Connection:
         try:
             for event in self.wire.receive(data, now):
                 handle = self._on.get(type(event))
-                if handle is not None and not self._finished:
+                if handle is not None:
                     handle(event)
+            if self.wire.gate.refused is not None:
+                raise self.wire.gate.refused
         except FrameRefused as refused:
             self._cut(refused)
             return
@@ -306,8 +308,10 @@ class Http2Connection:
 
     def _stream_ended(self, event: events.StreamEnded) -> None:
         stream = self._streams.get(event.stream_id or 0)
-        if stream is not None:
-            stream.end_body()
+        if stream is not None and not stream.end_body():
+            self._server.refused(self.client and self.client[0])
+            self._fail(stream.id, ErrorCodes.PROTOCOL_ERROR)
+            stream.leave()
 
     def _stream_reset(self, event: events.StreamReset) -> None:
         if not event.remote_reset:  # h2 did, over what the client sent; the gate counts what the client resets

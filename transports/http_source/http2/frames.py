@@ -73,6 +73,8 @@ class FrameGate:
         """The error code with which the client said GOAWAY; None as long as it did not."""
         self.greeted = False
         """Whether its preface has come, and the settings that are part of it."""
+        self.refused: FrameRefused | None = None
+        """Why nothing is taken any more."""
         self._preface = PREFACE
         self._buffer = bytearray()
         self._block: int | None = None
@@ -94,12 +96,17 @@ class FrameGate:
             now: Seconds on a clock that never goes back.
 
         Returns:
-            Whole frames, for h2.
-
-        Raises:
-            FrameRefused: What the client does is no HTTP/2, or too much.
+            Whole frames, for h2: those before the first that is `refused`.
         """
-        passed = bytearray(self._greet(data))
+        passed = bytearray()
+        try:
+            passed += self._greet(data)
+            self._pass_frames(passed, now)
+        except FrameRefused as error:
+            self.refused = error
+        return bytes(passed)
+
+    def _pass_frames(self, passed: bytearray, now: float) -> None:
         buffer = self._buffer
         start = 0
         while len(buffer) - start >= _HEAD:
@@ -112,7 +119,6 @@ class FrameGate:
             passed += self._examine(bytes(buffer[start:end]), now)
             start = end
         del buffer[:start]
-        return bytes(passed)
 
     def _greet(self, data: bytes) -> bytes:
         """What of the data belongs to the preface; the rest goes where frames wait."""
@@ -143,7 +149,7 @@ class FrameGate:
             self._spend(now, 1.0)
         elif kind == SETTINGS:
             self._spend(now, 1.0 + len(frame) / 128)
-            return _known_settings(frame)
+            return _check_ack(frame) if flags & _ACK else _known_settings(frame)
         elif kind == GOAWAY and stream_id == 0 and len(frame) >= _HEAD + 8:
             self.goaway = int.from_bytes(frame[13:17], "big")
             return b""
@@ -181,6 +187,12 @@ def _is_empty(frame: bytes, flags: int) -> bool:
     if flags & _PADDED and length:
         length -= 1 + frame[_HEAD]
     return length <= 0 and not flags & _END_STREAM
+
+
+def _check_ack(frame: bytes) -> bytes:
+    if len(frame) > _HEAD:
+        raise FrameRefused(ErrorCodes.FRAME_SIZE_ERROR, "SETTINGS are acknowledged without any")
+    return frame
 
 
 def _known_settings(frame: bytes) -> bytes:

@@ -59,20 +59,25 @@ class RequestStream:
         self._stalled_at = math.inf
         self._progress = 0
         self._told_end = False
+        declared = dict(head.headers).get(b"content-length")
+        self._declared = None if declared is None else int(declared)
+        self._received = 0
 
     # The side of the connection.
 
     def feed(self, data: bytes, counted: int) -> None:
         """Take a piece of the body."""
         self._expects = False
+        self._received += len(data)
         self._inbox.append((data, counted))
         self._news.set()
 
-    def end_body(self) -> None:
-        """The request is complete."""
+    def end_body(self) -> bool:
+        """The request is complete. Returns whether its body is as long as it said: h2 does not look if it is shorter."""
         self.heard_out = True
         self._expects = False
         self._news.set()
+        return self._declared is None or self._declared == self._received
 
     def leave(self) -> None:
         """The client is gone, or wants no answer any more. Idempotent."""

@@ -16,6 +16,9 @@ from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack.exceptions import HPACKError
+
+from sluiceway.pipeline.model.options import KIB
 
 from ..edge import MAX_HEAD
 from .frames import FrameGate, FrameRefused, goaway_frame, ping_frame, settings_frame
@@ -29,6 +32,9 @@ HIGH_WATER: Final = 64 * 1024
 
 _MAX_TABLE: Final = 4096
 """Bytes that we remember of header fields for a client, however many it offers to."""
+_EARNED_BY_KIB: Final = 4
+_EARNED_BY_ANSWER: Final = 4
+"""Frames that carry nothing which a client may send for what it is sent: it opens two windows, and some more than once."""
 _NO_PRIORITIES: Final = 9
 """SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218): nothing here heeds them."""
 _LAST_ID: Final = 2**31 - 1
@@ -97,17 +103,24 @@ class Wire:
             data: As it came.
             now: Seconds on a clock that never goes back.
 
+        Returns:
+            What the client said, up to what the gate refused, if it did.
+
         Raises:
-            FrameRefused: The connection must end; the client is told by what waits to be written.
+            FrameRefused: The connection must end, for what h2 found; the client is told by what waits to be written.
         """
         try:
             return self._h2.receive_data(self.gate.feed(data, now))
-        except FrameRefused as error:
-            self.end(error.code)
-            raise
         except ProtocolError as error:  # h2 has put its GOAWAY behind what it had to say
             self.over = True
-            raise FrameRefused(ErrorCodes(error.error_code), str(error)) from error
+            code = ErrorCodes(error.error_code)
+            if code is ErrorCodes.PROTOCOL_ERROR and isinstance(
+                error.__cause__, HPACKError
+            ):  # RFC 9113 section 4.3; h2 4.4 says PROTOCOL_ERROR
+                code = ErrorCodes.COMPRESSION_ERROR
+                self._out += self._h2.data_to_send()[: -len(goaway_frame(0, 0))]
+                self._out += goaway_frame(self._h2.highest_inbound_stream_id, code)
+            raise FrameRefused(code, str(error)) from error
         finally:
             if self._h2.encoder.header_table_size > _MAX_TABLE:
                 self._h2.encoder.header_table_size = _MAX_TABLE
@@ -132,7 +145,7 @@ class Wire:
             with suppress(ProtocolError, KeyError):  # h2 has forgotten about a stream that was closed
                 self._h2.send_data(stream_id, data, end_stream=last)
             self._collect()
-            self.gate.chatter.earn(len(data) / 1024 + 2 * last)
+            self.gate.chatter.earn(_EARNED_BY_KIB * len(data) / KIB + _EARNED_BY_ANSWER * last)
 
     def consume(self, stream_id: int, size: int) -> None:
         """Let the client send as many bytes more: so many of what it sent were taken, or dropped."""

@@ -9,6 +9,8 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import hpack
+import hyperframe.frame
 import pytest
 import trio
 import trio.testing
@@ -167,6 +169,48 @@ class Peer:
         await self.until(lambda: False)
 
 
+class Observer:
+    """What a server says, in words: `1: 200`, `RST 1 8`, `GOAWAY 0`, `PONG` (`END` to `the end!`), `ACK`, `3 bytes`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.said: list[str] = []
+        self.closed = False
+        self._data = b""
+        self._decoder = hpack.Decoder()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            data = bytes(await self.stream.receive_some(65536))
+            if not data:
+                self.closed = True
+                return
+            self._data += data
+            while len(self._data) >= 9:
+                each, length = hyperframe.frame.Frame.parse_frame_header(memoryview(self._data[:9]))
+                if len(self._data) < 9 + length:
+                    break
+                each.parse_body(memoryview(self._data[9 : 9 + length]))
+                self._data = self._data[9 + length :]
+                self._take(each)
+
+    def _take(self, each: Any) -> None:
+        match each:
+            case hyperframe.frame.HeadersFrame():
+                status = dict(self._decoder.decode(each.data))[":status"]
+                self.said.append(f"{each.stream_id}: {status}")
+            case hyperframe.frame.RstStreamFrame():
+                self.said.append(f"RST {each.stream_id} {each.error_code}")
+            case hyperframe.frame.GoAwayFrame():
+                self.said.append(f"GOAWAY {each.error_code}")
+            case hyperframe.frame.PingFrame():
+                self.said.append("END" if each.opaque_data == b"the end!" else "PONG")
+            case hyperframe.frame.SettingsFrame() if "ACK" in each.flags:
+                self.said.append("ACK")
+            case hyperframe.frame.DataFrame() if each.data:
+                self.said.append(f"{len(each.data)} bytes")
+
+
 Dial = Callable[..., Any]
 
 
@@ -174,14 +218,29 @@ Dial = Callable[..., Any]
 def dial() -> Dial:
     """A started connection to a source that is served in memory: `await dial(served)`."""
 
-    async def connect(served: Any, *, start: bool = True, settings: Any = None, **options: Any) -> Peer:
-        client, server = trio.testing.memory_stream_pair()
-        server.protocol = "h2"  # type: ignore[attr-defined]  # as TlsStream has
-        served.nursery.start_soon(served.source.server.handle, server)
-        peer = Peer(client, **options)
+    async def connect(served: Any, *, settings: Any = None, **options: Any) -> Peer:
+        peer = Peer(_connect(served), **options)
         served.wires.append(peer)
-        if start:
-            await peer.start(settings)
+        await peer.start(settings)
         return peer
 
     return connect
+
+
+@pytest.fixture
+def watch() -> Callable[[Any], Observer]:
+    """A connection on which nothing was said yet, and an observer of the answers: `watch(served)`."""
+
+    def connect(served: Any) -> Observer:
+        observer = Observer(_connect(served))
+        served.wires.append(observer)
+        return observer
+
+    return connect
+
+
+def _connect(served: Any) -> Any:
+    client, server = trio.testing.memory_stream_pair()
+    server.protocol = "h2"  # type: ignore[attr-defined]  # as TlsStream has
+    served.nursery.start_soon(served.source.server.handle, server)
+    return client

@@ -83,11 +83,6 @@ class Http2Connection:
         """The peer said that it wants HTTP/1.1."""
         return self._state.needs_http1
 
-    @property
-    def unread(self) -> int:
-        """Streams that are open, for status and tests."""
-        return len(self._state.streams)
-
     async def begin(self) -> None:
         """
         Exchange settings; `run` comes next. On failure the transport is still to be closed.
@@ -178,6 +173,7 @@ class Http2Connection:
         if self.taken == 0:
             self._state.say_goodbye()
             self._leaving = True
+            self._scope.deadline = trio.current_time() + _LAST_WORD_S
             self._kick()
 
     def look_after(self, now: float) -> None:

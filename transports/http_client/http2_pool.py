@@ -77,7 +77,7 @@ class Http2Pool:
         self._waiting: deque[_Waiter] = deque()
         self._opening = 0
         self._capacity = MAX_STREAMS
-        self._renewed = -math.inf
+        self._generation = 0
         self._closed = False
         self._counts = Counts()
         self.nursery: trio.Nursery | None = None
@@ -115,7 +115,8 @@ class Http2Pool:
         """
         if self._closed:
             raise PeerGone(untouched=True, unsent=True)
-        found = None if self._waiting else self._fullest()
+        full = self._max_requests is not None and self.taken >= self._max_requests
+        found = None if full or self._waiting else self._fullest()
         if found is not None:
             found.taken += 1
             self._counts.reused += 1
@@ -137,7 +138,7 @@ class Http2Pool:
 
     def renew(self) -> None:
         """Use no connection again that was opened before now; requests on them are finished."""
-        self._renewed = trio.current_time()
+        self._generation += 1
         for connection in list(self._connections):
             connection.retire(End.RENEWED)
 
@@ -171,13 +172,16 @@ class Http2Pool:
         return best
 
     def _is_worn(self, connection: Http2Connection, now: float) -> bool:
-        """Whether it may take no more requests."""
-        return now - connection.born >= self._limits.hard_age_s or connection.uses >= self._limits.hard_uses
+        """
+        Whether it may take no more requests: after the hard limits, and after the soft ones where others may be opened.
 
-    def _is_worn_at_rest(self, connection: Http2Connection, now: float) -> bool:
-        """Whether it is to be let go, now that it is at rest and nobody waits."""
-        limits, waits = self._limits, bool(self._waiting)
-        return not waits and (now - connection.born >= limits.soft_age_s or connection.uses >= limits.soft_uses)
+        A connection under load never comes to rest, and servers commonly go away after a thousand requests.
+        """
+        limits, age_s = self._limits, now - connection.born
+        if age_s >= limits.hard_age_s or connection.uses >= limits.hard_uses:
+            return True
+        replaceable = self.open < limits.max_connections or not (connection.taken or self._waiting)
+        return replaceable and (age_s >= limits.soft_age_s or connection.uses >= limits.soft_uses)
 
     async def _wait(self) -> Http2Connection:
         waiter, since = _Waiter(trio.lowlevel.current_task()), trio.current_time()
@@ -229,7 +233,7 @@ class Http2Pool:
 
     async def _host(self) -> None:
         """Open a connection, and run it until it ends."""
-        started = trio.current_time()
+        generation = self._generation
         try:
             connection = await self._opened()
         except (DialFailed, SpeaksHttp1) as failure:
@@ -238,7 +242,7 @@ class Http2Pool:
             return
         finally:
             self._opening -= 1
-        await self._run(connection, started)
+        await self._run(connection, generation)
 
     async def _opened(self) -> Http2Connection:
         """
@@ -266,11 +270,11 @@ class Http2Pool:
             raise DialFailed(f"it said nothing in HTTP/2 within {_SETTINGS_S:g} s (http2)")
         return connection
 
-    async def _run(self, connection: Http2Connection, started: float) -> None:
+    async def _run(self, connection: Http2Connection, generation: int) -> None:
         self._connections.append(connection)
         self._counts.opened += 1
         self._capacity = connection.capacity
-        if self._closed or started <= self._renewed:
+        if self._closed or generation != self._generation:
             connection.retire(End.CLOSED if self._closed else End.RENEWED)
         if not connection.serves:
             connection.retire(End.PEER)
@@ -289,6 +293,6 @@ class Http2Pool:
         """A connection may have room, or be superfluous."""
         if connection.serves:
             self._capacity = connection.capacity
-            if not connection.taken and self._is_worn_at_rest(connection, trio.current_time()):
+            if not connection.taken and self._is_worn(connection, trio.current_time()):
                 connection.retire(End.OLD)
         self._serve()

@@ -68,7 +68,7 @@ class Http2State:
             client=True,
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_CONCURRENT_STREAMS: 0,
+                SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,  # else h2 takes late frames of a reset stream amiss
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
                 SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,

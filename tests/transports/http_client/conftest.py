@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -83,6 +83,8 @@ class Peer:
         self.polite = True
         """Answers pings and settings, and opens windows again."""
         self._later: list[Frame] = []
+        self._begun: dict[int, Asked] = {}
+        self._sending = trio.StrictFIFOLock()
         self._initial = 65535
         self._windows: dict[int, int] = {0: 65535}
 
@@ -138,16 +140,19 @@ class Peer:
         await self.send(SettingsFrame(0, settings=settings or {}))
 
     async def request(self) -> Asked:
-        """The next whole request."""
-        head = await self.until(HeadersFrame)
-        headers = {str(k): str(v) for k, v in self._decoder.decode(head.data)}
-        body, ended = b"", "END_STREAM" in head.flags
-        while not ended:
-            data = await self.until(DataFrame)
-            if data.stream_id == head.stream_id:
-                body += data.data
-                ended = "END_STREAM" in data.flags
-        return Asked(head.stream_id, headers, body)
+        """The next whole request; those that are called off before they are whole are left out."""
+        while True:
+            frame = await self.frame()
+            begun = self._begun
+            if isinstance(frame, HeadersFrame):
+                headers = {str(k): str(v) for k, v in self._decoder.decode(frame.data)}
+                begun[frame.stream_id] = Asked(frame.stream_id, headers, b"")
+            elif isinstance(frame, DataFrame) and frame.stream_id in begun:
+                begun[frame.stream_id].body += frame.data
+            elif isinstance(frame, RstStreamFrame):
+                begun.pop(frame.stream_id, None)
+            if "END_STREAM" in frame.flags and frame.stream_id in begun:
+                return begun.pop(frame.stream_id)
 
     async def begun(self) -> int:
         """The stream id of the next request, of which only the head was read."""
@@ -160,7 +165,8 @@ class Peer:
 
     async def raw(self, data: bytes) -> None:
         try:
-            await self.stream.send_all(data)
+            async with self._sending:
+                await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Hung from error
 
@@ -179,12 +185,14 @@ class Peer:
         await self.pour(stream_id, body, ends=True)
 
     async def pour(self, stream_id: int, body: bytes, *, ends: bool = False) -> None:
-        """A part of a response, as fast as the client's windows allow."""
+        """A part of a response, as fast as the client's windows allow, until it is called off."""
         at, more = 0, True
         while more:
             room = min(self._windows[0], self._windows.setdefault(stream_id, self._initial), 16384)
             if body and room <= 0:
                 self._later.append(await self._next())
+                if isinstance(self._later[-1], RstStreamFrame) and self._later[-1].stream_id == stream_id:
+                    return
                 continue
             piece = body[at : at + room]
             at += len(piece)
@@ -246,8 +254,10 @@ class Server:
         return transport
 
     async def _host(self, peer: Peer) -> None:
-        with suppress(Hung):
+        try:
             await self.serve(peer)
+        except* Hung:
+            pass
         peer.hang_up()
 
     @property

@@ -553,8 +553,26 @@ ROWS = {
         f"sink.sse.{option}": row
         for key, row in list(ROWS.items())
         if (option := key.removeprefix("sink.http.")) != key
-        and option not in ("era", "follow_name", "translate")
+        and option not in ("era", "follow_name")
         and f"sink.sse.{option}" not in ROWS
+    },
+}
+_HELD = "transports/translation/to_legacy/test_to_legacy.py"
+# what is held for clients of the other era is the same code behind every sink
+ROWS = {
+    **ROWS,
+    **{
+        f"sink.{sink}.translation{option}": By(f"{_HELD}::{test}", "" if option else "max_parked")
+        for sink in ("http", "sse", "stdio", "websocket")
+        for option, test in {
+            "": "test_parked_calls_are_bounded",
+            ".max_parked": "test_parked_calls_are_bounded",
+            ".max_parked_per_caller": "test_parked_calls_are_bounded",
+            ".max_sessions": "test_sessions_are_bounded_and_the_idlest_makes_room",
+            ".max_sessions_per_caller": "test_one_caller_cannot_take_all_sessions",
+            ".park_timeout": "test_a_parked_call_ends_with_its_time",
+            ".session_idle": "test_an_idle_session_is_ended",
+        }.items()
     },
 }
 """`section.option`, or `kind.component.option` -> how it shows."""

@@ -66,7 +66,9 @@ class HttpSink(Sink):
         self._modern: ModernUpstream | None = None
         self._mirrors = Mirrors()
         self._sessions = HostedSessions(context.id, self._make)
-        self._translator = Translator(context.id, self._serve, context, translate=config.translate)
+        self._translator = Translator(
+            self._serve, context, translate=config.translate, config=config.translation, addressed=True
+        )
 
     @property
     def sessions(self) -> int:

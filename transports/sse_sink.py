@@ -32,6 +32,7 @@ from .http_upstream.event_feed import Traffic
 from .http_upstream.event_session import EventSession
 from .http_upstream.hosting import HostedSessions
 from .http_upstream.reach import Reach
+from .translation.translator import Translator
 
 
 @final
@@ -66,6 +67,7 @@ class SseSink(Sink):
         self._reach: Reach | None = None
         self._traffic = Traffic()
         self._sessions = HostedSessions(context.id, self._make)
+        self._translator = Translator(self._serve, context, translate=config.translate, config=config.translation)
 
     @property
     def sessions(self) -> int:
@@ -79,6 +81,7 @@ class SseSink(Sink):
         yield Figure("sse_events_total", traffic.events, "counter", "Events of upstreams.")
         yield Figure("sse_bytes_total", traffic.bytes, "counter", "Bytes of their event streams.")
         yield Figure("sse_reconnects_total", traffic.reconnects, "counter", "Streams that were taken up again.")
+        yield from self._translator.figures()
         if self._reach is not None:
             yield from figures_of(self._reach.client.reports())
 
@@ -101,7 +104,8 @@ class SseSink(Sink):
             await reach.start(nursery)
             self._sessions.start(nursery)
             try:
-                yield
+                async with self._translator.open():
+                    yield
                 self._sessions.close()
                 for _, session in self._sessions:
                     session.end()
@@ -116,13 +120,17 @@ class SseSink(Sink):
         Ask the upstream.
 
         Raises:
-            UnsupportedVersion: A modern client asks.
+            UnsupportedVersion: A modern client asks, and nothing is translated.
             InvalidMessage: A client asks without a session.
             SessionNotFound: The session is not known here, or not any more.
             ConnectFailed: The upstream cannot be reached.
             CapacityExceeded: Too many requests wait, or too many streams are open.
             UpstreamFault: The upstream failed, or answered with something that is not MCP.
         """
+        return await self._translator(exchange)
+
+    async def _serve(self, exchange: Exchange) -> Reply:
+        """Ask the upstream in the client's session."""
         if exchange.client.era is Era.MODERN:
             raise UnsupportedVersion(
                 f"{self.context.id}: the upstream speaks revisions with a handshake only; initialize a session",

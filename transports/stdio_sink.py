@@ -36,6 +36,7 @@ from .restarts import RestartConfig
 from .server_limits import LimitsConfig
 from .stdio_child import Child
 from .stdio_probe import Probe, ProbeConfig
+from .translation.config import TranslationConfig
 from .translation.translator import Translator
 
 Spawn = Callable[..., Process]
@@ -70,6 +71,11 @@ class StdioSinkConfig:
         True,
         doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
         "refused. What is lost in translation: docs/eras.md.",
+    )
+    translation: TranslationConfig = option(
+        factory=TranslationConfig,
+        doc="What is held at an upstream with handshakes for clients that know none.",
+        example={"park_timeout": "2m"},
     )
     stop_grace: Duration = option(
         2.0, ge=0, doc="Time between closing the server's input and SIGTERM to its process group.", example="2s"
@@ -144,7 +150,7 @@ class StdioSink(Sink):
             context, self._start, era=config.era, restart=config.restart, max_lines=config.max_children,
             option="max_children", noun="server process",
         )  # fmt: skip
-        self._translator = Translator(context.id, self._lines, context, translate=config.translate)
+        self._translator = Translator(self._lines, context, translate=config.translate, config=config.translation)
 
     @property
     def children(self) -> int:

@@ -29,6 +29,7 @@ from .http_upstream.config import TlsConfig
 from .lines import Lines
 from .outbox import Outbox
 from .restarts import RestartConfig
+from .translation.config import TranslationConfig
 from .translation.translator import Translator
 from .websocket.uplink import Target, Uplink
 from .websocket.wire import WireLimits
@@ -66,6 +67,11 @@ class WebSocketSinkConfig:
         True,
         doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
         "refused. What is lost in translation: docs/eras.md.",
+    )
+    translation: TranslationConfig = option(
+        factory=TranslationConfig,
+        doc="What is held at an upstream with handshakes for clients that know none.",
+        example={"park_timeout": "2m"},
     )
     headers: Mapping[str, str | Secret] = option(
         factory=dict,
@@ -144,7 +150,7 @@ class WebSocketSink(Sink):
             context, self._start, era=config.era, restart=config.reconnect, max_lines=config.max_connections,
             option="max_connections", noun="connection",
         )  # fmt: skip
-        self._translator = Translator(context.id, self._lines, context, translate=config.translate)
+        self._translator = Translator(self._lines, context, translate=config.translate, config=config.translation)
 
     @property
     def connections(self) -> int:

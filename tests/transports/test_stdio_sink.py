@@ -395,7 +395,7 @@ async def test_a_modern_client_of_a_legacy_server_is_refused_and_the_child_let_g
     )
     command = (sys.executable, "-S", "-c", script)
     with trio.fail_after(30):
-        sink = StdioSink(StdioSinkConfig(command=command, stop_grace=0.5), Context(id="files"))
+        sink = StdioSink(StdioSinkConfig(command=command, stop_grace=0.5, translate=False), Context(id="files"))
         async with sink.open():
             for _ in range(2):
                 with pytest.raises(UnsupportedVersion, match="initialize a session"):

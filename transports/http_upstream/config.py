@@ -12,6 +12,7 @@ from sluiceway.pipeline.model.origin import parse_origin
 
 from ..http_client.client import render_headers
 from ..http_client.proxies import parse_proxy
+from ..translation.config import TranslationConfig
 
 _OURS: Final = frozenset(
     {"host", "content-length", "content-type", "transfer-encoding", "connection", "accept", "accept-encoding",
@@ -139,6 +140,17 @@ class RemoteConfig:
         doc="Time for which a connection without a request is kept. Choose less than the upstream does.",
     )  # fmt: skip
 
+    translate: bool = option(
+        True,
+        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
+        "refused. What is lost in translation: docs/eras.md.",
+    )
+    translation: TranslationConfig = option(
+        factory=TranslationConfig,
+        doc="What is held at an upstream with handshakes for clients that know none.",
+        example={"park_timeout": "2m"},
+    )
+
     def __attrs_post_init__(self) -> None:
         parse_origin(self.url)
         if self.proxy is not None:
@@ -166,11 +178,6 @@ class HttpSinkConfig(RemoteConfig):
         "auto",
         doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
         "finds out. See `translate` for clients of the other kind.",
-    )
-    translate: bool = option(
-        True,
-        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
-        "refused. What is lost in translation: docs/eras.md.",
     )
     follow_name: Duration | None = option(
         None, ge=1,

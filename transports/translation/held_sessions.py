@@ -7,6 +7,7 @@ is then never another one's. Where nobody is authenticated the caller is whoever
 
 from __future__ import annotations
 
+import contextvars
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,8 +52,7 @@ class HeldSessions:
         self._context = context
         self._config = config
         self._held: OrderedDict[_Key, HeldSession] = OrderedDict()
-        self._nursery: trio.Nursery | None = None
-        self._some = trio.Event()
+        self._sweeping = False
         self._unheard = 0
 
     def __len__(self) -> int:
@@ -63,16 +63,9 @@ class HeldSessions:
         """Notifications of the upstream that were nobody's, of sessions that ended too."""
         return self._unheard + sum(held.audience.unheard for held in self._held.values())
 
-    async def run(self, nursery: trio.Nursery) -> None:
-        """
-        End sessions that nobody uses, until cancelled.
-
-        Args:
-            nursery: Hosts handshakes.
-        """
-        self._nursery = nursery
-        while True:
-            await self._some.wait()
+    async def _sweep(self) -> None:
+        """End sessions that nobody uses, for as long as there are any."""
+        while self._held:
             now = trio.current_time()
             due = now + self._config.session_idle
             for key, held in list(self._held.items()):
@@ -84,8 +77,7 @@ class HeldSessions:
                     due = min(due, held.last_used + self._config.session_idle)
             if self._held:
                 await trio.sleep_until(due)
-            else:
-                self._some = trio.Event()
+        self._sweeping = False
 
     @contextmanager
     def of(self, exchange: Exchange, nursery: trio.Nursery) -> Iterator[HeldSession]:
@@ -104,7 +96,9 @@ class HeldSessions:
             held = self._held[key] = HeldSession(
                 self._name, self._call, self._context, nursery, exchange, crowd=_is_crowd(exchange)
             )
-            self._some.set()
+            if not self._sweeping:
+                self._sweeping = True
+                contextvars.Context().run(nursery.start_soon, self._sweep)
         self._held.move_to_end(key)
         with held.in_use():
             yield held

@@ -88,7 +88,6 @@ class ToLegacy:
         """
         self._nursery = nursery
         self._stop_listening = self._context.changes.listen(self._heard)
-        nursery.start_soon(self._sessions.run, nursery)
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """

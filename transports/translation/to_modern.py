@@ -119,6 +119,8 @@ class ToModern:
         session, params = exchange.client.session, exchange.request.params
         assert session is not None
         if not isinstance(params.get("protocolVersion"), str):
+            if refusal is not None:
+                return refusal
             raise InvalidParams("initialize: protocolVersion must be a text")
         held = Held(client=as_modern(exchange))
         discovered = await self._discover(exchange, held, refusal)

@@ -18,10 +18,12 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MINUTE
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
-from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era, ErrorCode
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, ErrorCode
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
+from .config import TranslationConfig
+from .to_legacy import ToLegacy
 from .to_modern import ToModern
 
 _REMEMBER_S: Final = 5 * MINUTE
@@ -36,27 +38,40 @@ _KNOWS_NO_HANDSHAKES: Final = frozenset(
 class Translator:
     """
     Args:
-        name: What the upstream is called in errors: the sink's id.
         call: The sink's own way to the upstream, which serves a client only if the upstream has the client's era.
         context: The sink's.
         translate: Whether anything is translated at all.
+        config: Bounds of what is held for modern clients.
+        addressed: See `ToLegacy`.
     """
 
-    def __init__(self, name: str, call: Service, context: Context, *, translate: bool) -> None:
+    def __init__(
+        self,
+        call: Service,
+        context: Context,
+        *,
+        translate: bool,
+        config: TranslationConfig,
+        addressed: bool = False,
+    ) -> None:
         self._call = call
         self._translate = translate
-        self._to_modern = ToModern(name, call, context)
-        self._modern_until = float("-inf")
+        self._to_modern = ToModern(context.id, call, context)
+        self._to_legacy = ToLegacy(context.id, call, context, config, addressed=addressed)
+        self._only: Era | None = None
+        self._until = float("-inf")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Host what is held and heard in the background, while the sink's own way to the upstream is open."""
         async with open_background_nursery() as nursery:
             self._to_modern.start(nursery)
+            self._to_legacy.start(nursery)
             try:
                 yield
             finally:
                 self._to_modern.end()
+                self._to_legacy.end()
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """
@@ -66,11 +81,13 @@ class Translator:
             UnsupportedVersion: Nothing is to be translated, or the upstream speaks nothing that we speak.
         """
         session = exchange.client.session
-        if not self._translate or session is None or exchange.client.era is Era.MODERN:
+        if not self._translate:
             return await self._call(exchange)
-        if self._to_modern.knows(session):
+        if exchange.client.era is Era.MODERN:
+            return await self._serve_modern(exchange)
+        if session is not None and self._to_modern.knows(session):
             return await self._to_modern(exchange)
-        if exchange.method == "initialize":
+        if session is not None and exchange.method == "initialize":
             return await self._shake_hands(exchange)
         return await self._call(exchange)
 
@@ -82,11 +99,27 @@ class Translator:
         """What is translated."""
         if self._translate:
             yield from self._to_modern.figures()
+            yield from self._to_legacy.figures()
+
+    async def _serve_modern(self, exchange: Exchange) -> Reply:
+        """A modern client's request."""
+        if not self._speaks_only(Era.LEGACY):
+            try:
+                return await self._call(exchange)
+            except UnsupportedVersion as error:
+                if not _offers(error, LEGACY_VERSIONS):
+                    raise
+            self._remember(Era.LEGACY)
+        try:
+            return await self._to_legacy(exchange)
+        except UnsupportedVersion:
+            self._only = None
+            raise
 
     async def _shake_hands(self, exchange: Exchange) -> Reply:
         """A legacy client's handshake: the upstream's own, if it has one."""
         refusal: ErrorReply | None = None
-        if trio.current_time() >= self._modern_until:
+        if not self._speaks_only(Era.MODERN):
             try:
                 reply = await self._call(exchange)
             except UnsupportedVersion as error:
@@ -99,11 +132,18 @@ class Translator:
         try:
             reply = await self._to_modern.introduce(exchange, refusal)
         except UnsupportedVersion:
-            self._modern_until = float("-inf")
+            self._only = None
             raise
         if isinstance(reply, Result):
-            self._modern_until = trio.current_time() + _REMEMBER_S
+            self._remember(Era.MODERN)
         return reply
+
+    def _speaks_only(self, era: Era) -> bool:
+        """Whether the upstream was found to be of one era alone, not long ago."""
+        return self._only is era and trio.current_time() < self._until
+
+    def _remember(self, era: Era) -> None:
+        self._only, self._until = era, trio.current_time() + _REMEMBER_S
 
 
 def _offers(error: UnsupportedVersion, versions: Sequence[str]) -> bool:

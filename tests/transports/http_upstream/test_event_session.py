@@ -241,7 +241,7 @@ async def test_a_request_that_is_cancelled_before_it_leaves_never_does(autojump_
 
 async def test_a_modern_client_is_told_that_there_are_handshakes_only(autojump_clock, server, upstream, modern):
     """With the revisions that are spoken; nothing is asked of the upstream for that."""
-    async with opened() as sink:
+    async with opened(translate=False) as sink:
         with pytest.raises(UnsupportedVersion) as caught:
             await sink(modern())
 

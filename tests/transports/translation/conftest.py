@@ -18,6 +18,7 @@ from sluiceway.pipeline.protocol.errors import UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, MODERN_VERSIONS, Era, Kind, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.testing import memory_exchange
+from sluiceway.transports.translation.config import TranslationConfig
 from sluiceway.transports.translation.translator import Translator
 
 SERVER = {
@@ -168,7 +169,7 @@ class Kit:
         """A translator in front of an upstream."""
         ids = iter(range(10**6))
         context = evolve(options.pop("context", Context(id="up")), random=Random(1), new_id=lambda: f"id-{next(ids)}")
-        translator = Translator("up", upstream, context, **{"translate": True, **options})
+        translator = Translator(upstream, context, **{"translate": True, "config": TranslationConfig(), **options})
         async with translator.open():
             yield translator
 

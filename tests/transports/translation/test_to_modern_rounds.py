@@ -188,10 +188,8 @@ async def test_an_upstream_that_asks_on_and_on_is_stopped(autojump_clock, kit, u
         await peer.start(translator)
         with pytest.raises(UpstreamProtocolError, match=f"{MAX_ROUNDS} times"):
             await translator(peer.exchange("tools/call", {"name": "n"}))
-        assert {figure.name: figure.value for figure in translator.figures()} == {
-            "translated_subscriptions": 1,
-            "translated_rounds_total": MAX_ROUNDS + 1,
-        }
+        figures = {figure.name: figure.value for figure in translator.figures()}
+        assert figures["translated_rounds_total"] == MAX_ROUNDS + 1
 
     assert len(peer.asked) == MAX_ROUNDS
 

@@ -217,7 +217,7 @@ async def test_a_server_of_the_legacy_era_is_found_out_and_remembered(kit):
 
     async with (
         kit.scripted_server() as server,
-        kit.gateway({"up": {"websocket": {"url": server.url}}}) as gateway,
+        kit.gateway({"up": {"websocket": {"url": server.url, "translate": False}}}) as gateway,
         kit.speaking(kit.url_of(gateway)) as client,
     ):
         server.script = old

@@ -32,7 +32,7 @@ STAGES: Final = sorted(BUILT_IN[ComponentKind.MIDDLEWARE])
 ORDER: Final = (
     "trace", "request_id", "metrics", "log", "audit", "headers", "auth_api_key", "auth_mtls", "auth_bearer",
     "auth_anonymous", "tenant", "access", "pin", "validate", "redact", "rate_limit", "concurrency_limit", "load_shed",
-    "dedup", "cache", "fallback", "retry", "hedge", "circuit_breaker", "timeout",
+    "dedup", "cache", "fallback", "retry", "hedge", "circuit_breaker", "timeout", "fault",
 )  # fmt: skip
 """All stages, in the recommended order (requirements D-31)."""
 OFF: Final[Mapping[str, dict[str, Json]]] = {"disabled": {"enabled": False}, "guarded": {"when": {"name": "never"}}}

@@ -73,7 +73,7 @@ class RequestStream:
         self._news.set()
 
     def end_body(self) -> bool:
-        """The request is complete. Returns whether its body is as long as it said: h2 does not look if it is shorter."""
+        """The request is complete; whether its body is as long as it said. h2 does not look if trailers end it."""
         self.heard_out = True
         self._expects = False
         self._news.set()

@@ -34,7 +34,7 @@ _MAX_TABLE: Final = 4096
 """Bytes that we remember of header fields for a client, however many it offers to."""
 _EARNED_BY_KIB: Final = 4
 _EARNED_BY_ANSWER: Final = 4
-"""Frames that carry nothing which a client may send for what it is sent: it opens two windows, and some more than once."""
+"""Frames that carry nothing which a client may send for what it is sent: it has two windows to open."""
 _NO_PRIORITIES: Final = 9
 """SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218): nothing here heeds them."""
 _LAST_ID: Final = 2**31 - 1

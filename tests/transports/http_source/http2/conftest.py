@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ class Peer:
         self.settings: dict[int, int] = {}
         self.ping_acks = 0
         self.answers_pings = True
+        self._data = b""
 
     async def start(self, settings: Mapping[int, int] | None = None) -> None:
         """Preface and settings."""
@@ -116,14 +118,25 @@ class Peer:
         if not data:
             self.closed = True
             return False
-        for event in self.h2.receive_data(data):
-            self.take(event)
+        self._data += data
+        while len(self._data) >= 9 and len(self._data) >= (end := 9 + int.from_bytes(self._data[:3], "big")):
+            self.take_frame(self._data[:end])
+            self._data = self._data[end:]
         if self.answers_pings:
             try:
                 await self.flush()
             except trio.BrokenResourceError:
                 self.closed = True
         return True
+
+    def take_frame(self, frame: bytes) -> None:
+        """h2 would take nothing more after GOAWAY, but a client may still be answered."""
+        if frame[3] == 7:
+            last, code = struct.unpack(">II", frame[9:17])
+            self.goaways.append((last, code))
+            return
+        for event in self.h2.receive_data(frame):
+            self.take(event)
 
     def take(self, event: Any) -> None:
         match event:
@@ -141,10 +154,6 @@ class Peer:
                 self.responses[event.stream_id].ended = True
             case h2.events.StreamReset():
                 self.responses.setdefault(event.stream_id, Response()).reset = event.error_code
-            case h2.events.ConnectionTerminated():
-                self.goaways.append((event.last_stream_id, event.error_code))
-                # h2 would say nothing more, but a client may still be answered
-                self.h2.state_machine.state = h2.connection.ConnectionState.CLIENT_OPEN
             case h2.events.RemoteSettingsChanged():
                 self.settings |= {int(code): change.new_value for code, change in event.changed_settings.items()}
             case h2.events.PingAckReceived():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -91,7 +92,7 @@ def error_answer(
     """The response to a message that never became an exchange, with a code of this table."""
     headers = {}
     if error.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, round(error.retry_after_s)))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))  # in whole seconds, and not too early
     if isinstance(error, (Unauthenticated, Forbidden)) and error.challenge is not None:
         headers["www-authenticate"] = error.challenge
     answered = request_id if request_id is not None else error.request_id

@@ -38,7 +38,10 @@ STREAM_SUFFIX: Final = "/stream"
 
 _PREFLIGHT_S: Final = "600"
 """Seconds a browser may remember a preflight answer."""
-_EXPOSED: Final = "mcp-session-id, mcp-protocol-version, x-request-id, retry-after, www-authenticate"
+_EXPOSED: Final = (
+    "mcp-session-id, mcp-protocol-version, x-request-id, retry-after, www-authenticate, ratelimit, ratelimit-policy, "
+    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+)
 """Response headers that pages of an allowed origin may read."""
 
 

@@ -47,7 +47,8 @@ async def test_pages_of_allowed_origins_may_ask_and_read(running, autojump_clock
         for each in (preflight, answer, refused):
             assert "https://app.example" == each.headers["access-control-allow-origin"]
             assert "origin" == each.headers["vary"]
-            assert "mcp-session-id" in each.headers["access-control-expose-headers"]
+            exposed = each.headers["access-control-expose-headers"].split(", ")
+            assert {"mcp-session-id", "retry-after", "ratelimit", "x-ratelimit-remaining"} <= set(exposed)
 
 
 async def test_allowed_hosts_are_served(running, autojump_clock):

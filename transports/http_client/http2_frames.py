@@ -18,7 +18,23 @@ HEADER: Final = 9
 MAX_FRAME: Final = 16 * 1024
 """Bytes of a payload: what peers may send unless they are told otherwise (section 6.5.2)."""
 _GOAWAY: Final = 7
+_PROTOCOL_ERROR: Final = 1
+_FRAME_SIZE_ERROR: Final = 6
 _STREAM_AND_CODE: Final = 8
+
+
+class BrokenFrame(Exception):
+    """
+    A frame that cannot be.
+
+    Args:
+        text: How, as the end of a sentence.
+        code: What to tell the peer (section 7).
+    """
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @final
@@ -37,14 +53,14 @@ def parse_goaway(frame: bytes) -> GoAway | None:
     A whole frame, as a GOAWAY; None if it is another one.
 
     Raises:
-        ValueError: It is one that cannot be, as the end of a sentence.
+        BrokenFrame: It is one that cannot be.
     """
-    if frame[3] != _GOAWAY or int.from_bytes(frame[:3]) > MAX_FRAME:
+    if frame[3] != _GOAWAY:
         return None
     if int.from_bytes(frame[5:9]) & 0x7FFFFFFF:
-        raise ValueError("a GOAWAY on a stream")
+        raise BrokenFrame("a GOAWAY on a stream", _PROTOCOL_ERROR)
     if len(frame) < HEADER + _STREAM_AND_CODE:
-        raise ValueError("a GOAWAY that is too short")
+        raise BrokenFrame("a GOAWAY that is too short", _FRAME_SIZE_ERROR)
     return GoAway(int.from_bytes(frame[9:13]) & 0x7FFFFFFF, int.from_bytes(frame[13:17]))
 
 
@@ -60,16 +76,17 @@ class FrameSplitter:
         Take what was read; exhaust the iterator before the next call.
 
         Yields:
-            Whole frames; of one with more than `MAX_FRAME` bytes only its header, since its payload is not waited for.
+            Whole frames.
+
+        Raises:
+            BrokenFrame: The next frame has more than `MAX_FRAME` bytes; its payload is not waited for.
         """
         data = self._held + data if self._held else data
         at, size = 0, len(data)
         while size - at >= HEADER:
             length = int.from_bytes(data[at : at + 3])
             if length > MAX_FRAME:
-                yield data[at : at + HEADER]
-                at = size
-                break
+                raise BrokenFrame(f"a frame of {length} bytes, where {MAX_FRAME} are allowed", _FRAME_SIZE_ERROR)
             end = at + HEADER + length
             if end > size:
                 break

@@ -31,7 +31,7 @@ from hpack import HeaderTuple
 from sluiceway.pipeline.model.options import KIB, MIB
 
 from .connection import PeerGone
-from .http2_frames import MAX_FRAME, FrameSplitter, GoAway, parse_goaway
+from .http2_frames import MAX_FRAME, BrokenFrame, FrameSplitter, GoAway, parse_goaway
 from .http2_stream import Http2Stream, MalformedHttp2, head_of
 from .parser import MAX_HEAD
 
@@ -201,18 +201,20 @@ class Http2State:
             MalformedHttp2: It breaks the rules. The connection is `broken`; its output says so to the peer.
         """
         before = len(self._output)
-        for frame in self._splitter.split(data):
-            try:
+        try:
+            for frame in self._splitter.split(data):
                 goaway = parse_goaway(frame)
-                events = [] if goaway is not None else self._h2.receive_data(frame)
-            except (ProtocolError, ValueError) as error:
-                self._collect()
-                self.broken = True
-                raise MalformedHttp2(f"{error}"[:200]) from error
-            if goaway is not None:
-                self._goes_away(goaway)
-            for event in events:
-                self._happened(event)
+                if goaway is not None:
+                    self._goes_away(goaway)
+                else:
+                    for event in self._h2.receive_data(frame):
+                        self._happened(event)
+        except (ProtocolError, BrokenFrame) as error:
+            if isinstance(error, BrokenFrame):
+                self._h2.close_connection(error.code)
+            self._collect()
+            self.broken = True
+            raise MalformedHttp2(f"{error}"[:200]) from error
         self._collect()
         self._answers += len(self._output) - before
         if self._answers > _MAX_ANSWERS:

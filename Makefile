@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 TEST_FLAGS ?=
 
-.PHONY: run test setup lint types cov docs conformance bench mutation wheel lock clean all
+.PHONY: run test setup lint types cov docs conformance autobahn bench mutation wheel lock clean all
 
 run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
 	$(BIN)/sluiceway run
@@ -51,6 +51,9 @@ docs: $(READY) ## the parts of docs/ and configs/ that are made from the declara
 conformance: $(READY) ## the official suite through the gateway, both eras; fails on any difference
 	$(BIN)/python tests/conformance/run.py
 
+autobahn: $(READY) ## the Autobahn cases against both WebSocket faces; fails on any that is not OK or listed
+	$(BIN)/python tests/autobahn/run.py
+
 bench: $(READY) ## what the core and each stage cost on this machine
 	$(BIN)/python bench/core.py
 	$(BIN)/python bench/stages.py
@@ -67,6 +70,6 @@ lock: ## renew requirements.lock: hashes, no hosts
 	  --extra dev --no-annotate --custom-compile-command 'make lock' -o requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info .coverage* .conformance
+	rm -rf $(VENV) .typing build dist *.egg-info .coverage* .conformance .autobahn
 
-all: lint types cov conformance
+all: lint types cov conformance autobahn

@@ -22,6 +22,7 @@ import trio
 from mcp import Client
 from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
+from pydantic import FileUrl
 
 from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.protocol.mcp import LATEST
@@ -120,7 +121,7 @@ async def _sampled(context: object, params: types.CreateMessageRequestParams) ->
 
 
 async def _roots(context: object) -> types.ListRootsResult:
-    return types.ListRootsResult(roots=[types.Root(uri="file:///one", name="one")])
+    return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///one"), name="one")])
 
 
 async def _declined(context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
@@ -129,10 +130,10 @@ async def _declined(context: object, params: types.ElicitRequestParams) -> types
 
 async def test_the_sdks_client_uses_everything(address: str) -> None:
     """Lists, calls, errors, progress, cancelling, and the server's questions."""
-    progress: list[float] = []
+    steps: list[float] = []
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
-        progress.append(done)
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        steps.append(progress)
 
     with trio.fail_after(60):
         async with Client(
@@ -151,7 +152,7 @@ async def test_the_sdks_client_uses_everything(address: str) -> None:
             assert unknown.value.error.code == -32602
             slow = {"duration": 0.3, "steps": 3}
             await client.call_tool("trigger-long-running-operation", slow, progress_callback=on_progress)
-            assert progress == [1, 2, 3]
+            assert steps == [1, 2, 3]
             with trio.move_on_after(0.3) as scope:
                 await client.call_tool("trigger-long-running-operation", {"duration": 60, "steps": 1})
             assert scope.cancelled_caught
@@ -179,7 +180,8 @@ async def test_subscriptions_and_logs_arrive(address: str) -> None:
             async with client.listen(resource_subscriptions=[WATCHED]) as stream:
                 await client.call_tool("toggle-subscriber-updates", {})
                 async for event in stream:
-                    assert event == ResourceUpdated(uri=WATCHED)
+                    assert isinstance(event, ResourceUpdated)
+                    assert str(event.uri) == WATCHED
                     break
             await client.call_tool("toggle-simulated-logging", {})
             while not logs:
@@ -211,7 +213,7 @@ async def test_two_clients_are_asked_their_own_questions(node: dict[str, str]) -
 
     async def visit(url: str, root: str) -> None:
         async def roots(context: object) -> types.ListRootsResult:
-            return types.ListRootsResult(roots=[types.Root(uri=f"file:///{root}", name=root)])
+            return types.ListRootsResult(roots=[types.Root(uri=FileUrl(f"file:///{root}"), name=root)])
 
         info = types.Implementation(name=root, version="1")
         async with Client(url, mode=LATEST, list_roots_callback=roots, client_info=info) as client:

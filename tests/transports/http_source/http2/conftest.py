@@ -142,10 +142,10 @@ class Peer:
         match event:
             case h2.events.ResponseReceived():
                 response = self.responses[event.stream_id]
-                response.headers = dict(event.headers)
+                response.headers = {str(name): str(value) for name, value in event.headers or ()}
                 response.status = int(response.headers.pop(":status"))
             case h2.events.InformationalResponseReceived():
-                self.responses[event.stream_id].interim.append(int(dict(event.headers)[":status"]))
+                self.responses[event.stream_id].interim.append(int(dict[Any, Any](event.headers or ())[":status"]))
             case h2.events.DataReceived():
                 self.responses[event.stream_id].body += event.data
                 if self.consume:
@@ -206,7 +206,7 @@ class Observer:
     def _take(self, each: Any) -> None:
         match each:
             case hyperframe.frame.HeadersFrame():
-                status = dict(self._decoder.decode(each.data))[":status"]
+                status = dict[Any, Any](self._decoder.decode(each.data))[":status"]
                 self.said.append(f"{each.stream_id}: {status}")
             case hyperframe.frame.RstStreamFrame():
                 self.said.append(f"RST {each.stream_id} {each.error_code}")

@@ -122,7 +122,7 @@ async def test_a_client_that_reads_nothing_loses_its_connection(running: Any, au
     """After stall_timeout; what waits for it until then is bounded, however many responses there are."""
     async with running(large_sink, stall_timeout=4.0) as served:
         client, server = trio.testing.lockstep_stream_pair()
-        server.protocol = "h2"
+        server.protocol = "h2"  # type: ignore[attr-defined]  # as TlsStream has
         served.nursery.start_soon(served.source.server.handle, server)
         import h2.connection
 

@@ -53,7 +53,8 @@ async def test_an_event_stream_has_its_comments(running: Any, dial: Any, autojum
     """Progress comes as events, silence as comments, the result last; other streams go on meanwhile."""
     async with running(keep_alive=1.0) as served:
         peer = await dial(served)
-        slow, progress = served.modern("tools/call", 1, name="slow"), served.modern("tools/call", 2, name="progress")
+        slow = served.modern("tools/call", 1, name="slow", arguments={"seconds": 4.5})
+        progress = served.modern("tools/call", 2, name="progress")
         stream = await peer.send("POST", "/mcp", slow, served.mirror(slow))
         other = await peer.ask("POST", "/mcp", progress, served.mirror(progress))
         answer = await peer.response(stream)

@@ -94,6 +94,11 @@ class AuthMtls(AuthStage):
                 raise ValueError("header, trusted_proxies: one is of no use without the other")
             _networks(self.trusted_proxies)
 
+    @classmethod
+    def wants_certificates(cls, config: Config) -> bool:
+        """See `WantsCertificates`: unless a proxy tells who it is."""
+        return config.header is None
+
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context, hides=[] if config.header is None else [config.header.lower()])
         self._config = config

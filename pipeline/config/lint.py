@@ -16,7 +16,7 @@ from attrs import define, field
 
 from ..model.document import Document, PipelineSpec, SinkSpec, SourceSpec, StageSpec
 from ..model.options import render_duration
-from ..model.order import Order
+from ..model.order import Order, WantsCertificates
 from .components import Components
 from .nodes import node_at, place_of
 from .problems import Problem, Span, has_errors
@@ -71,6 +71,7 @@ class Linter:
         self.binds()
         if self.sound:
             self.doors()
+            self.certificates()
 
     def chains(self) -> Iterator[Sequence[StageSpec]]:
         """Every chain, without the stages that are switched off."""
@@ -229,6 +230,24 @@ class Linter:
                     reason="anybody who reaches the port can use every tool behind it",
                     fix=f"bind to 127.0.0.1, or put an auth stage into pipelines.{source.pipeline}.chain",
                 )  # fmt: skip
+
+    def certificates(self) -> None:
+        """Stages that wait for certificates, and none of the sources in front of them asks for any."""
+        for pipeline in self.document.pipelines.values():
+            sources = [each for each in self.document.sources.values() if each.pipeline == pipeline.id]
+            tls = [getattr(source.config, "tls", None) for source in sources]
+            if not sources or any(getattr(each, "client_certs", "off") != "off" for each in tls):
+                continue
+            for stage in _active(pipeline.chain):
+                if isinstance(stage.cls, WantsCertificates) and stage.cls.wants_certificates(stage.config):
+                    names = ", ".join(source.id for source in sources)
+                    self.components.report(
+                        "security/no-certificates", f"{stage.id!r} never sees a certificate: {names} asks for none",
+                        self.components.spans[stage.path], level="warning",
+                        reason="whoever comes in has none, as far as the gateway can tell",
+                        fix="set tls: {client_certs: required, client_ca: FILE} in the source, or name the header of "
+                        "a trusted proxy; under an ASGI server that has the tls extension all is well",
+                    )  # fmt: skip
 
     def bind_span(self, source: SourceSpec) -> Span:
         """Where a source says what it binds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, final
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 from attrs import frozen
 
@@ -44,3 +44,12 @@ class Advice:
     """What goes wrong, in one sentence."""
     fix: str
     """What to do about it."""
+
+
+@runtime_checkable
+class WantsCertificates(Protocol):
+    """A stage class that can only tell who calls from the certificate that a source's own TLS layer has verified."""
+
+    def wants_certificates(self, config: Any) -> bool:
+        """Whether that is so with these options; a class method, asked by `check`."""
+        ...

@@ -255,3 +255,29 @@ def test_stages_say_what_is_wrong_about_their_options_here(
 
     assert found == rules(checked)
     assert all(problem.reason and problem.fix for problem in checked.problems)
+
+
+MTLS = "auth_mtls: {{holders: [{{name: ['*']}}]{more}}}"
+WITH_TLS = "http: {bind: '127.0.0.1:80', tls: {cert: c.pem, client_certs: required, client_ca: a.pem}}"
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "found"),
+    [
+        ("http: {bind: '127.0.0.1:80'}", "", ["warning security/no-certificates"]),
+        ("http: {bind: '127.0.0.1:80', tls: {cert: c.pem}}", "", ["warning security/no-certificates"]),
+        (WITH_TLS, "", []),
+        (WITH_TLS.replace("required", "optional"), "", []),
+        (f"{WITH_TLS}}}, b: {{stdio: {{}}", "", []),
+        ("stdio: {}", "", ["warning security/no-certificates"]),
+        ("http: {bind: '127.0.0.1:80'}", ", header: x-cert, trusted_proxies: [unix]", []),
+        ("http: {bind: '127.0.0.1:80'}", ", enabled: false", []),
+    ],
+)
+def test_certificates_that_nobody_asks_for_are_missed(
+    check_it: CheckIt, source: str, more: str, found: list[str]
+) -> None:
+    """`auth_mtls` without a proxy's header needs a source whose TLS layer asks clients for theirs."""
+    checked = check_it(gateway(f"{{a: {{{source}}}}}", MTLS.format(more=more)))
+
+    assert found == [rule for rule in rules(checked) if "certificates" in rule]

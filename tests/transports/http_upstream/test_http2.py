@@ -52,13 +52,19 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def serving(certificate: tuple[Path, Path] | None = None, *, alpn: tuple[str, ...] = ("h2", "http/1.1")) -> Any:
+async def serving(
+    certificate: tuple[Path, Path] | None = None,
+    *,
+    alpn: tuple[str, ...] = ("h2", "http/1.1"),
+    keep_alive_max_requests: int = 1000,
+) -> AsyncIterator[str]:
     """Hypercorn on a free port; yields its address."""
     config = Config()
     config.bind = ["127.0.0.1:0"]
     config.accesslog = config.errorlog = None
     config.alpn_protocols = list(alpn)
     config.graceful_timeout = 1.0
+    config.keep_alive_max_requests = keep_alive_max_requests
     if certificate is not None:
         config.certfile, config.keyfile = map(str, certificate)
     stop = trio.Event()
@@ -173,3 +179,22 @@ async def test_a_client_certificate_is_shown_over_http2(authority: Any) -> None:
         nursery.cancel_scope.cancel()
 
     assert asked.is_set()
+
+
+async def test_a_server_that_goes_away_now_and_then_loses_no_call() -> None:
+    """Hypercorn ends a connection after so many requests, whatever is under way on it."""
+    async with serving(keep_alive_max_requests=1100) as url, opened(url, http2="always") as sink:
+        answers = []
+
+        async def many() -> None:
+            for number in range(100):
+                _, echo, _ = await over(sink, arguments=number)
+                answers.append(echo)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(12):
+                nursery.start_soon(many)
+
+        assert sorted(answers) == sorted(list(range(100)) * 12)
+        figures = {(f.name, *f.labels.values()): f.value for f in sink.figures()}
+        assert figures["pool_opened_total", "call"] == 2

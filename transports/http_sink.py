@@ -39,6 +39,7 @@ from .http_upstream.modern import ModernUpstream
 from .http_upstream.reach import Reach
 from .http_upstream.upstream import Upstream
 from .mirrors import Mirrors
+from .translation.losses import remarks
 from .translation.translator import Translator
 
 _CLOSING_S: Final = 1.0
@@ -74,6 +75,11 @@ class HttpSink(Sink):
     def sessions(self) -> int:
         """Legacy sessions that are open, those that are being ended included."""
         return len(self._sessions)
+
+    @classmethod
+    def remarks(cls, config: HttpSinkConfig) -> Iterator[str]:
+        """Whom it serves by translating."""
+        return remarks(config.era, config.translate)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

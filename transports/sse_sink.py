@@ -32,6 +32,7 @@ from .http_upstream.event_feed import Traffic
 from .http_upstream.event_session import EventSession
 from .http_upstream.hosting import HostedSessions
 from .http_upstream.reach import Reach
+from .translation.losses import remarks
 from .translation.translator import Translator
 
 
@@ -88,6 +89,11 @@ class SseSink(Sink):
     def details(self) -> Mapping[str, Json]:
         """How full its pools of connections are."""
         return {} if self._reach is None else {"connections": shown(self._reach.client.reports())}
+
+    @classmethod
+    def remarks(cls, config: SseSinkConfig) -> Iterator[str]:
+        """Whom it serves by translating."""
+        return remarks("legacy", config.translate)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

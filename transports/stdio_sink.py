@@ -37,6 +37,7 @@ from .server_limits import LimitsConfig
 from .stdio_child import Child
 from .stdio_probe import Probe, ProbeConfig
 from .translation.config import TranslationConfig
+from .translation.losses import remarks
 from .translation.translator import Translator
 
 Spawn = Callable[..., Process]
@@ -156,6 +157,11 @@ class StdioSink(Sink):
     def children(self) -> int:
         """Processes that run, those that are being stopped included."""
         return len(self._lines)
+
+    @classmethod
+    def remarks(cls, config: StdioSinkConfig) -> Iterator[str]:
+        """Whom it serves by translating."""
+        return remarks(config.era, config.translate)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

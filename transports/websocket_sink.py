@@ -30,6 +30,7 @@ from .lines import Lines
 from .outbox import Outbox
 from .restarts import RestartConfig
 from .translation.config import TranslationConfig
+from .translation.losses import remarks
 from .translation.translator import Translator
 from .websocket.uplink import Target, Uplink
 from .websocket.wire import WireLimits
@@ -161,6 +162,11 @@ class WebSocketSink(Sink):
         """Its connections."""
         yield Figure("websocket_connections", self.connections, "gauge", "Connections to the upstream.")
         yield from self._translator.figures()
+
+    @classmethod
+    def remarks(cls, config: WebSocketSinkConfig) -> Iterator[str]:
+        """Whom it serves by translating."""
+        return remarks(config.era, config.translate)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -74,11 +74,18 @@ async def discover(document: Document, sink_id: str) -> str:
 
 
 def only(document: Document, sink_id: str) -> Document:
-    """A configuration with one sink, the sinks it sends to, and all stores."""
+    """
+    A configuration with one sink, the sinks it sends to, and all stores. What upstreams say of themselves is not
+    translated into what they do not speak.
+    """
     targets, wanted = sink_targets(document), [sink_id]
     for each in wanted:
         wanted += [target for target in targets[each] if target not in wanted]
-    return evolve(document, sources={}, pipelines={}, sinks={id_: document.sinks[id_] for id_ in wanted})
+    return evolve(document, sources={}, pipelines={}, sinks={id_: _plain(document.sinks[id_]) for id_ in wanted})
+
+
+def _plain(spec: SinkSpec) -> SinkSpec:
+    return evolve(spec, config=evolve(spec.config, translate=False)) if hasattr(spec.config, "translate") else spec
 
 
 async def _count(client: McpClient, capability: str, method: str) -> str:

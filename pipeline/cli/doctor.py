@@ -13,14 +13,14 @@ from typing import Any, Final
 
 import structlog
 import trio
-from attrs import asdict, define, field
+from attrs import asdict, define, evolve, field
 
 from ..client.client import McpClient
 from ..client.errors import HttpStatus, McpError
 from ..client.handshake import EraChoice
 from ..client.memory import open_service_client
 from ..config.references import sink_targets
-from ..model.document import Document
+from ..model.document import Document, SinkSpec
 from ..protocol.errors import GatewayError, SluicewayError
 from ..protocol.messages import Json
 from ..runtime.engine import Engine
@@ -113,10 +113,10 @@ async def _look_at(
             Finding(chart.sink, "stdio/noise", f"{noise} lines on standard output are not MCP",
                     "have the server log to standard error; some have an option for that")
         )  # fmt: skip
-    _judge(chart, failed)
+    _judge(chart, document.sinks[chart.sink], failed)
 
 
-def _judge(chart: Chart, failed: dict[str, Finding]) -> None:
+def _judge(chart: Chart, spec: SinkSpec, failed: dict[str, Finding]) -> None:
     """What the two attempts mean together."""
     if not chart.versions:
         chart.findings.insert(0, failed.get("legacy") or failed["modern"])
@@ -125,9 +125,15 @@ def _judge(chart: Chart, failed: dict[str, Finding]) -> None:
         other = next(iter(chart.versions))
         chart.findings.append(
             Finding(chart.sink, f"mcp/{other}-only", f"speaks {chart.versions[other]} and nothing {era}",
-                    f"nothing to repair; {era} clients are refused with an error that says so", is_fault=False)
+                    f"nothing to repair; {_served(spec, other)}", is_fault=False)
         )  # fmt: skip
     chart.findings += inspect_tools(chart.sink, chart.tools)
+
+
+def _served(spec: SinkSpec, found: str) -> str:
+    """What becomes of clients of an era that the upstream does not have, in the sink's own words."""
+    config = evolve(spec.config, era=found) if hasattr(spec.config, "era") else spec.config
+    return "\n    ".join(spec.cls.remarks(config)) or "clients of the other era are refused with an error that says so"
 
 
 async def _try(document: Document, chart: Chart, era: EraChoice) -> Finding | None:

@@ -76,6 +76,9 @@ def _component(spec: Spec, document: Document) -> Iterator[str]:
             yield f"  max_in_flight: {spec.max_in_flight if spec.max_in_flight is not None else 'unbounded'}"
             yield f"  required: {flow(spec.required)}"
             yield from _way(spec.chain, spec.id)
+    if remarks := list(spec.cls.remarks(spec.config)):
+        yield ""
+        yield from (f"  {remark}" for remark in remarks)
     if rules := list(order_rules(spec.cls)):
         yield ""
         yield "  order:"

@@ -186,6 +186,11 @@ class Component:
         """Acquire what the component needs, yield while it is ready, release. Override as needed."""
         yield
 
+    @classmethod
+    def remarks(cls, config: Any) -> Iterable[str]:
+        """What there is to know about these options beyond what they say, a line each; `explain` prints it. No I/O."""
+        return ()
+
     def details(self) -> Mapping[str, Json]:
         """What `status` shows of it beside its state: small, JSON, without secrets. Called while it is open."""
         return EMPTY

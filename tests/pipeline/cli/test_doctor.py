@@ -72,12 +72,16 @@ def test_a_sound_upstream_is_shown_with_both_revisions(sluiceway, write, good):
     ("era", "revision", "other"), [("legacy", "2025-11-25", "modern"), ("modern", "2026-07-28", "legacy")]
 )
 def test_an_upstream_of_one_era_is_a_note(examine, scripted, era, revision, other):
-    """It works, but not for every client."""
+    """It works, but some clients lose something, or are refused if nothing is translated."""
     code, upstream, findings = examine("stdio", scripted(era))
+    _, _, strict = examine("stdio", {**scripted(era), "translate": False})
 
     assert (Exit.OK, {era: revision}, 1) == (code, upstream["versions"], upstream["tools"])
     assert [(f"mcp/{era}-only", False)] == [(each["fault"], each["is_fault"]) for each in findings]
-    assert f"{other} clients are refused" in findings[0]["remedy"]
+    assert f"{other} clients are served by translating here; what they lose:\n      tasks: " in findings[0][
+        "remedy"
+    ] or (f"{other} clients are served by translating here; what they lose:\n      calls " in findings[0]["remedy"])
+    assert f"{other} clients are refused here" in strict[0]["remedy"]
 
 
 def test_noise_on_standard_output_is_a_fault(examine, scripted):

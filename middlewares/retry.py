@@ -9,8 +9,10 @@ repetitions the protocol itself asks for (a forgotten session, another revision)
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal, final
 
@@ -33,8 +35,11 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
 from .backoff import PRESETS, Backoff, Jitter
 
 _NOTIFY: Final = Kind.NOTIFY
+_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 Outcome = Reply | GatewayError
 """What came of an attempt."""
+Classifier = Callable[[ErrorReply | GatewayError], bool | None]
+"""Says whether a failure is worth another try; None if it does not know. Must not block."""
 
 
 @final
@@ -109,6 +114,13 @@ class Retry(Middleware):
         codes: tuple[int, ...] = option(
             (), doc="Further error codes of the upstream that mean the same as -32603.", example=[-32000]
         )
+        classifier: str | None = option(
+            None,
+            doc="A function of yours that is given each `ErrorReply` and `GatewayError`, and says whether another try "
+            "is worth it: true makes an `error` of it, false is the end, and None leaves it to the options above. What "
+            "must not run twice still is not repeated.",
+            example="my_company.retrying:is_transient",
+        )
         repeat: tuple[str, ...] = option(
             (),
             doc="Tools, and methods other than `tools/call`, that may run twice, as globs; beside reads.",
@@ -125,6 +137,10 @@ class Retry(Middleware):
         failover: tuple[str, ...] = option(
             (), doc="Sinks that get the next attempts, in this order.", example=["replica"], refers="sink"
         )
+
+        def __attrs_post_init__(self) -> None:
+            if self.classifier is not None and not _FUNCTION.fullmatch(self.classifier):
+                raise ValueError(f"classifier: {self.classifier!r:.80} is not module:function")
 
     @classmethod
     def advise(cls, config: Config, when: When | None, sinks: Sequence[str]) -> Iterable[Advice]:
@@ -156,6 +172,7 @@ class Retry(Middleware):
         self._budget = Budget(config.budget, config.reserve.count / config.reserve.per_s)
         self._least_time_s: float = config.least_time
         self._failover: tuple[Service, ...] = ()
+        self._classify: Classifier | None = None
         self._clock = trio.current_time
         self._repeated = 0
         self._recovered = 0
@@ -163,7 +180,15 @@ class Retry(Middleware):
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Find the sinks of `failover`, and the clock, which is faster to ask directly; hear of tools that change."""
+        """
+        Find the sinks of `failover`, the classifier, and the clock, which is faster to ask directly; hear of tools that
+        change.
+
+        Raises:
+            LookupError: The classifier, or a sink, is not there.
+        """
+        if self.config.classifier is not None:
+            self._classify = _function(self.config.classifier)
         self._clock = trio.lowlevel.current_clock().current_time
         self._failover = tuple(self.context.sink(name) for name in self.config.failover)
         stop = self._repeatables.listen(self.context.changes)
@@ -191,9 +216,16 @@ class Retry(Middleware):
         return self._succeed(exchange, outcome)
 
     def _failure_of(self, outcome: Outcome) -> Failure | None:
-        if isinstance(outcome, ErrorReply) and outcome.code in self._codes:
-            return Failure.ERROR
-        return failure_of(outcome)
+        known = isinstance(outcome, ErrorReply) and outcome.code in self._codes
+        failure = Failure.ERROR if known else failure_of(outcome)
+        if self._classify is None or isinstance(outcome, Result):
+            return failure
+        match self._classify(outcome):
+            case None:
+                return failure
+            case False:
+                return None
+        return failure if failure in self._on else Failure.ERROR
 
     def _succeed(self, exchange: Exchange, outcome: Outcome) -> Reply:
         """An answer, or an error that is nobody's failure: the upstream works."""
@@ -308,6 +340,24 @@ class Retry(Middleware):
             yield Figure(
                 "retry_given_up_total", count, "counter", "Failures that were not repeated again.", {"why": why}
             )
+
+
+def _function(path: str) -> Classifier:
+    """
+    A function by its import path.
+
+    Raises:
+        LookupError: There is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"classifier: {path} cannot be imported: {error}") from error
+    if not callable(found):
+        raise LookupError(f"classifier: {path} is no function")
+    classify: Classifier = found
+    return classify
 
 
 def _has_effects(exchange: Exchange) -> bool:

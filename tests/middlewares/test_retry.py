@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -657,3 +658,68 @@ async def test_it_can_be_cancelled_anywhere(autojump_clock: MockClock) -> None:
     sink = FakeSink.fail(times=10**6, then=Result({}))
     async with PipelineHarness.from_stages([stage], sink=sink) as gateway:
         await cancel_everywhere(lambda: gateway.call("tools/list"))
+
+
+def fickle(failure: ErrorReply | GatewayError) -> bool | None:
+    """What somebody knows of an upstream: its -32001 passes, what it says is hopeless does not."""
+    if "hopeless" in failure.message:
+        return False
+    return True if isinstance(failure, ErrorReply) and failure.code == -32001 else None
+
+
+@pytest.mark.parametrize(
+    ("first", "calls"),
+    [
+        (ErrorReply(-32001, "busy"), 2),
+        (ErrorReply(-32002, "no"), 1),
+        (ErrorReply(-32603, "broken"), 2),
+        (ErrorReply(-32603, "hopeless"), 1),
+        (UpstreamClosed("gone"), 2),
+        (UpstreamClosed("gone, and hopeless"), 1),
+    ],
+)
+async def test_a_classifier_says_what_is_worth_another_try(
+    bench: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, first: Step, calls: int
+) -> None:
+    """A function by its import path: yes, no, or as without it."""
+    monkeypatch.setitem(sys.modules, "retrying_of_a_test", sys.modules[__name__])
+    stage, sink = _stage(bench, classifier="retrying_of_a_test:fickle"), Script(first, Result({}))
+    async with stage.open():
+        outcome = await _outcome(compile_chain([Stage("retry", stage)], sink).service, bench.exchange("tools/list"))
+
+    assert calls == len(sink.times)
+    assert (Result({}) if calls == 2 else first) == outcome
+
+
+async def test_a_classifier_makes_nothing_repeatable(
+    bench: Any, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that may have side effects is not made twice, whatever it says."""
+    monkeypatch.setitem(sys.modules, "retrying_of_a_test", sys.modules[__name__])
+    stage, sink = _stage(bench, classifier="retrying_of_a_test:fickle"), Script(ErrorReply(-32001, "busy"))
+    async with stage.open():
+        await _outcome(compile_chain([Stage("retry", stage)], sink).service, bench.exchange("tools/call"))
+
+    assert len(sink.times) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("no_such_module:f", "cannot be imported"),
+        ("json:no_such", "cannot be imported"),
+        ("json:__name__", "no function"),
+    ],
+)
+async def test_a_classifier_that_is_not_there_is_told_at_the_start(bench: Any, path: str, text: str) -> None:
+    """And not with the first failure."""
+    with pytest.raises(LookupError, match=text):
+        async with _stage(bench, classifier=path).open():
+            pass
+
+
+@pytest.mark.parametrize("path", ["json", "json:", ":f", "a b:c", "a:b.c"])
+def test_a_classifier_is_written_as_module_and_function(path: str) -> None:
+    """What is no import path is told by `check`."""
+    with pytest.raises(ValueError, match="module:function"):
+        Retry.Config(classifier=path)

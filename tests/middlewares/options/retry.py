@@ -14,6 +14,7 @@ ROWS = {
     "retry.jitter": _by("each_option_of_the_series_changes_what_it_says"),
     "retry.on": _by("only_failures_in_on_and_codes_are_repeated"),
     "retry.codes": _by("only_failures_in_on_and_codes_are_repeated"),
+    "retry.classifier": _by("a_classifier_says_what_is_worth_another_try"),
     "retry.repeat": _by("tools_that_are_listed_are_repeated"),
     "retry.trust_hints": _by("hints_are_believed_only_of_a_trusted_upstream"),
     "retry.budget": _by("failover_after_an_unsent_failure_costs_no_budget"),

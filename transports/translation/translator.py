@@ -110,6 +110,7 @@ class Translator:
                 if not _offers(error, LEGACY_VERSIONS):
                     raise
             self._remember(Era.LEGACY)
+        exchange.hold()  # members of the other era are added to the result
         try:
             return await self._to_legacy(exchange)
         except UnsupportedVersion:

@@ -79,6 +79,8 @@ def _embedded(key: str, one: Any, other: Any) -> Two:
 ADMIN = "integration/test_process_options.py::test_admin_serves_status_where_bind_says_and_for_its_token"
 LOG = "integration/test_process_options.py::test_log_level_and_log_format_shape_what_is_written"
 
+TAPE = "pipeline/replay/test_recording.py::"
+
 ROWS: Mapping[str, Two | By] = {
     "limits.max_in_flight": _limit("max_in_flight", 1, 2),
     "limits.max_listeners": _limit("max_listeners", 1, 2),
@@ -161,6 +163,19 @@ ROWS: Mapping[str, Two | By] = {
     "run.log_format": By(LOG),
     "run.log_level": By(LOG),
     "run.on_crash": By("pipeline/runtime/test_engine.py::test_a_crashed_sink_is_reopened_when_it_may_be"),
+    "run.record": By(TAPE + "test_folder_gets_a_tape_for_each_start"),
+    "run.record.compress": By(TAPE + "test_compress_writes_gzip"),
+    "run.record.config": By(TAPE + "test_config_writes_the_text_of_the_files"),
+    "run.record.folder": By(TAPE + "test_folder_gets_a_tape_for_each_start"),
+    "run.record.headers": By(TAPE + "test_headers_are_kept_if_they_are_named"),
+    "run.record.keep_for": By(TAPE + "test_keep_size_and_keep_for_drop_parts"),
+    "run.record.keep_size": By(TAPE + "test_keep_size_and_keep_for_drop_parts"),
+    "run.record.max_waiting": By(TAPE + "test_max_waiting_bounds_what_waits"),
+    "run.record.min_free": By(TAPE + "test_with_less_than_min_free_nothing_is_recorded"),
+    "run.record.part_for": By(TAPE + "test_part_size_and_part_for_begin_parts"),
+    "run.record.part_size": By(TAPE + "test_part_size_and_part_for_begin_parts"),
+    "run.record.redact": By(TAPE + "test_redact_masks_further_keys"),
+    "run.record.stages": By(TAPE + "test_stages_are_recorded_one_by_one"),
     "run.stop_timeout": By(
         "pipeline/runtime/test_engine.py::test_a_component_that_hangs_at_stop_is_cancelled_at_the_stop_timeout"
     ),

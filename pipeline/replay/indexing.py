@@ -58,7 +58,7 @@ def _places(part: Path) -> Iterator[tuple[int, list[bytes]]]:
             except zlib.error:  # what is behind the damage has no place of its own
                 return
             if member.eof:
-                yield offset, b"".join(texts).splitlines(keepends=True)
+                yield offset, [line + b"\n" for line in b"".join(texts).split(b"\n")[:-1]]
                 offset = file.tell() - len(member.unused_data)
                 data, member, texts = member.unused_data, zlib.decompressobj(wbits=31), []
             else:

@@ -65,7 +65,7 @@ class Narration:
 
     def __init__(self, masking: Masking, digest: Callable[[str], None]) -> None:
         self._masking = masking
-        self._render = Render(masking)
+        self._render = Render(masking, spliced=True)
         self._digest = digest
 
     # The gateway.

@@ -86,6 +86,8 @@ class Tape:
             raise TapeError(f"there is no tape {path}")
         self.header = _header_of(self.parts[0][1])
         """Of the first part that is there."""
+        self.dropped = min(self.header.n - 1, _dropped(self.parts))
+        """Number of the last line that was removed with old parts; 0 if none was."""
         self.findings: list[Finding] = []
         """What was found wrong when it was read last, as far as that went."""
         self.last = 0
@@ -104,8 +106,8 @@ class Tape:
         parts, start = self._start(since, exchange)
         if start is not None:
             self.last = start.n - 1
-        elif self.header.dropped and parts[0] == self.parts[0]:
-            self.last = self.header.dropped
+        elif self.dropped:
+            self.last = self.dropped
             self._found("dropped", f"lines up to {self.last} were removed, for want of room", self.last)
         entry: Entry | None = None
         for number, (part, path) in enumerate(parts):
@@ -176,6 +178,16 @@ class Tape:
             self.findings.append(Finding(what, text, self.last, entries))
         elif len(self.findings) == MAX_FINDINGS:
             self.findings.append(Finding("more", "there are more findings", self.last))
+
+
+def _dropped(parts: list[tuple[int, Path]]) -> int:
+    """What the latest header says of what was removed; one that is not whole says nothing."""
+    for _, path in reversed(parts):
+        try:
+            return _header_of(path).dropped
+        except TapeError:
+            continue
+    return 0
 
 
 def _header_of(path: Path) -> Header:

@@ -40,6 +40,7 @@ async def open_recorder(
     *,
     now: Callable[[], float] = time.time,
     elders: Iterable[Path] = (),
+    inline: bool = False,
 ) -> AsyncIterator[Recorder]:
     """
     A recorder, for the `edges` of one engine; its tape is complete when the block is left.
@@ -49,6 +50,7 @@ async def open_recorder(
         options: What is recorded, and how much; `folder` and `compress` do not count here. The defaults if absent.
         now: The date, in seconds since 1970.
         elders: Files of earlier recordings, oldest first, that may be removed to make room for this one.
+        inline: Write in the event loop: needed on a mock clock, which does not wait for threads.
 
     Raises:
         ComponentError: The tape cannot be begun. A full disk is no reason: it may have room later.
@@ -57,9 +59,8 @@ async def open_recorder(
     masking = Masking(secrets.token_bytes(32), options.redact, options.headers)
     clock, epoch = _clock(), now()
     header = _header(masking, epoch, options)
-    scribe = Scribe(
-        TapeWriter(path, header, _bounds(options), masked=masking.text, elders=elders), clock, options.max_waiting
-    )
+    writer = TapeWriter(path, header, _bounds(options), masked=masking.text, elders=elders)
+    scribe = Scribe(writer, clock, options.max_waiting, inline=inline)
     narration = Narration(masking, lambda digest: force_setattr(header, "digest", digest))
     try:
         await scribe.begin()

@@ -13,11 +13,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, Final, final
 
 import structlog
 import trio
 
+from ..model.options import render_size
 from ..runtime.nursery import farewell, open_background_nursery
 from .entries import Entry, Lost, Trailer
 from .writing import TapeWriter
@@ -50,14 +52,19 @@ class Scribe:
         writer: Where entries go.
         clock: Seconds since the recording began.
         max_waiting: Bytes that may wait to be written, roughly.
+        inline: Write in the event loop instead of a thread, which mock clocks do not wait for; for tests.
     """
 
-    def __init__(self, writer: TapeWriter, clock: Callable[[], float], max_waiting: int) -> None:
+    def __init__(
+        self, writer: TapeWriter, clock: Callable[[], float], max_waiting: int, *, inline: bool = False
+    ) -> None:
         self.writer = writer
         self.lost = 0
         """Entries that are not on the tape."""
         self.failure = ""
         """Why nothing can be written now; empty if it can."""
+        self.do = _do_inline if inline else _do_in_thread
+        """Does something that blocks."""
         self._clock = clock
         self._max_waiting = max_waiting
         self._queue: deque[_Waiting] = deque()
@@ -84,7 +91,7 @@ class Scribe:
         """
         t = self._clock()
         if self._weight + weight > self._max_waiting or (self.failure and t < self._again):
-            self._lose(1, self.failure or f"more than {self._max_waiting >> 20} MiB waited to be written")
+            self._lose(1, self.failure or f"more than {render_size(self._max_waiting)} waited to be written")
             return
         queue = self._queue
         if self._untold:
@@ -115,7 +122,7 @@ class Scribe:
             OSError: It cannot be begun.
         """
         try:
-            await trio.to_thread.run_sync(self.writer.open)
+            await self.do(self.writer.open)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -150,17 +157,25 @@ class Scribe:
             self._news, self._awake = trio.Event(), False
         self._done = 0
         try:
-            await trio.to_thread.run_sync(self._write_in_thread, batch, abandon_on_cancel=True)
+            await self.do(self._write_batch, batch)
         except OSError as error:
             self.pause(error)
-            self._lose(len(batch) - self._done, self.failure)
+            self._take_back(islice(batch, self._done, None))
         else:
             self._recover()
             self._sync_due = min(self._sync_due, self._clock() + SYNC_S)
         finally:
             self._weight -= weight
 
-    def _write_in_thread(self, batch: Iterable[_Waiting]) -> None:
+    def _take_back(self, unwritten: Iterable[_Waiting]) -> None:
+        """Count what could not be written; what was to be told of earlier losses is to be told again."""
+        for _, make, arguments in unwritten:
+            if make is _lost:
+                self._untold += arguments[0]
+            else:
+                self._lose(1, self.failure)
+
+    def _write_batch(self, batch: Iterable[_Waiting]) -> None:
         entries: list[Entry] = []
         for number, (t, make, arguments) in enumerate(batch, 1):
             entries.append(make(t, *arguments))
@@ -178,7 +193,7 @@ class Scribe:
     async def _sync(self) -> None:
         self._sync_due = float("inf")
         try:
-            await trio.to_thread.run_sync(self.writer.sync, abandon_on_cancel=True)
+            await self.do(self.writer.sync)
         except OSError as error:
             self.pause(error)
 
@@ -215,6 +230,15 @@ class Scribe:
             self._log.error("the tape has no end", tape=str(self.writer.path), reason=error.strerror or str(error))
 
 
+async def _do_in_thread(blocking: Callable[..., None], *arguments: Any) -> None:
+    await trio.to_thread.run_sync(blocking, *arguments, abandon_on_cancel=True)
+
+
+async def _do_inline(blocking: Callable[..., None], *arguments: Any) -> None:
+    await trio.lowlevel.checkpoint()
+    blocking(*arguments)
+
+
 def _lost(t: float, entries: int, reason: str) -> Entry:
     return Lost(t=t, entries=entries, reason=reason)
 
@@ -229,6 +253,6 @@ async def open_scribe(scribe: Scribe) -> AsyncIterator[None]:
         finally:
             with farewell(LAST_S) as scope:
                 await scribe.close()  # noqa: ASYNC102  # farewell is a bounded shield
-                await trio.to_thread.run_sync(scribe.end, abandon_on_cancel=True)  # noqa: ASYNC102  # likewise
+                await scribe.do(scribe.end)  # noqa: ASYNC102  # likewise
             if scope.cancelled_caught:
                 scribe.give_up()

@@ -13,7 +13,7 @@ from ..model.session import ANONYMOUS, Caller, Client
 from ..protocol import errors
 from ..protocol.errors import DeadlineExceeded, GatewayError, UpstreamFault, UpstreamProtocolError
 from ..protocol.mcp import Era
-from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result, encode_json
+from ..protocol.messages import EMPTY, Body, ErrorReply, Json, Notification, Reply, Request, Result, encode_json
 from .entries import CallerData, ClientData, DecisionData, ErrorData, FailureData, MessageData, ReplyData
 from .masking import Masking
 
@@ -28,17 +28,21 @@ class Render:
 
     Args:
         masking: What is taken out.
+        spliced: Objects may be `msgspec.Raw`, with their text, which costs less: for data that is only encoded.
     """
 
-    def __init__(self, masking: Masking) -> None:
+    def __init__(self, masking: Masking, *, spliced: bool = False) -> None:
         self._masking = masking
+        self._spliced = spliced
         self._latest: tuple[Reply, ReplyData] | None = None
 
-    def _object(self, value: Mapping[str, Json], text: bytes, *, schemas: bool) -> dict[str, Json]:
+    def _object(self, value: Mapping[str, Json], body: Body | None, method: str) -> dict[str, Json]:
         """A JSON object without what is secret: its text as it is, if there is nothing to take out."""
-        if self._masking.is_clean(text) and b"\n" not in text:
-            return cast("dict[str, Json]", msgspec.Raw(text))  # which encodes as what it holds
-        return self._masking.object(value, schemas=schemas)
+        if self._spliced:
+            text = encode_json(value) if body is None else body.raw
+            if self._masking.is_clean(text) and b"\n" not in text:
+                return cast("dict[str, Json]", msgspec.Raw(text))  # which encodes as what it holds
+        return self._masking.object(value, schemas=method in _WITH_SCHEMAS)
 
     def message(self, message: Request | Notification) -> MessageData:
         """A request or notification. An upstream's that cannot be read has no params."""
@@ -46,12 +50,7 @@ class Render:
             params = message.params
         except UpstreamProtocolError:
             params = EMPTY
-        try:
-            text = encode_json(params)
-        except OverflowError:  # an integer of more than 64 bits
-            found = self._masking.object(params, schemas=message.method in _WITH_SCHEMAS)
-        else:
-            found = self._object(params, text, schemas=message.method in _WITH_SCHEMAS) if params else {}
+        found = self._object(params, None, message.method) if params else {}
         return MessageData(message.method, found, message.id if isinstance(message, Request) else None)
 
     def reply(self, reply: Reply, method: str) -> ReplyData:
@@ -65,12 +64,9 @@ class Render:
             data = self._masking.value(reply.data)
             return ReplyData(error=ErrorData(reply.code, reply.message, data, reply.http_status))
         try:
-            value, text = reply.value, reply.body.raw
+            return ReplyData(result=self._object(reply.value, reply.body, method))
         except UpstreamProtocolError as error:
             return ReplyData(unreadable=error.message)
-        except OverflowError:
-            return ReplyData(result=self._masking.object(reply.value, schemas=method in _WITH_SCHEMAS))
-        return ReplyData(result=self._object(value, text, schemas=method in _WITH_SCHEMAS))
 
     def failure(self, error: Exception) -> FailureData:
         """An exception that came out of a sink or stage."""

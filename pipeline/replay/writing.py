@@ -178,7 +178,7 @@ class TapeWriter:
     def _begin(self) -> None:
         """Begin the next part; there is none of it if that fails."""
         self._retire()
-        path = part_path(self.path, self.part + 1)
+        path, before = part_path(self.path, self.part + 1), self.written
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags | os.O_EXCL, 0o600)
         try:
@@ -190,6 +190,7 @@ class TapeWriter:
         except OSError:
             self._close()
             path.unlink(missing_ok=True)
+            self.written = before
             raise
         self.part += 1
 

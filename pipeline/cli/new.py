@@ -25,7 +25,7 @@ _COMPONENT: Final = {
     "pyproject.toml": "pyproject.toml.txt",
     "example.yaml": "example_{kind}.yaml.txt",
 }
-_PIPELINE: Final = {"${name}.yaml": "pipeline.yaml.txt", "test_${name}.py": "test_pipeline.py.txt"}
+_PIPELINE: Final = {"${name}.yaml": "pipeline.yaml.txt", "${name}_test.yaml": "pipeline_test.yaml.txt"}
 
 
 def new(kind: Kind, name: str, /, *, into: Path = Path()) -> None:

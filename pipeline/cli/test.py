@@ -168,10 +168,12 @@ def _coverage_json(found: dict[Path, Coverage]) -> dict[str, object]:
 
 def _show_coverage(found: dict[Path, Coverage], fail_under: float | None, format: Format) -> bool:
     """Say what was not touched; whether enough was."""
+    from ..config.include import shown_name
+
     enough = True
     for path, seen in found.items():
         if format == "text":
-            emit(f"\n{path}: {seen.touched} of {len(seen.items)} touched ({seen.share:.0%})")
+            emit(f"\n{shown_name(path)}: {seen.touched} of {len(seen.items)} touched ({seen.share:.0%})")
             for item in seen.missing():
                 emit(f"  {item.place}: {item.kind} {item.id}: {item.missing}")
         if fail_under is not None and seen.share * 100 < fail_under:

@@ -8,9 +8,10 @@ left to `check`. Anywhere a value is expected, text with `${...}` is allowed as 
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any, Final
 
-from ..model.cases import Case
+from ..model.cases import Answer, CallerGiven, Case, ClientGiven, ErrorGiven, Expect, Mock, RequestGiven, Rule, Together
 from ..model.component import Component, ComponentKind
 from ..model.document import Limits, Run
 from ..model.options import ConfigPath, Duration, Rate, Ratio, Secret, Size
@@ -46,6 +47,8 @@ _PATTERNS: Final[dict[Any, str]] = {
 _VARIABLE: Final[Schema] = {"type": "string", "pattern": r"\$\{"}
 _BLANK: Final = r"\$\{|<[A-Za-z_][A-Za-z0-9_]*>"
 TESTS: Final[Schema] = {"type": "array", "items": {"$ref": "#/$defs/test"}}
+PARTS: Final = (Expect, Mock, Answer, Rule, ClientGiven, CallerGiven, RequestGiven, ErrorGiven, Together)
+"""Parts of tests that stand in several places."""
 _ONE_OFF: Final = "^[^:]+:[^:]+$"
 """A component named by `module:Class`."""
 _ATOMS: Final[dict[Any, Schema]] = {
@@ -91,7 +94,7 @@ def schema(registry: Registry | None = None) -> Schema:
         definitions[kind.value] = _declared(kind, list(classes[kind]))
     definitions["pipeline"] = _pipeline()
     definitions["run"] = _group(Run)
-    definitions["test"] = case_schema()
+    definitions |= case_schemas()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Sluiceway configuration",
@@ -121,24 +124,59 @@ def suite_schema() -> Schema:
         "patternProperties": {"^x-": {}},
         "additionalProperties": False,
         "required": ["tests"],
-        "$defs": {"test": case_schema()},
+        "$defs": case_schemas(),
     }
 
 
-def case_schema() -> Schema:
-    """The schema of one test. Wherever a value is expected, a blank of its table may stand (`<name>`)."""
-    result: Schema = _with_blanks(_group(Case))
-    return result
+def case_schemas() -> Schema:
+    """
+    The schema of one test, `test`, and those of its parts that stand in several places, by name.
+
+    Wherever a value is expected, a blank of the test's table may stand (`<name>`).
+    """
+    parts = {cls: _with_blanks(_group(cls)) for cls in PARTS}
+    names = {json.dumps(part): f"test.{cls.__name__.lower()}" for cls, part in parts.items()}
+
+    def shared(schema: Any, *, whole: bool = False) -> Any:
+        if isinstance(schema, list):
+            return [shared(each) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        name = None if whole or "properties" not in schema else names.get(json.dumps(schema))
+        return {"$ref": f"#/$defs/{name}"} if name else {key: shared(value) for key, value in schema.items()}
+
+    definitions = {names[json.dumps(part)]: shared(part, whole=True) for part in parts.values()}
+    return {"test": shared(_with_blanks(_group(Case))), **definitions}
 
 
 def _with_blanks(schema: Any) -> Any:
-    """The same schema, in which text with a blank is allowed where text with a variable is."""
-    if isinstance(schema, dict):
-        return {
-            key: _BLANK if key == "pattern" and value == _VARIABLE["pattern"] else _with_blanks(value)
-            for key, value in schema.items()
-        }
-    return [_with_blanks(each) for each in schema] if isinstance(schema, list) else schema
+    """The same schema, in which a blank is allowed wherever text with a variable is, and for lists and mappings."""
+    if isinstance(schema, list):
+        return [_or_blank(_with_blanks(each)) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {}
+    for key, value in schema.items():
+        if key == "pattern" and value == _VARIABLE["pattern"]:
+            result[key] = _BLANK
+        elif key == "properties":
+            result[key] = {name: _or_blank(_with_blanks(each)) for name, each in value.items()}
+        elif key in ("additionalProperties", "items") and isinstance(value, dict):
+            result[key] = _or_blank(_with_blanks(value))
+        elif key in ("examples", "default", "enum"):
+            result[key] = value
+        else:
+            result[key] = _with_blanks(value)
+    return result
+
+
+def _or_blank(schema: Any) -> Any:
+    """A list or mapping, or the blank that becomes one."""
+    if not isinstance(schema, dict) or schema.get("type") not in ("object", "array"):
+        return schema
+    about = {key: schema[key] for key in ("description", "examples", "default") if key in schema}
+    inner = {key: value for key, value in schema.items() if key not in about}
+    return {**about, "anyOf": [inner, {"type": "string", "pattern": _BLANK}]}
 
 
 def _top() -> Schema:

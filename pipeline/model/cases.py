@@ -156,7 +156,7 @@ class Mock(Answer):
         doc="What it does with the first request, the second, and so on. One too many is a failure of the test.",
         example=[{"fail": "connect_failed"}, {"reply": {"content": []}}],
     )
-    on: tuple[Rule, ...] = option(
+    rules: tuple[Rule, ...] = option(
         (),
         doc="What it does with some requests; the first that fits, before `script` and the rest.",
         example=[{"method": "tools/call", "name": "slow", "delay": "5s"}],

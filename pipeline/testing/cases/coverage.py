@@ -1,5 +1,5 @@
 """
-What of a configuration no test has touched: pipelines, sinks, stages, guards and rules.
+What of a configuration no test has touched: pipelines, sinks that lead outside, stages, guards and rules.
 
 A guard is covered when some exchange passed it and some other did not. A rule (an entry of a list of options that says
 which exchanges it is for) is covered when it was the first to match, or when its stage named it as the cause of a
@@ -14,7 +14,7 @@ from typing import Any, final
 import attrs
 from attrs import define, field, frozen
 
-from ...model.document import Document, Spec, StageSpec
+from ...model.document import Document, SinkSpec, Spec, StageSpec
 from ...model.exchange import Exchange
 from ...model.when import When
 from ..in_flight import StageRun
@@ -45,6 +45,7 @@ class Coverage:
     document: Document
     items: dict[Item, bool] = field(factory=dict)
     """Everything there is, and whether a test has touched it."""
+    _plain: dict[tuple[str, str], Item] = field(factory=dict)
     _guards: dict[str, tuple[Matches, Item, Item]] = field(factory=dict)
     _rules: dict[str, list[list[tuple[Matches | None, str, Item]]]] = field(factory=dict)
     _chains: dict[str, list[str]] = field(factory=dict)
@@ -54,7 +55,8 @@ class Coverage:
         for section, owners in (("pipelines", self.document.pipelines), ("sinks", self.document.sinks)):
             for owner in owners.values():
                 path = f"{section}.{owner.id}"
-                self._add(section.removesuffix("s"), path, owner.place, "never reached")
+                if not isinstance(owner, SinkSpec) or not (owner.routes or owner.cls.in_process):
+                    self._add(section.removesuffix("s"), path, owner.place, "never reached")
                 for stage in owner.chain:
                     if stage.enabled:
                         self._add_stage(path, stage)
@@ -95,7 +97,7 @@ class Coverage:
                     self.items[item] = True
 
     def _add(self, kind: str, id_: str, place: str, missing: str) -> Item:
-        item = Item(kind, id_, place, missing)
+        item = self._plain[kind, id_] = Item(kind, id_, place, missing)
         self.items[item] = False
         return item
 
@@ -115,9 +117,9 @@ class Coverage:
             self._rules.setdefault(id_, []).append(rows)
 
     def _touch(self, kind: str, id_: str) -> None:
-        for item in self.items:
-            if item.kind == kind and item.id == id_:
-                self.items[item] = True
+        item = self._plain.get((kind, id_))
+        if item is not None:
+            self.items[item] = True
 
     def _pipeline_of(self, exchange: Exchange) -> str | None:
         source = self.document.sources.get(exchange.source)

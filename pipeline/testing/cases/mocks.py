@@ -103,12 +103,12 @@ class MockSink(Sink):
         return await suffer(self._plan, exchange, lambda each: self._answer(each, where, answer))
 
     def _rule_for(self, exchange: Exchange) -> tuple[Path, Answer | None]:
-        """The first rule of `on` that a request fits."""
-        for index, rule in enumerate(self._mock.on):
+        """The first of `rules` that a request fits."""
+        for index, rule in enumerate(self._mock.rules):
             target = exchange.target
             is_named = rule.name is None or (target is not None and glob(rule.name).fullmatch(target) is not None)
             if is_named and glob(rule.method).fullmatch(exchange.method) is not None:
-                return ("sinks", self._id, "on", index), rule
+                return ("sinks", self._id, "rules", index), rule
         return ("sinks", self._id), None
 
     async def _answer(self, exchange: Exchange, where: Path, answer: Answer | None) -> Reply:

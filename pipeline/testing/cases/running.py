@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ from .observed import Arrival, Observed, way_of
 from .playing import Clock, Player
 from .stores import FaultyStore, options_in_memory
 
+MAX_LOGGED: Final = 5
+"""Exceptions that are shown of what a test logged."""
 _SOURCE: Final = "test"
 """Id of the source that is added where no declared one feeds the pipeline."""
 
@@ -47,7 +50,7 @@ class Outcome:
     ways: dict[int, list[str]] = field(factory=dict)
     """The way of each request that a finding is about, by identity of its link."""
     log: list[str] = field(factory=list)
-    """Errors that were logged meanwhile."""
+    """Exceptions that were logged meanwhile: bugs, as a rule. The first `MAX_LOGGED`."""
     real_s: float = 0.0
     virtual_s: float = 0.0
 
@@ -129,14 +132,15 @@ async def _play(declared: Declared, document: Document, outcome: Outcome, covera
         store.id: FaultyStore(store.id, options_in_memory(store.cls, store.config), case.stores.get(store.id, ()), rng)
         for store in document.stores.values()
     }
-    dates = Clock(start_date(case.now))
+    dates = Clock(trio.lowlevel.current_clock(), start_date(case.now))
     gateway = PipelineHarness(document, sinks=sinks, stores=stores, seed=case.seed, now=dates.now)
     player = Player(declared, gateway, sinks, arrivals, dates, source)
     try:
         async with gateway:
             await player.play()
     finally:
-        outcome.findings += player.findings + [finding for mock in sinks.values() for finding in mock.findings]
+        found = player.findings + [finding for mock in sinks.values() for finding in mock.findings]
+        outcome.findings += _once_each(found)
         _keep_ways(outcome, player.observed)
         if coverage is not None:
             coverage.see(player.observed, gateway.stage_log, arrivals)
@@ -153,6 +157,17 @@ def _with_door(document: Document, declared: Declared) -> tuple[Document, str]:
             return document, source.id
     added = SourceSpec(id=_SOURCE, cls=FakeSource, config=None, pipeline=pipeline)
     return evolve(document, sources={**document.sources, _SOURCE: added}), _SOURCE
+
+
+def _once_each(findings: list[Finding]) -> Iterator[Finding]:
+    """What is wrong with many requests in the same way is told once, of the first."""
+    counts = Counter((each.path, each.message, repr(each.expected), repr(each.actual)) for each in findings)
+    for each in findings:
+        more = counts.pop((each.path, each.message, repr(each.expected), repr(each.actual)), 0) - 1
+        if more > 0:
+            yield evolve(each, message=f"{each.message} (and so with {more} more)")
+        elif more == 0:
+            yield each
 
 
 def _keep_ways(outcome: Outcome, observed: list[Observed]) -> None:
@@ -184,7 +199,7 @@ def _empty_folder() -> None:
 
 @contextmanager
 def _captured(lines: list[str]) -> Iterator[None]:
-    """Logs go nowhere; what is an error goes to `lines`."""
+    """Logs go nowhere; exceptions go to `lines`."""
     capture = LogCapture()
     processors: list[Any] = structlog.get_config()["processors"]  # in place: loggers hold on to the list
     before = processors[:]
@@ -193,10 +208,10 @@ def _captured(lines: list[str]) -> Iterator[None]:
         yield
     finally:
         processors[:] = before
-    lines += [_line(entry) for entry in capture.entries if entry.get("log_level") in ("error", "critical")]
+    lines += [_line(entry) for entry in capture.entries if "exception" in entry][:MAX_LOGGED]
 
 
 def _line(entry: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in entry.items() if key not in ("event", "log_level", "exception", "exc_info")}
     said = " ".join([str(entry.get("event", "")), *(f"{key}={value}" for key, value in rest.items())])
-    return f"{said}\n{entry['exception']}" if "exception" in entry else said
+    return f"{said}\n{entry['exception']}"

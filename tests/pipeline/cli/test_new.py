@@ -60,13 +60,13 @@ def test_nothing_is_overwritten(sluiceway, tmp_path):
     """Not even partly: the first file that exists stops everything."""
     sluiceway("new", "pipeline", "mine", "--into", tmp_path)
     (tmp_path / "mine.yaml").unlink()
-    (tmp_path / "test_mine.py").write_text("mine")
+    (tmp_path / "mine_test.yaml").write_text("mine")
     outcome = sluiceway("new", "pipeline", "mine", "--into", tmp_path)
 
     assert (Exit.FOUND, "") == (outcome.code, outcome.out)
-    assert "test_mine.py exists; nothing was written" in outcome.err
+    assert "mine_test.yaml exists; nothing was written" in outcome.err
     assert not (tmp_path / "mine.yaml").exists()
-    assert (tmp_path / "test_mine.py").read_text() == "mine"
+    assert (tmp_path / "mine_test.yaml").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["MaskIban", "mask-iban", "1st", "_x", "a__b", "import", "", "a/b"])

@@ -149,6 +149,11 @@ class AccessConfig:
         gt=0,
         doc="Time after which the owner of a task is forgotten, and nobody can ask for it.",
     )
+    store: str | None = option(
+        None,
+        doc="Where the owners of tasks are kept as well, so that they outlive a reload and all who share it know them.",
+        example="state",
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.scope_prefix == "":

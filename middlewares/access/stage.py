@@ -7,7 +7,8 @@ filtered with the same answers, so that what cannot be called is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final, final
 
 import trio
@@ -20,7 +21,7 @@ from sluiceway.pipeline.model.gcra import Ledger, LedgerFull, Limit, Window, nan
 from sluiceway.pipeline.model.keys import principal_of
 from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import ANONYMOUS
-from sluiceway.pipeline.protocol.errors import Forbidden, RateLimited
+from sluiceway.pipeline.protocol.errors import CapacityExceeded, Forbidden, RateLimited, SluicewayError
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
 
@@ -74,7 +75,7 @@ class Access(Middleware):
     def __init__(self, config: AccessConfig, context: Context) -> None:
         super().__init__(config, context)
         self._policy = Policy(config)
-        self._owners = Owners(max_tasks=config.max_tasks, max_age_s=config.task_age)
+        self._owners = Owners(context.id, max_tasks=config.max_tasks, max_age_s=config.task_age)
         self._ledgers: Mapping[Permit, Ledger] = {
             permit: Ledger(Limit(Window(rate, permit.rule.burst or max(1, int(rate.count)))), config.max_keys)
             for permit in self._policy.permits
@@ -90,6 +91,16 @@ class Access(Middleware):
             "resources/read": self._read,
         }
 
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Find the store, if owners of tasks are kept in one."""
+        if self.config.store is not None:
+            self._owners.store = self.context.store(self.config.store)
+        try:
+            yield
+        finally:
+            self._owners.store = None
+
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Decide, and go on or refuse."""
         method = exchange.request.method
@@ -99,7 +110,7 @@ class Access(Middleware):
                 exchange.hold()
             reply = await call_next(exchange)
             if may_be_task(exchange) and (task := task_in(reply)) is not None:  # it is the caller's
-                self._owners.learn(principal_of(exchange), task, trio.current_time())
+                await self._learn(exchange, task)
             return reply
         handler = self._handlers.get(method)
         if handler is not None:
@@ -229,10 +240,10 @@ class Access(Middleware):
         reply = await call_next(exchange)
         if not isinstance(reply, Result):
             return reply
-        principal, now = principal_of(exchange), trio.current_time()
-        return self._only(
-            exchange, reply, "tasks", "taskId", lambda task: self._owners.owns(principal, task, now)
-        )  # fmt: skip
+        listed = reply.value.get("tasks")
+        tasks = [each.get("taskId") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        made = await self._made(exchange, tasks)
+        return self._only(exchange, reply, "tasks", "taskId", made.__contains__)
 
     def _only(self, exchange: Exchange, reply: Result, members: str, key: str, is_shown: Shown) -> Reply:
         shown, hidden = without(reply, members, key, is_shown)
@@ -244,7 +255,7 @@ class Access(Middleware):
     async def _ask_for_task(self, exchange: Exchange, call_next: Service) -> Reply:
         """`tasks/get` and its like: for whoever made it."""
         task = exchange.request.params.get("taskId")
-        if not self._owners.owns(principal_of(exchange), task, trio.current_time()):
+        if not await self._made(exchange, [task]):
             raise self._refusal(exchange, Verdict(False, "", Reason.NO_RULE), "task", str(task))
         return await call_next(exchange)
 
@@ -255,11 +266,12 @@ class Access(Middleware):
         if not isinstance(wanted, dict):
             return await call_next(exchange)
         standing, now = self._policy.standing(exchange.caller), self._now()
-        principal, clock = principal_of(exchange), trio.current_time()
+        tasks = wanted.get("taskIds")
+        made = await self._made(exchange, tasks if isinstance(tasks, list) else [])
         sort = LISTS["resources/list"].sort
         kept = {
             **subset(wanted, "resourceSubscriptions", lambda uri: standing.shows(sort, uri, "subscribe", now)),
-            **subset(wanted, "taskIds", lambda task: self._owners.owns(principal, task, clock)),
+            **subset(wanted, "taskIds", made.__contains__),
         }
         hidden = sum(len(wanted[key]) - len(kept[key]) for key in kept)
         if not hidden:
@@ -270,6 +282,29 @@ class Access(Middleware):
         inner: Request | Notification
         inner = request.with_params(params) if isinstance(request, Request) else evolve(request, body=params)
         return await call_next(exchange.with_request(inner))
+
+    async def _learn(self, exchange: Exchange, task: str) -> None:
+        """Note whose a task is. That it cannot be written does not undo the call; this process knows it."""
+        try:
+            await self._owners.learn(principal_of(exchange), task, trio.current_time())
+        except (SluicewayError, OSError) as error:
+            self.context.log.warning("owner of a task not stored", store=self.config.store, error=str(error))
+
+    async def _made(self, exchange: Exchange, tasks: Iterable[object]) -> set[str]:
+        """
+        Those of some tasks that the caller made.
+
+        Raises:
+            CapacityExceeded: Whose they are cannot be read now.
+        """
+        try:
+            return await self._owners.made(principal_of(exchange), tasks, trio.current_time())
+        except (SluicewayError, OSError) as error:
+            exchange.decide(self.context.id, "refuse", "store")
+            self.context.log.warning("owners of tasks cannot be read", store=self.config.store, error=str(error))
+            raise CapacityExceeded(
+                f"{self.context.id}: whose task it is cannot be read now; try again later", retry_after_s=1.0
+            ) from error
 
 
 def _payer(exchange: Exchange) -> str:

@@ -68,5 +68,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "access.max_callers": {"by": f"{POLICY}test_what_is_kept_is_bounded"},
     "access.max_keys": {"one": 1, "other": 2, "given": {"rules": rules(rate=Rate(1, 600.0))}},
     "access.max_tasks": {"by": f"{STAGE}test_tasks_are_bounded"},
+    "access.store": {"by": "middlewares/access/test_tasks.py::test_another_process_knows_whose_a_task_is"},
     "access.task_age": {"by": f"{STAGE}test_a_task_is_for_whoever_made_it"},
 }  # fmt: skip

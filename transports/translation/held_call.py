@@ -27,6 +27,8 @@ MAX_KEPT: Final = 64
 """Notifications of one call that wait for its client."""
 MAX_QUESTIONS: Final = 64
 """Questions of one call that may be open at once."""
+MAX_ROUNDS: Final = 32
+"""How often one call may wait for its client; each time takes at most `park_timeout`."""
 TOGETHER_S: Final = 0.02
 """How long the first question of a round waits for others to go out with it."""
 
@@ -200,6 +202,8 @@ class HeldCall:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method:.60}")
         if len(self._questions) >= MAX_QUESTIONS:
             return ErrorReply(ErrorCode.INTERNAL_ERROR, f"{MAX_QUESTIONS} questions are open; wait for an answer")
+        if self.round >= MAX_ROUNDS:
+            return ErrorReply(ErrorCode.INTERNAL_ERROR, f"the client was asked {MAX_ROUNDS} times already")
         if not self._admit(self):
             return ErrorReply(
                 ErrorCode.INTERNAL_ERROR, "too many calls wait for their clients; nobody can be asked now"

@@ -9,10 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, final
 
+import msgspec
 from attrs import evolve
 
+from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, MetaKey, meta_of, method_of
-from sluiceway.pipeline.protocol.messages import EMPTY, Body, ErrorReply, Json, Reply, Request, Result, encode_json
+from sluiceway.pipeline.protocol.messages import (
+    EMPTY,
+    Body,
+    ErrorReply,
+    Json,
+    Reply,
+    Request,
+    Result,
+    decode_json,
+    encode_json,
+)
 from sluiceway.pipeline.protocol.splice import with_meta
 
 from ..readdress import readdress
@@ -26,6 +38,7 @@ _NOT_LEGACY: Final[Mapping[str, Json]] = {
 }
 """Members of `_meta` that a legacy server was told in the handshake; None takes them out."""
 _RETRY: Final = ("inputResponses", "requestState")
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _NAMED: Final = (b'"resultType"', b'"_meta"', b'"ttlMs"', b'"cacheScope"', b"\\u")
 """What must not stand in a result for members to be put in front of it unseen; an escape may spell any name."""
 
@@ -82,10 +95,8 @@ class Completer:
         self._handshake = handshake
         info = handshake.get("serverInfo")
         self._meta: dict[str, Json] = {MetaKey.SERVER_INFO.value: info} if isinstance(info, dict) else {}
-        plain: dict[str, Json] = {"resultType": "complete", **({"_meta": self._meta} if self._meta else {})}
-        self._plain = plain
-        self._cacheable = {**plain, "ttlMs": 0, "cacheScope": "private"}
-        self._plain_text, self._cacheable_text = encode_json(plain)[:-1], encode_json(self._cacheable)[:-1]
+        self._plain: dict[str, Json] = {"resultType": "complete", **({"_meta": self._meta} if self._meta else {})}
+        self._cacheable = {**self._plain, "ttlMs": 0, "cacheScope": "private"}
 
     def complete(self, method: str, reply: Result) -> Result:
         """
@@ -93,18 +104,25 @@ class Completer:
 
         It is no older than its question and nobody else's: a legacy server does not say for how long it holds, or whom
         it is for.
+
+        Raises:
+            UpstreamProtocolError: It is no text that a client could read.
         """
-        cacheable = method_of(method).cacheable
+        added = self._cacheable if method_of(method).cacheable else self._plain
         raw = reply.body.raw.strip()
-        if raw[:1] == b"{" and not any(name in raw for name in _NAMED):
-            text = self._cacheable_text if cacheable else self._plain_text
+        if not any(name in raw for name in _NAMED):
             rest = raw[1:].lstrip()
-            return Result(Body(raw=b"%b%b%b" % (text, b"" if rest == b"}" else b",", rest)))
-        added = self._cacheable if cacheable else self._plain
-        value = {**added, **reply.value}
-        if self._meta:
-            value["_meta"] = {**self._meta, **meta_of(value)}
-        return Result(value)
+            return Result(Body(raw=b"%b%b%b" % (encode_json(added)[:-1], b"" if rest == b"}" else b",", rest)))
+        try:
+            members = _members(raw)
+            meta = decode_json(members["_meta"]) if "_meta" in members else None
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise UpstreamProtocolError(f"the upstream's result is not JSON in UTF-8: {error}") from error
+        for key, value in added.items():
+            members.setdefault(key, msgspec.Raw(encode_json(value)))
+        if isinstance(meta, dict) and self._meta:
+            members["_meta"] = msgspec.Raw(encode_json({**self._meta, **meta}))
+        return Result(Body(raw=encode_json(members)))
 
     def discovered(self) -> Result:
         """The answer to `server/discover`: which revisions the gateway translates, and what the server said."""

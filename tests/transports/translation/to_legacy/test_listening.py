@@ -15,7 +15,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import ConnectFailed, InvalidParams
 from sluiceway.pipeline.protocol.mcp import MetaKey
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.testing.cancelling import cancel_everywhere
 
 BOB = Caller("bob", how="api_key")
@@ -31,6 +31,13 @@ class Stream:
     exchange: Exchange
     heard: list[Notification]
     replies: list[Reply] = field(factory=list)
+
+    @property
+    def id(self) -> Any:
+        """The id of its request."""
+        request = self.exchange.request
+        assert isinstance(request, Request)
+        return request.id
 
     def said(self) -> list[tuple[str, Any]]:
         """Methods and uris of what was heard after the acknowledgement."""
@@ -78,7 +85,7 @@ async def test_the_acknowledgement_comes_first_and_says_what_is_granted(autojump
         assert server.of("resources/subscribe") == [{"uri": "x:1"}, {"uri": "x:2"}, {"uri": "x:3"}]
         server.say(TOOLS)
 
-    number = stream.exchange.request.id
+    number = stream.id
     meta = {"_meta": {MetaKey.SUBSCRIPTION_ID.value: number}}
     granted = {"toolsListChanged": True, "resourceSubscriptions": ["x:1", "x:2"]}
     assert stream.heard[0] == Notification(
@@ -185,7 +192,7 @@ async def test_a_drain_and_a_close_end_the_stream_gracefully(autojump_clock, ser
 
     assert stream.said() == [(TOOLS, None)]
     for each in (stream, other):
-        meta = {MetaKey.SUBSCRIPTION_ID.value: each.exchange.request.id}
+        meta = {MetaKey.SUBSCRIPTION_ID.value: each.id}
         assert each.replies == [Result({"resultType": "complete", "_meta": meta})]
 
 
@@ -222,8 +229,10 @@ async def test_each_request_gets_the_log_messages_it_asked_for(autojump_clock, s
 
     async def handle(exchange: Exchange) -> Reply:
         await run.wait()
+        assert isinstance(exchange.request, Request)
+        number = exchange.request.id
         for level in ("debug", "info", "error", "shout"):
-            await exchange.relay(Notification("notifications/message", {"level": level, "data": exchange.request.id}))
+            await exchange.relay(Notification("notifications/message", {"level": level, "data": number}))
         return Result()
 
     server.handlers["tools/call"] = handle

@@ -713,6 +713,20 @@ async def test_an_upstream_may_not_ask_without_end(autojump_clock, server, servi
     assert done["codes"] == [-32603] * 6
 
 
+async def test_the_rounds_of_a_call_are_bounded(autojump_clock, server, serving):
+    """An upstream that never has enough is told so, and gets to answer."""
+    server.handlers["tools/call"] = asking(*[FORM] * 40)
+    rounds = 0
+    async with serving(server) as peer:
+        reply = await peer.tool()
+        while reply["resultType"] == "input_required":
+            rounds += 1
+            reply = await peer.retry(reply, dict.fromkeys(reply["inputRequests"], YES))
+
+    assert rounds == 32
+    assert reply["content"] == [YES] * 32 + [-32603] * 8
+
+
 async def test_answers_that_nobody_asked_for_are_left_out(autojump_clock, server, serving):
     """The request is a new one."""
     async with serving(server) as peer:

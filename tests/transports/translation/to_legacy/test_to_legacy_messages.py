@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Request, Result, decode_json
 from sluiceway.transports.translation.to_legacy_messages import (
     Completer,
@@ -87,6 +91,36 @@ def test_a_result_is_completed_and_says_the_rest_as_it_was(raw, method, expected
     assert decode_json(completed.body.raw) == value
     assert completed.value == value
     assert completed.body.raw.count(b'"resultType"') == 1
+
+
+@pytest.mark.parametrize("raw", [b'{"\\ud800":1}', b'{"a\xff":1,"_meta":{}}', b'{"_meta":{"x":"\xff"}}'])
+def test_what_no_client_could_read_does_not_pass(raw):
+    """It is the upstream's fault, and said to be."""
+    with pytest.raises(UpstreamProtocolError, match="UTF-8"):
+        Completer(INFO).complete("tools/call", Result(Body(raw=raw)))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["content", "_meta", "resultType", "ttlMs", "cacheScope", "x\u00e9"]) | st.text(max_size=6)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5), st.sampled_from(["tools/call", "tools/list"]), st.booleans())
+def test_what_the_upstream_says_always_stays(value, method, escaped):
+    """Only what it does not say is added, however it is spelled."""
+    raw = json.dumps(value, ensure_ascii=escaped).encode()
+    completed = decode_json(Completer(INFO).complete(method, Result(Body(raw=raw))).body.raw)
+    meta = value.get("_meta", {})
+
+    assert {key: completed[key] for key in value if key != "_meta"} == {
+        key: each for key, each in value.items() if key != "_meta"
+    }
+    assert completed["_meta"] == ({**META, **meta} if isinstance(meta, dict) else meta)
+    added = {"resultType", "_meta"} | ({"ttlMs", "cacheScope"} if method == "tools/list" else set())
+    assert completed.keys() == value.keys() | added
 
 
 def test_a_server_that_does_not_say_who_it_is_is_not_named():

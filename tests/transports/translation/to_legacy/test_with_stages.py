@@ -29,8 +29,9 @@ async def test_questions_and_answers_pass_each_on_its_own(autojump_clock, server
     states: list[str] = []
     async with serving(server, addressed=True) as peer, AsyncExitStack() as stack:
         service: Any = peer.service
-        for kind in (Retry, Cache, Dedup):
-            stage: Any = kind(kind.Config(), Context(id=kind.name))
+        kinds: list[Any] = [Retry, Cache, Dedup]
+        for kind in kinds:
+            stage = kind(kind.Config(), Context(id=kind.name))
             await stack.enter_async_context(stage.open())
             service = _around(stage, service)
 

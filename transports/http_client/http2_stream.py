@@ -78,13 +78,16 @@ def fields_of(head: bytes, headers: bytes, length: int, scheme: bytes) -> list[H
     """
     The field section of a request (section 8.3.1).
 
+    What is the same every time goes into the table of the header compression. What differs would only push that out,
+    and the table is searched from end to end for every field.
+
     Args:
-        head: Request line and header lines, as for HTTP/1.1; `host` is the first of these.
-        headers: Further lines.
+        head: Request line and header lines, as for HTTP/1.1; `host` is the first of these. The same every time.
+        headers: Further lines, of this request.
         length: Bytes of the content.
         scheme: `http` or `https`.
     """
-    first, host, *lines = (head + headers).split(b"\r\n")[:-1]
+    first, host, *lines = head.split(b"\r\n")[:-1]
     method, path, _ = first.split(b" ")
     fields = [
         HeaderTuple(b":method", method),
@@ -92,14 +95,16 @@ def fields_of(head: bytes, headers: bytes, length: int, scheme: bytes) -> list[H
         HeaderTuple(b":authority", host.partition(b": ")[2]),
         HeaderTuple(b":path", path),
     ]
-    for line in lines:
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name not in _CONNECTION_SPECIFIC:
-            kind = NeverIndexedHeaderTuple if name in _SECRET else HeaderTuple
-            fields.append(kind(name, value.strip(b" \t")))
-    fields.append(HeaderTuple(b"content-length", b"%d" % length))
-    return fields
+    fields.extend(_field(line, HeaderTuple) for line in lines)
+    fields.extend(_field(line, NeverIndexedHeaderTuple) for line in headers.split(b"\r\n")[:-1])
+    fields.append(NeverIndexedHeaderTuple(b"content-length", b"%d" % length))
+    return [field for field in fields if field[0] not in _CONNECTION_SPECIFIC]
+
+
+def _field(line: bytes, kind: type[HeaderTuple]) -> HeaderTuple:
+    name, _, value = line.partition(b":")
+    name = name.lower()
+    return (NeverIndexedHeaderTuple if name in _SECRET else kind)(name, value.strip(b" \t"))
 
 
 def head_of(fields: Iterable[tuple[bytes, bytes]]) -> Head:

@@ -73,9 +73,14 @@ TABLE: Final[dict[Era, tuple[Row, ...]]] = {
         Row("closing the response stream", "`notifications/cancelled`"),
         Row("resource not found (-32002)", "-32602"),
         _lost("calls that wait for an answer", "belong to one process; another one cannot resume them"),
-        _lost("questions that belong to no call", "refused, where the upstream does not say which call it means"),
+        _lost(
+            "questions that do not say which call they are about",
+            "put to the caller's latest call; refused where nobody proved who calls and it may be another person's",
+        ),
         _lost("log messages of a shared session", "left out, where it is not clear whose they are"),
-        _lost("tasks", "the extension is not offered"),
+        _lost("tasks", "the extension is not offered, and tools called as tasks tell of no progress"),
+        _lost("`notifications/elicitation/complete`", "goes nowhere: modern clients do not know it"),
+        _lost("long results", "held whole, up to `max_message`, before they are passed on"),
         _lost("hints for caches", "there are none: what is kept needs a rule of the stage `cache`"),
     ),
 }

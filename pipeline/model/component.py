@@ -327,6 +327,14 @@ class Source(Component):
     def stop_accepting(self) -> None:
         """Take no new connections and no new requests (answer those with `Draining`). Called once, when draining."""
 
+    async def delivered(self) -> None:
+        """
+        Wait until the last answers have left for the clients, as far as there are such that wait for some.
+
+        Called when draining, behind `stop_accepting`, when every exchange has its answer; cancelled when draining has
+        taken its time. No checkpoint where there is nothing to wait for.
+        """
+
 
 class Store(Component):
     """

@@ -217,7 +217,8 @@ class Engine:
 
     async def drain(self) -> int:
         """
-        Stop accepting, let LISTEN exchanges finish, wait for the rest up to `drain_timeout`, cancel what is left.
+        Stop accepting, let LISTEN exchanges finish, wait for the rest and for their answers to leave up to
+        `drain_timeout`, cancel what is left.
 
         Returns:
             How many exchanges had to be cancelled.
@@ -233,6 +234,9 @@ class Engine:
         for pipeline in self.pipelines.values():
             left = max(0.0, deadline - trio.current_time())
             cancelled += await pipeline.lane.finish(left, _GRACE_S)
+        with trio.move_on_after(max(_GRACE_S, deadline - trio.current_time())):
+            for source in self.sources.values():
+                await source.delivered()
         return cancelled
 
     async def reload(self, document: Document) -> list[str]:

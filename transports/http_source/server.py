@@ -92,6 +92,7 @@ class HttpServer(Acceptor):
         self.floods = 0
         """HTTP/2 connections that were ended because their clients sent too much of what costs and carries nothing."""
         self._connections: set[Connection | Http2Connection] = set()
+        self._fewer = trio.Event()
 
     async def converse(self, stream: trio.abc.Stream) -> None:
         """See `Acceptor`."""
@@ -115,6 +116,12 @@ class HttpServer(Acceptor):
         for connection in list(self._connections):
             connection.drain()
 
+    async def delivered(self) -> None:
+        """Wait until every connection that speaks HTTP is closed; those that are still shaking hands do not count."""
+        while self._connections:
+            self._fewer = trio.Event()
+            await self._fewer.wait()
+
     # What connections report.
 
     def upgrades(self, request: h11.Request) -> bool:
@@ -133,6 +140,7 @@ class HttpServer(Acceptor):
     def closed(self, connection: Connection | Http2Connection) -> None:
         """It is over."""
         self._connections.discard(connection)
+        self._fewer.set()
 
 
 def _protocols(limits: HttpConfig) -> tuple[str, ...]:

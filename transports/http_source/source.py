@@ -199,6 +199,11 @@ class HttpSource(Source):
         if self.websockets is not None:
             self.websockets.stop_accepting()
 
+    async def delivered(self) -> None:
+        """See `Source`: until every connection is closed, as each is behind its last answer."""
+        if self._server is not None:
+            await self._server.delivered()
+
 
 def _http2_figures(server: HttpServer) -> Iterator[Figure]:
     spoken = server.http2

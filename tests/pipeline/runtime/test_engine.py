@@ -99,6 +99,11 @@ class LoggedSource(Logged, Source):
     name = "logged"
     handle: Any = None
     accepting = True
+    delivery = 0.0
+
+    async def delivered(self) -> None:
+        await super().delivered()
+        await trio.sleep(self.delivery)
 
     async def serve(self, handle: Any) -> None:
         LOG.append("serve")
@@ -286,6 +291,20 @@ async def test_drain_cancels_what_takes_too_long(autojump_clock: Any) -> None:
 
     assert trio.current_time() == 3
     assert replies[0].data["reason"] == "draining"
+
+
+@pytest.mark.parametrize(("takes", "drained"), [(3.0, 3.0), (50.0, 10.0)])
+async def test_drain_waits_until_the_last_answers_have_left(autojump_clock: Any, takes: float, drained: float) -> None:
+    """As long as draining may take at all; or the answer to a client that reads slowly would be cut off."""
+    engine = Engine(document(run=Run(drain_timeout=10.0)))
+    async with engine.running():
+        source = engine.sources["p"]
+        assert isinstance(source, LoggedSource)
+        source.delivery = takes
+        start = trio.current_time()
+        assert await engine.drain() == 0
+
+        assert trio.current_time() - start == drained
 
 
 async def test_replacing_a_stage_under_load_loses_nothing(autojump_clock: Any) -> None:

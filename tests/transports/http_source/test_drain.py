@@ -78,6 +78,19 @@ async def test_a_stream_that_began_before_the_drain_closes_its_connection_at_its
         assert 5.0 == trio.current_time()
 
 
+async def test_the_drain_waits_until_the_last_answers_have_left(running, autojump_clock):
+    """An answer that is under way to a slow reader when its exchange ends is not cut off."""
+    async with running() as served:
+        wire = served.connect()
+        await wire.send("POST", "/mcp", served.calling("slow"), await served.session())
+        await trio.sleep(1)
+        served.source.stop_accepting()
+        await served.source.delivered()
+
+        assert trio.current_time() >= 5.0
+        assert (await wire.response()).status == 200
+
+
 async def test_draining_ends_the_streams_that_only_wait(running, autojump_clock):
     """A session's GET stream ends cleanly, and no new one begins; answers to open questions still arrive."""
     async with running() as served:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import trio
 import trio.testing
+
+from sluiceway.pipeline.protocol.messages import Result
+from sluiceway.transports.sse_codec import EventDecoder
 
 LAST = 2**31 - 1
 
@@ -54,10 +58,6 @@ async def test_a_request_that_crosses_is_answered(running: Any, dial: Any, autoj
         served.source.stop_accepting()
         body = served.modern("tools/list")
         late = await peer.send("POST", "/mcp", body, served.mirror(body))
-        import json
-
-        from sluiceway.transports.sse_codec import EventDecoder
-
         found = EventDecoder(1 << 20).feed(peer.responses[asking].body)
         question = json.loads(next(event.data for event in found if event.data))
         reply = {"jsonrpc": "2.0", "id": question["id"], "result": {}}
@@ -103,3 +103,36 @@ async def test_a_client_that_goes_on_asking_does_not_hold_up_the_drain(
             await trio.sleep(0.5)
 
         assert trio.current_time() < 6.0
+
+
+async def test_the_source_waits_until_its_answers_have_left(running: Any, dial: Any, autojump_clock: Any) -> None:
+    """Draining is not over when the exchange is, but when a client that reads slowly has what it said."""
+
+    async def sink(_: Any) -> Result:
+        return Result({"text": "x" * 300_000})
+
+    async with running(sink) as served:
+        peer = await dial(served, consume=False)
+        body = served.modern("tools/list")
+        stream = await peer.send("POST", "/mcp", body, served.mirror(body))
+        response = peer.responses[stream]
+        await peer.until(lambda: len(response.body) == 65535)
+        served.source.stop_accepting()
+        over = trio.Event()
+
+        async def deliver() -> None:
+            await served.source.delivered()
+            over.set()
+
+        served.nursery.start_soon(deliver)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (len(served.pipeline.lane.tickets), over.is_set()) == (0, False)
+        peer.h2.increment_flow_control_window(1_000_000)
+        peer.h2.increment_flow_control_window(1_000_000, stream)
+        await peer.flush()
+        await peer.until_closed()
+        await peer.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert over.is_set()
+
+        assert len(response.json["result"]["text"]) == 300_000

@@ -177,7 +177,8 @@ class TapeWriter:
 
     def _begin(self) -> None:
         """Begin the next part; there is none of it if that fails."""
-        self._retire()
+        surplus = self._surplus()
+        dropped = max((each.last for each in surplus), default=0)
         path, before = part_path(self.path, self.part + 1), self.written
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._fd = os.open(path, flags | os.O_EXCL, 0o600)
@@ -185,6 +186,7 @@ class TapeWriter:
             self._index = os.open(index_of(path), flags | os.O_TRUNC, 0o600)
             self._size, self._marked, self._begun = 0, -INDEX_EVERY, self._now()
             force_setattr(self.header, "part", self.part + 1)
+            force_setattr(self.header, "dropped", max(self.header.dropped, dropped))
             self._put([self.header])
             self._sync_folder()
         except OSError:
@@ -193,6 +195,7 @@ class TapeWriter:
             self.written = before
             raise
         self.part += 1
+        self._remove(surplus)
 
     def _end_part(self, t: float) -> None:
         """End the current part, for it is full."""
@@ -203,17 +206,24 @@ class TapeWriter:
             self._old.append(_Old(part_path(self.path, self.part), self._size, self._now(), self.written))
             self._close()
 
-    def _retire(self) -> None:
-        """Remove the oldest parts while there are too many, or they are too old."""
+    def _surplus(self) -> list[_Old]:
+        """The oldest parts, of which there are too many, or which are too old."""
         oldest = self._now() - self._bounds.keep_for
         size = sum(each.size for each in self._old)
-        while self._old and (size > self._bounds.keep_size or self._old[0].ended < oldest):
-            gone = self._old.popleft()
-            size -= gone.size
+        surplus: list[_Old] = []
+        for each in self._old:
+            if size <= self._bounds.keep_size and each.ended >= oldest:
+                break
+            surplus.append(each)
+            size -= each.size
+        return surplus
+
+    def _remove(self, surplus: Sequence[_Old]) -> None:
+        """Remove the oldest parts. The header says so already, so that a kill now leaves no gap unexplained."""
+        for gone in surplus:
             for path in (gone.path, index_of(gone.path)):
                 path.unlink(missing_ok=True)
-            if gone.last:
-                force_setattr(self.header, "dropped", gone.last)
+            self._old.popleft()
 
     def _put(self, entries: Sequence[Entry]) -> None:
         assert self._fd is not None

@@ -22,6 +22,15 @@ class PriorityRule:
 
 @final
 @frozen(kw_only=True)
+class Share:
+    """Who gets more than others when all of them wait."""
+
+    when: When = option(doc="The exchanges meant, as in the guard of a stage.", example={"tenant": "gold-*"})
+    weight: int = option(ge=1, le=100, doc="How many of them are served in one turn.", example=4)
+
+
+@final
+@frozen(kw_only=True)
 class Adaptive:
     """A limit that is found out: see `docs/limits.md`."""
 
@@ -48,6 +57,11 @@ class LoadShedConfig:
     )
     per: Literal["tenant", "caller", "source"] = option(
         "tenant", doc="Between whom places are divided fairly: each gets its turn, however many wait."
+    )
+    weights: tuple[Share, ...] = option(
+        (),
+        doc="Turns that serve more than one exchange; the first rule that matches decides, otherwise it is 1.",
+        example=[{"when": {"tenant": "gold-*"}, "weight": 4}],
     )
     priorities: tuple[PriorityRule, ...] = option(
         (),

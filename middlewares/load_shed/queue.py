@@ -2,12 +2,12 @@
 The queue of `load_shed`: who is served next, and who has to go when it is full. Pure; knows no time and no tasks.
 
 Served: the highest priority first; within it each tenant in turn (round robin, which is what deficit round robin is
-when every request costs the same); within a tenant who came first. So a tenant that sends a thousand requests delays
-the one request of another by one.
+when every request costs the same), as many in one turn as its weight says; within a tenant who came first. So a tenant
+that sends a thousand requests delays the one request of another by one turn.
 
 Shed: who comes when the queue is as long as its priority may make it. But it takes the place of somebody of a lower
-priority, or of the tenant with most waiting if that has at least two more than its own: otherwise whoever filled the
-queue first would have it for itself. Of those who lose a place it is always the one that came last.
+priority, or of the tenant with most waiting for its weight if that stays ahead of its own: otherwise whoever filled
+the queue first would have it for itself. Of those who lose a place it is always the one that came last.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Waiter:
     """Whose turn it takes."""
     wake: Callable[[], object]
     """Called once its fate is decided."""
+    weight: int = 1
+    """How many of its tenant are served in one turn, while it is the next."""
     fate: Fate = Fate.WAITING
 
     def decide(self, fate: Fate) -> None:
@@ -72,6 +74,8 @@ class FairQueue:
         self._bounds = {Priority.HIGH: capacity, Priority.NORMAL: threshold, Priority.LOW: threshold}
         self._lines: dict[Priority, OrderedDict[str, _Line]] = {priority: OrderedDict() for priority in Priority}
         self._length = 0
+        self._turns = dict.fromkeys(Priority, 0)
+        """By priority, how many of the tenant whose turn it is were served in it."""
 
     def __len__(self) -> int:
         return self._length
@@ -108,7 +112,10 @@ class FairQueue:
             if tenants:
                 tenant, line = next(iter(tenants.items()))
                 waiter, _ = line.popitem(last=False)
-                tenants.move_to_end(tenant)
+                self._turns[waiter.priority] += 1
+                if self._turns[waiter.priority] >= waiter.weight:
+                    self._turns[waiter.priority] = 0
+                    tenants.move_to_end(tenant)
                 self._left(waiter)
                 return waiter
         raise LookupError("nobody waits")
@@ -122,6 +129,8 @@ class FairQueue:
         self._length -= 1
         tenants = self._lines[waiter.priority]
         if not tenants[waiter.tenant]:
+            if next(iter(tenants)) == waiter.tenant:
+                self._turns[waiter.priority] = 0  # whoever is next begins a turn of its own
             del tenants[waiter.tenant]
 
     def _loser(self, waiter: Waiter) -> Waiter:
@@ -130,10 +139,18 @@ class FairQueue:
             if priority == waiter.priority:
                 break
             if tenants := self._lines[priority]:
-                return _last(max(tenants.values(), key=len))
+                return _last(max(tenants.values(), key=_excess))
         tenants = self._lines[waiter.priority]
-        longest = max(tenants.values(), key=len, default=_Line())
-        return _last(longest) if len(longest) > len(tenants.get(waiter.tenant, ())) + 1 else waiter
+        if not tenants:
+            return waiter
+        longest = max(tenants.values(), key=_excess)
+        own = len(tenants.get(waiter.tenant, ())) + 1
+        return _last(longest) if _excess(longest) > own / waiter.weight else waiter
+
+
+def _excess(line: _Line) -> float:
+    """Turns that it takes to serve a line."""
+    return len(line) / _last(line).weight
 
 
 def _last(line: _Line) -> Waiter:

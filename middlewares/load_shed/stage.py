@@ -53,8 +53,8 @@ class LoadShed(Middleware):
     """
     Run as many exchanges as can be, let some wait, and shed the rest, the least important first.
 
-    * A place goes to the highest priority that waits; within it to each tenant in turn; within a tenant to who came
-      first.
+    * A place goes to the highest priority that waits; within it to each tenant in turn, to several at once if
+      `weights` say so; within a tenant to who came first.
     * When the queue is filled to `shed_above`, whoever comes is refused at once. Only those of high priority may fill
       the rest of it. Who comes with a higher priority takes the place of the last one of the lowest; who comes from a
       tenant with few waiting takes that of one with many.
@@ -84,6 +84,7 @@ class LoadShed(Middleware):
         super().__init__(config, context)
         self._turn = _TURNS[config.per]
         self._priorities = tuple((rule.when.compile(), Priority[rule.priority.upper()]) for rule in config.priorities)
+        self._weights = tuple((rule.when.compile(), rule.weight) for rule in config.weights)
         self._queue = FairQueue(config.max_waiting, config.threshold)
         adaptive = config.adaptive
         self._aimd = (
@@ -148,7 +149,7 @@ class LoadShed(Middleware):
     async def _wait(self, exchange: Exchange) -> None:
         """Get a place, or be refused."""
         decided = trio.Event()
-        waiter = Waiter(self._priority(exchange), self._turn(exchange), decided.set)
+        waiter = Waiter(self._priority(exchange), self._turn(exchange), decided.set, self._weight(exchange))
         loser = self._queue.offer(waiter)
         if loser is waiter:
             bound = self._queue.bound(waiter.priority)
@@ -191,6 +192,9 @@ class LoadShed(Middleware):
             if matches(exchange):
                 return priority
         return Priority.NORMAL
+
+    def _weight(self, exchange: Exchange) -> int:
+        return next((weight for matches, weight in self._weights if matches(exchange)), 1)
 
     def _check_memory(self, exchange: Exchange) -> None:
         """Refuse what memory is too short for."""

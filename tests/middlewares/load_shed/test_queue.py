@@ -176,3 +176,45 @@ def test_while_all_wait_none_is_served_more_than_one_ahead(tenants):
         waiting[one.tenant] -= 1
         least = min(served[tenant] for tenant in "abcd" if waiting[tenant] or served[tenant])
         assert all(served[one.tenant] <= least + 1 or not waiting[other] for other in "abcd" if served[other] == least)
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), min_size=1, max_size=80),
+    st.fixed_dictionaries({tenant: st.integers(1, 5) for tenant in "abcd"}),
+)
+def test_while_all_wait_each_is_served_by_its_weight(tenants, weights):
+    """In every stretch in which all of them wait, none is more than one turn ahead of what its weight gives it."""
+    queue = FairQueue(100, 100)
+    for tenant in tenants:
+        queue.offer(Waiter(NORMAL, tenant, list, weights[tenant]))
+    waiting, served = Counter(tenants), Counter()
+    everybody = set(tenants)
+    while all(waiting[tenant] for tenant in everybody):
+        one = queue.pop().tenant
+        served[one] += 1
+        waiting[one] -= 1
+        turns = [served[tenant] / weights[tenant] for tenant in everybody]
+
+        assert max(turns) - min(turns) <= 1
+
+
+def test_a_turn_that_ends_because_nobody_is_left_is_not_taken_up_by_the_next():
+    """Who comes next has a whole turn of its own."""
+    queue = FairQueue(10, 10)
+    for tenant in "abbb":
+        queue.offer(Waiter(NORMAL, tenant, list, 3))
+    queue.offer(Waiter(NORMAL, "c", list, 1))
+
+    assert [queue.pop().tenant for _ in range(5)] == list("abbbc")
+
+
+def test_who_may_have_more_served_may_have_more_waiting():
+    """A full queue belongs to tenants by their weights, too."""
+    queue = FairQueue(4, 4)
+    for _ in range(4):
+        queue.offer(Waiter(NORMAL, "gold", list, 4))
+    poor = Waiter(NORMAL, "poor", list, 1)
+    thrifty = Waiter(NORMAL, "thrifty", list, 4)
+
+    assert queue.offer(poor) is poor
+    assert queue.offer(thrifty).tenant == "gold"

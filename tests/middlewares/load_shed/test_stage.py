@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from sluiceway.middlewares.load_shed import memory as memory_module
 from sluiceway.middlewares.load_shed import stage as stage_module
 from sluiceway.middlewares.load_shed.memory import resident_bytes
-from sluiceway.middlewares.load_shed.options import Adaptive, PriorityRule
+from sluiceway.middlewares.load_shed.options import Adaptive, PriorityRule, Share
 from sluiceway.middlewares.load_shed.stage import LoadShed
 from sluiceway.pipeline.model.component import Context, State
 from sluiceway.pipeline.model.session import Caller
@@ -146,6 +146,19 @@ async def test_a_flood_of_one_delays_another_by_one(per, autojump_clock):
 
     assert server.entered == [0, 1, 100, 2, 101, 3, 4]
     assert [text == "in" for text in outcomes] == [True] * 5 + [False] * 5 + [True] * 2
+
+
+async def test_a_turn_serves_as_many_as_its_weight_says(autojump_clock):
+    """While both wait, gold gets three for each one of the other."""
+    weights = (Share(when=When(tenant=("go*",)), weight=3),)
+    stage, server = make(max_in_flight=1, max_waiting=20, wait_at_most=60.0, weights=weights), Server()
+    await together(
+        stage,
+        server,
+        [*(call(number, tenant="tin") for number in range(4)), *(call(100 + n, tenant="gold") for n in range(6))],
+    )
+
+    assert server.entered == [0, 1, 100, 101, 102, 2, 103, 104, 105, 3]
 
 
 async def test_who_waits_too_long_is_refused(autojump_clock):

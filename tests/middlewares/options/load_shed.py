@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TESTS = "middlewares/load_shed/test_stage.py::"
 ADAPTIVE = f"{TESTS}test_slow_answers_lower_the_limit_and_fast_ones_raise_it"
+WEIGHTS = f"{TESTS}test_a_turn_serves_as_many_as_its_weight_says"
 PRIORITY = f"{TESTS}test_what_matters_more_is_served_first_and_shed_last"
 
 ROWS = {
@@ -12,6 +13,9 @@ ROWS = {
     "load_shed.shed_above": {"one": 0.2, "other": 1.0, "given": {"max_in_flight": 1, "max_waiting": 5}},
     "load_shed.wait_at_most": {"one": 1.0, "other": 2.0, "given": {"max_in_flight": 1}},
     "load_shed.per": {"by": f"{TESTS}test_a_flood_of_one_delays_another_by_one"},
+    "load_shed.weights": {"by": WEIGHTS},
+    "load_shed.weights.when": {"by": WEIGHTS},
+    "load_shed.weights.weight": {"by": WEIGHTS},
     "load_shed.priorities": {"by": PRIORITY, "word": "vital"},
     "load_shed.priorities.when": {"by": PRIORITY, "word": "vital"},
     "load_shed.priorities.priority": {"by": PRIORITY, "word": "vital"},

@@ -117,7 +117,8 @@ class Rounds:
 
     def _question(self, key: RequestId, asked: Json) -> Request:
         method = asked.get("method") if isinstance(asked, dict) else None
-        params = asked.get("params", {}) if isinstance(asked, dict) else None
+        params = asked.get("params") if isinstance(asked, dict) else None
+        params = {} if params is None else params
         if not isinstance(method, str) or method not in _NEEDS or not isinstance(params, dict):
             raise UpstreamProtocolError(
                 f"{self.name}: the upstream asks for {str(method)[:60]!r}, which is no question"

@@ -27,6 +27,8 @@ from .statistics import Counts, End, PoolReport
 
 _SETTINGS_S: Final = 10.0
 """How long a peer may take to say that it speaks HTTP/2."""
+_PAUSE_S: Final = 1.0
+"""How long none is opened after one could not be, while there are others."""
 CARE_S: Final = 5.0
 """How often `look_after` is to be called at least, in seconds."""
 
@@ -78,6 +80,7 @@ class Http2Pool:
         self._opening = 0
         self._capacity = MAX_STREAMS
         self._generation = 0
+        self._no_growth_before = -math.inf
         self._closed = False
         self._counts = Counts()
         self.nursery: trio.Nursery | None = None
@@ -222,8 +225,9 @@ class Http2Pool:
 
     def _grow(self) -> None:
         """Open as many connections as those who wait need, and as there may be."""
-        if self._capacity == 0 and self._serves:
-            return  # the peer takes nothing for now, and would not on another one
+        pauses = self._capacity == 0 or trio.current_time() < self._no_growth_before
+        if pauses and self._serves:
+            return  # the peer takes no more for now, and would not on another one
         needed = math.ceil(len(self._waiting) / max(1, self._capacity))
         while self._opening < needed and self.open < self._limits.max_connections and not self._closed:
             assert self.nursery is not None, "nobody owns the connections: run the client first"
@@ -237,6 +241,7 @@ class Http2Pool:
         try:
             connection = await self._opened()
         except (DialFailed, SpeaksHttp1) as failure:
+            self._no_growth_before = trio.current_time() + _PAUSE_S
             if isinstance(failure, SpeaksHttp1) or (self._opening == 1 and not self._serves):
                 self._fail(failure)
             return
@@ -261,7 +266,9 @@ class Http2Pool:
             with trio.move_on_after(_SETTINGS_S):
                 await connection.begin()
                 begun = True
-        except (PeerGone, MalformedResponse) as error:
+        except PeerGone as error:
+            raise DialFailed("it closes the connection without a word in HTTP/2 (http2)") from error
+        except MalformedResponse as error:
             raise DialFailed("it does not speak HTTP/2 there (http2)") from error
         finally:
             if not begun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, final
 
-from attrs import define, field
+from attrs import define
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
 from .connection import PeerGone
@@ -48,21 +48,22 @@ class Http2Stream:
     """Its exchange has bytes to send that the peer does not take now."""
     returned: int = 0
     """Bytes that were consumed, and whose place in the window the peer has not got back."""
-    _pieces: list[bytes] = field(factory=list)
+    _unread: bytes | bytearray = b""
 
     def put(self, data: bytes, overhead: int) -> None:
         """A part of the body came; `overhead` is what its padding took of the window."""
         self.returned += overhead
         if data:
-            self._pieces.append(data)
+            if self._unread:  # joined as it comes: an object for each byte would be many times the window
+                self._unread = bytearray(self._unread) if isinstance(self._unread, bytes) else self._unread
+                self._unread += data
+            else:
+                self._unread = data
             self.wake()
 
     def take(self) -> bytes:
         """What came since the last call; empty if nothing did."""
-        if not self._pieces:
-            return b""
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
+        data, self._unread = bytes(self._unread), b""
         self.returned += len(data)
         return data
 

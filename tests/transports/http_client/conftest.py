@@ -240,8 +240,10 @@ class Server:
     """What the handshake comes to, where it is asked."""
     failure: Exception | None = None
     """What connecting fails with."""
+    dialled: int = 0
 
     async def dial(self) -> MemoryTransport:
+        self.dialled += 1
         await trio.sleep(0.01)
         if self.failure is not None:
             raise self.failure

@@ -595,3 +595,21 @@ async def test_when_a_peer_goes_away_no_request_is_lost(h2, autojump_clock, noth
         assert sorted(answer.startswith(b"200 old") for answer in answers) == [False] * (3 - kept) + [True] * kept
         assert [transport.closed for transport in kit.server.transports] == [True, False]
         nothing_left(kit)
+
+
+async def test_a_body_of_single_bytes_takes_no_more_than_its_window(h2, autojump_clock):
+    """However it is cut into frames."""
+
+    async def serve(peer: Any) -> None:
+        await peer.greet()
+        asked = await peer.request()
+        await peer.send(peer.head(asked.stream_id))
+        for _ in range(100):
+            await peer.send(*[peer.data(asked.stream_id, b"x")] * 100)
+        await peer.send(peer.data(asked.stream_id, b"", ends=True))
+
+    async with h2.speaking(serve) as kit:
+        with await kit.send() as response:
+            await trio.testing.wait_all_tasks_blocked()
+            assert await response.chunk() == b"x" * 10_000
+            assert await response.chunk() == b""

@@ -36,6 +36,10 @@ class Line:
     def is_readable(self) -> bool:
         return self.readable
 
+    @property
+    def speaks_http2(self) -> bool:
+        return False
+
 
 def pool_of(**limits: Any) -> tuple[Pool, list[Line]]:
     """A pool, and every transport that it opened."""
@@ -226,3 +230,111 @@ async def test_a_closed_pool_keeps_nothing(autojump_clock):
 
     assert lines[1].closed
     assert (pool.taken, pool.idle) == (0, 0)
+
+
+def ended(pool: Pool) -> dict[str, int]:
+    """How many connections were closed, by reason."""
+    return {end.value: count for end, count in pool.report().counts.ended.items() if count}
+
+
+async def test_caps_hold_under_races(autojump_clock):
+    """Many tasks, some cancelled at any moment, connections that fail: never more than allowed, never a place lost."""
+    lines: list[Line] = []
+    open_now = most = 0
+
+    async def dial() -> Line:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            await trio.sleep(0.01)
+            if len(lines) % 5 == 4:
+                raise OSError
+        finally:
+            open_now -= 1
+        lines.append(Line())
+        return lines[-1]
+
+    pool = Pool(dial, PoolLimits(max_connections=4, soft_uses=7, hard_uses=9))
+    served = failed = cancelled = 0
+
+    async def one(number: int) -> None:
+        nonlocal served, failed, cancelled
+        with trio.move_on_after(0.003 * (number % 50) if number % 2 else 1000) as scope:
+            try:
+                connection = await pool.acquire()
+            except OSError:
+                failed += 1
+                lines.append(Line())
+                lines[-1].closed = True
+                return
+            try:
+                connection.uses += 1
+                assert sum(not line.closed for line in lines) <= 4
+                await trio.sleep(0.001 * (number % 7))
+                served += 1
+            finally:
+                pool.release(connection, reusable=number % 11 != 0 and not scope.cancel_called)
+        cancelled += scope.cancelled_caught
+
+    async with trio.open_nursery() as nursery:
+        for number in range(500):
+            nursery.start_soon(one, number)
+            if number % 9 == 0:
+                await trio.sleep(0.005)
+
+    report = pool.report()
+    assert served + failed + cancelled == 500
+    assert min(served, failed, cancelled) > 10
+    assert most <= 4
+    assert (report.requests, report.waiting) == (0, 0)
+    assert report.open == report.idle == sum(not line.closed for line in lines) <= 4
+    assert report.counts.opened - sum(report.counts.ended.values()) == report.open
+    assert set(ended(pool)) == {"cut", "old"}
+
+
+async def test_what_happens_in_a_pool_is_counted(autojump_clock):
+    """Opened, reused, waited for and how long, refused, and closed by reason."""
+    pool, lines = pool_of(max_connections=1, max_waiting=1, idle_s=30.0)
+    held = await pool.acquire()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool.acquire)
+        await trio.sleep(3)
+        with pytest.raises(PoolFull):
+            await pool.acquire()
+        assert (pool.report().requests, pool.report().waiting) == (1, 1)
+        pool.release(held, reusable=True)
+    counts = pool.report().counts
+    assert (counts.opened, counts.reused, counts.waited, counts.waited_s, counts.refused) == (1, 1, 1, 3.0, 1)
+
+    pool.release(held, reusable=True)
+    await trio.sleep(31)
+    pool.sweep()
+    pool.release(await pool.acquire(), reusable=False)
+    pool.release(await pool.acquire(), reusable=True)
+    lines[2].readable = True
+    connection = await pool.acquire()
+    pool.renew()
+    pool.release(connection, reusable=True)
+    connection = await pool.acquire()
+    connection.uses = 10_000
+    pool.release(connection, reusable=True)
+    connection = await pool.acquire()
+    pool.close()
+    pool.release(connection, reusable=True)
+
+    assert ended(pool) == {"idle": 1, "cut": 1, "peer": 1, "renewed": 1, "old": 1, "closed": 1}
+    assert pool.report().open == 0
+
+
+@pytest.mark.parametrize(("taken", "closed"), [(0, False), (1, True)])
+async def test_a_connection_that_was_opened_elsewhere_takes_a_place_if_there_is_one(autojump_clock, taken, closed):
+    """Else it is closed."""
+    pool, _ = pool_of(max_connections=1)
+    for _ in range(taken):
+        await pool.acquire()
+    line = Line()
+    pool.adopt(line)
+
+    assert line.closed is closed
+    assert closed or (await pool.acquire()).transport is line

@@ -45,6 +45,10 @@ class MemoryTransport:
     def is_readable(self) -> bool:
         return self.peer_left
 
+    @property
+    def speaks_http2(self) -> bool:
+        return False
+
 
 @frozen
 class Seen:

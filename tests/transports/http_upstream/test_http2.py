@@ -174,7 +174,7 @@ async def test_a_client_certificate_is_shown_over_http2(authority: Any) -> None:
         url = f"https://localhost:{listener.socket.getsockname()[1]}"
         shown = TlsConfig(ca=authority.file, cert=cert, key=key)
         async with opened(url, http2="auto", tls=shown) as sink:
-            with pytest.raises(ConnectFailed, match="does not speak HTTP/2"):
+            with pytest.raises(ConnectFailed, match="HTTP/2"):
                 await over(sink)
         nursery.cancel_scope.cancel()
 
@@ -198,3 +198,42 @@ async def test_a_server_that_goes_away_now_and_then_loses_no_call() -> None:
         assert sorted(answers) == sorted(list(range(100)) * 12)
         figures = {(f.name, *f.labels.values()): f.value for f in sink.figures()}
         assert figures["pool_opened_total", "call"] == 2
+
+
+async def test_http2_goes_through_a_proxy(authority: Any) -> None:
+    """TLS and ALPN are between the gateway and the upstream: the proxy passes bytes on."""
+    asked: list[bytes] = []
+
+    async def proxy(stream: trio.SocketStream) -> None:
+        asked.append(bytes(await stream.receive_some(4096)).partition(b"\r\n")[0])
+        onward = await trio.open_tcp_stream("127.0.0.1", int(asked[-1].split(b" ")[1].rpartition(b":")[2]))
+        await stream.send_all(b"HTTP/1.1 200 Connected\r\n\r\n")
+
+        async def pump(source: trio.SocketStream, sink: trio.SocketStream) -> None:
+            async for data in source:
+                await sink.send_all(data)
+            await sink.send_eof()
+
+        async with stream, onward, trio.open_nursery() as nursery:
+            nursery.start_soon(pump, stream, onward)
+            nursery.start_soon(pump, onward, stream)
+
+    async with serving(authority.issue()) as url, trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, proxy, 0, host="127.0.0.1"))
+        through = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with opened(url, http2="auto", tls=TlsConfig(ca=authority.file), proxy=through) as sink:
+            assert (await over(sink))[0] == "2"
+            assert (await over(sink))[0] == "2"
+        nursery.cancel_scope.cancel()
+
+    assert asked == [b"CONNECT %b HTTP/1.1" % url.removeprefix("https://").encode()]
+
+
+async def test_a_sink_that_starts_anew_opens_new_connections(authority: Any) -> None:
+    """What an operator asks for, and what following its name comes to."""
+    async with serving() as url, opened(url, http2="always") as sink:
+        await over(sink)
+        await sink.act("restart", {})
+        await over(sink)
+        figures = {(f.name, *f.labels.values()): f.value for f in sink.figures()}
+        assert (figures["pool_opened_total", "call"], figures["pool_closed_total", "call", "renewed"]) == (2, 1)

@@ -492,6 +492,32 @@ ROWS: Mapping[str, Two | By] = {
     "sink.websocket.allow_private": By(
         "transports/websocket/test_websocket_sink.py::test_a_name_that_leads_to_a_private_address_is_refused_unless_allow_private"
     ),
+    "sink.websocket.oauth": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.oauth.token_url": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.oauth.client_id": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.oauth.client_secret": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.oauth.scope": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.oauth.resource": By(
+        "transports/websocket/test_sink_access.py::test_oauth_gets_a_token_for_each_connection_and_another_when_it_is_refused"
+    ),
+    "sink.websocket.proxy": By("transports/websocket/test_sink_access.py::test_a_proxy_passes_the_websocket_on"),
+    "sink.websocket.proxy_auth": By("transports/websocket/test_sink_access.py::test_a_proxy_passes_the_websocket_on"),
+    "sink.websocket.proxy_auth.user": By(
+        "transports/websocket/test_sink_access.py::test_a_proxy_passes_the_websocket_on"
+    ),
+    "sink.websocket.proxy_auth.password": By(
+        "transports/websocket/test_sink_access.py::test_a_proxy_passes_the_websocket_on"
+    ),
     "sink.websocket.connect_timeout": By(
         "transports/websocket/test_websocket_sink.py::test_connect_timeout_ends_a_handshake_without_an_answer"
     ),

@@ -44,8 +44,6 @@ from .translation.translator import Translator
 
 _CLOSING_S: Final = 1.0
 """How long the sink waits for handshakes under way when it closes."""
-_LAST_ANSWERS_S: Final = 1.0
-"""How long a client's session stays after its upstream's was ended, so that answers can still leave through it."""
 
 
 @final
@@ -61,7 +59,6 @@ class HttpSink(Sink):
     def __init__(self, config: HttpSinkConfig, context: Context) -> None:
         super().__init__(config, context)
         self._config = config
-        self._nursery: trio.Nursery | None = None
         self._connections: HttpClient | None = None
         self._upstream: Upstream | None = None
         self._modern: ModernUpstream | None = None
@@ -94,7 +91,6 @@ class HttpSink(Sink):
         async with open_background_nursery() as nursery:
             self._connections, self._upstream = reach.client, reach.upstream
             self._modern = ModernUpstream(reach.upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
-            self._nursery = nursery
             await reach.start(nursery)
             self._sessions.start(nursery)
             if self._config.follow_name is not None:
@@ -108,7 +104,7 @@ class HttpSink(Sink):
                 await self._sessions.wait_ended()
             finally:
                 self._sessions.close()
-                self._nursery = self._connections = self._upstream = self._modern = None
+                self._connections = self._upstream = self._modern = None
                 reach.close()
 
     async def __call__(self, exchange: Exchange) -> Reply:
@@ -160,14 +156,10 @@ class HttpSink(Sink):
         await trio.lowlevel.checkpoint()
         if action != "restart":
             return await super().act(action, arguments)
-        if self._connections is None or self._nursery is None:
+        if self._connections is None:
             raise self._is_closed()
-        ending = [(session, hosted) for session, hosted in self._sessions if not hosted.is_ending]
         self._connections.renew()
-        for session, hosted in ending:
-            hosted.end()
-            self._nursery.start_soon(_close_later, session)
-        return {"sessions": len(ending)}
+        return {"sessions": self._sessions.restart()}
 
     async def _serve_modern(self, exchange: Exchange) -> Reply:
         if self._config.era == "legacy":
@@ -218,8 +210,3 @@ class HttpSink(Sink):
 
     def _is_closed(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self.context.id}: is closed, and opens no more sessions")
-
-
-async def _close_later(session: Session) -> None:
-    await trio.sleep(_LAST_ANSWERS_S)
-    session.close()

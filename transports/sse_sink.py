@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import final
 
+import trio
 from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Sink, sink
@@ -61,6 +63,9 @@ class SseSink(Sink):
     """Speak to a server over HTTP+SSE, the transport of 2024-11-05."""
 
     Config = SseSinkConfig
+    actions = MappingProxyType(
+        {"restart": "Open new connections from now on, and end its sessions; clients initialize again."}
+    )
 
     def __init__(self, config: SseSinkConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -134,6 +139,21 @@ class SseSink(Sink):
             UpstreamFault: The upstream failed, or answered with something that is not MCP.
         """
         return await self._translator(exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """
+        Start anew with the upstream; what is under way fails. See `Component.act`.
+
+        Raises:
+            LookupError: It is not `restart`.
+            UpstreamUnavailable: The sink is closed.
+        """
+        await trio.lowlevel.checkpoint()
+        if action != "restart":
+            return await super().act(action, arguments)
+        if self._reach is not None:
+            self._reach.client.renew()
+        return {"sessions": self._sessions.restart()}
 
     async def _serve(self, exchange: Exchange) -> Reply:
         """Ask the upstream in the client's session."""

@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Final, Literal, final
 
+import trio
 from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
-from sluiceway.pipeline.model.options import KIB, MIB, SECOND, Duration, Secret, Size, option
+from sluiceway.pipeline.model.options import KIB, MIB, SECOND, Duration, Size, option
 from sluiceway.pipeline.model.origin import Origin, parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import ConnectFailed
-from sluiceway.pipeline.protocol.messages import Reply
+from sluiceway.pipeline.protocol.messages import Json, Reply
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_client.client import render_headers
-from .http_client.connect import Dialer, make_tls
-from .http_upstream.config import TlsConfig
+from .http_upstream.config import ReachConfig
+from .http_upstream.oauth import TokenSource
+from .http_upstream.reach import make_dialer, make_tokens, make_tokens_client, resolve_headers
 from .lines import Lines
 from .outbox import Outbox
 from .restarts import RestartConfig
-from .translation.config import TranslationConfig
 from .translation.losses import remarks
 from .translation.translator import Translator
 from .websocket.uplink import Target, Uplink
@@ -54,8 +57,8 @@ def parse_address(url: str) -> Origin:
 
 
 @final
-@frozen
-class WebSocketSinkConfig:
+@frozen(kw_only=True)
+class WebSocketSinkConfig(ReachConfig):
     """Options of the `websocket` sink."""
 
     url: str = option(doc="The MCP endpoint of the upstream, ws:// or wss://.", example="wss://search.example.com/mcp")
@@ -64,35 +67,10 @@ class WebSocketSinkConfig:
         doc="Which revisions the upstream speaks: with a handshake (up to 2025-11-25), or without (2026-07-28). `auto` "
         "finds out. See `translate` for clients of the other kind.",
     )
-    translate: bool = option(
-        True,
-        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
-        "refused. What is lost in translation: docs/eras.md.",
-    )
-    translation: TranslationConfig = option(
-        factory=TranslationConfig,
-        doc="What is held at an upstream with handshakes for clients that know none.",
-        example={"park_timeout": "2m"},
-    )
-    headers: Mapping[str, str | Secret] = option(
-        factory=dict,
-        doc="Headers of the request that opens a connection, such as a credential. Nothing of the client's own headers "
-        "is passed on.",
-        example={"authorization": {"from_env": "SEARCH_AUTHORIZATION"}},
-    )
-    tls: TlsConfig = option(
-        TlsConfig(), doc="Trust and client certificate for a wss upstream.", example={"ca": "./tls/ca.pem"}
-    )
-    allow_private: bool = option(
-        False,
-        doc="Whether the upstream's name may lead to a private, loopback or link-local address. One that the url "
-        "itself names is allowed anyway.",
-    )
     connect_timeout: Duration = option(
-        Duration(10 * SECOND),
-        gt=0,
-        doc="Time for name resolution, TCP and TLS, and again for the WebSocket's handshake.",
-    )
+        Duration(10 * SECOND), gt=0,
+        doc="Time for name resolution, TCP, proxy and TLS, and again for the WebSocket's handshake.",
+    )  # fmt: skip
     ping_interval: Duration = option(
         Duration(20 * SECOND), gt=0, doc="Silence after which the upstream is asked with a ping whether it is there."
     )
@@ -126,14 +104,13 @@ class WebSocketSinkConfig:
         "next call opens it again. A session's connection stays until its session ends.", example="10m",
     )  # fmt: skip
 
-    def __attrs_post_init__(self) -> None:
-        parse_address(self.url)
-        for name, value in self.headers.items():
-            if name.lower() in _OURS or name.lower().startswith("sec-websocket-"):
-                raise ValueError(f"headers: {name} is written by the sink itself")
-            render_headers({name: value if isinstance(value, str) else ""})
-        if self.tls.key is not None and self.tls.cert is None:
-            raise ValueError("tls: key is of no use without cert")
+    def parse_url(self) -> Origin:
+        """See `ReachConfig`."""
+        return parse_address(self.url)
+
+    def writes_header(self, name: str) -> bool:
+        """See `ReachConfig`."""
+        return name in _OURS or name.startswith("sec-websocket-")
 
 
 @final
@@ -142,6 +119,9 @@ class WebSocketSink(Sink):
     """Speak to a server over WebSockets."""
 
     Config = WebSocketSinkConfig
+    actions = MappingProxyType(
+        {"restart": "Close its connections, politely; the next call opens one, and sessions end with theirs."}
+    )
 
     def __init__(self, config: WebSocketSinkConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -177,13 +157,34 @@ class WebSocketSink(Sink):
             ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
             LookupError: A secret cannot be resolved.
         """
-        self._target = self._make_target()
-        async with self._lines.open(), self._translator.open():
-            yield
+        config, name = self._config, self.context.id
+        client = make_tokens_client(name, config)
+        self._target = self._make_target(make_tokens(name, config, client))
+        async with open_background_nursery() as nursery:
+            if client is not None:
+                await nursery.start(client.run)
+            try:
+                async with self._lines.open(), self._translator.open():
+                    yield
+            finally:
+                if client is not None:
+                    client.close()
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """Ask the upstream on the caller's connection, opened if need be. Raises as `Lines` does."""
         return await self._translator(exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """
+        Close all connections; returns how many. See `Component.act`.
+
+        Raises:
+            LookupError: It is not `restart`.
+        """
+        await trio.lowlevel.checkpoint()
+        if action != "restart":
+            return await super().act(action, arguments)
+        return {"stopped": self._lines.stop()}
 
     def _start(self, session: Session | None) -> Uplink:
         config, target = self._config, self._target
@@ -195,24 +196,19 @@ class WebSocketSink(Sink):
             on_loss=partial(self._lines.note_loss, session), log=self.context.log,
         )  # fmt: skip
 
-    def _make_target(self) -> Target:
-        config, sink_id, origin = self._config, self.context.id, parse_address(self._config.url)
-        headers = {
-            key: value.resolve() if isinstance(value, Secret) else value for key, value in config.headers.items()
-        }
-        files = [None if path is None else str(path) for path in (config.tls.ca, config.tls.cert, config.tls.key)]
+    def _make_target(self, tokens: TokenSource | None) -> Target:
+        config, name, origin = self._config, self.context.id, self._config.parse_url()
+        headers = resolve_headers(config)
         try:
             render_headers(headers)
-            tls = make_tls(*files) if origin.tls else None
         except ValueError as error:  # a secret with a line end in it, for example
-            raise ConnectFailed(f"{sink_id}: {error}") from error
-        except OSError as error:
-            raise ConnectFailed(f"{sink_id}: tls: a file cannot be used: {error.strerror or error}") from error
+            raise ConnectFailed(f"{name}: {error}") from error
         return Target(
-            name=sink_id,
+            name=name,
             origin=origin,
-            dial=Dialer(origin=origin, timeout_s=config.connect_timeout, tls=tls, allow_private=config.allow_private),
+            dial=make_dialer(name, config, origin),
             headers=tuple(headers.items()),
+            tokens=tokens,
             timeout_s=config.connect_timeout,
             limits=WireLimits(config.max_message, config.ping_interval, config.ping_timeout),
         )

@@ -8,7 +8,7 @@ from typing import Final, Literal, final
 from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
-from sluiceway.pipeline.model.origin import parse_origin
+from sluiceway.pipeline.model.origin import Origin, parse_origin
 
 from ..http_client.client import render_headers
 from ..http_client.proxies import parse_proxy
@@ -69,8 +69,8 @@ class TlsConfig:
 
 
 @frozen
-class RemoteConfig:
-    """What every sink needs that speaks to an upstream over HTTP."""
+class ReachConfig:
+    """What every sink needs whose upstream is somewhere in the network."""
 
     url: str = option(doc="The MCP endpoint of the upstream.", example="https://search.example.com/mcp")
     headers: Mapping[str, str | Secret] = option(
@@ -112,6 +112,50 @@ class RemoteConfig:
     connect_timeout: Duration = option(
         Duration(10 * SECOND), gt=0, doc="Time for name resolution, TCP, proxy and TLS together."
     )
+    translate: bool = option(
+        True,
+        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
+        "refused. What is lost in translation: docs/eras.md.",
+    )
+    translation: TranslationConfig = option(
+        factory=TranslationConfig,
+        doc="What is held at an upstream with handshakes for clients that know none.",
+        example={"park_timeout": "2m"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self.parse_url()
+        if self.proxy is not None:
+            parse_proxy(self.proxy)
+        elif self.proxy_auth is not None:
+            raise ValueError("proxy_auth: without proxy there is nobody to show it to")
+        for name, value in self.headers.items():
+            if self.writes_header(name.lower()):
+                raise ValueError(f"headers: {name} is written by the sink itself")
+            render_headers({name: value if isinstance(value, str) else ""})
+        if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("headers: authorization is what oauth provides; keep one of them")
+        if self.tls.key is not None and self.tls.cert is None:
+            raise ValueError("tls: key is of no use without cert")
+
+    def parse_url(self) -> Origin:
+        """
+        Where the upstream is.
+
+        Raises:
+            ValueError: `url` is no address, or has parts that must not be in it.
+        """
+        return parse_origin(self.url)
+
+    def writes_header(self, name: str) -> bool:
+        """Whether the sink writes a header itself; the name is in lower case."""
+        return name in _OURS or name.startswith("mcp-")
+
+
+@frozen
+class RemoteConfig(ReachConfig):
+    """What every sink needs that speaks to an upstream over HTTP."""
+
     idle_timeout: Duration = option(
         Duration(5 * MINUTE), gt=0, doc="Silence after which an event stream of the upstream is given up."
     )
@@ -140,33 +184,10 @@ class RemoteConfig:
         doc="Time for which a connection without a request is kept. Choose less than the upstream does.",
     )  # fmt: skip
 
-    translate: bool = option(
-        True,
-        doc="Whether clients of revisions that the upstream does not speak are served by translating; else they are "
-        "refused. What is lost in translation: docs/eras.md.",
-    )
-    translation: TranslationConfig = option(
-        factory=TranslationConfig,
-        doc="What is held at an upstream with handshakes for clients that know none.",
-        example={"park_timeout": "2m"},
-    )
-
     def __attrs_post_init__(self) -> None:
-        parse_origin(self.url)
-        if self.proxy is not None:
-            parse_proxy(self.proxy)
-        elif self.proxy_auth is not None:
-            raise ValueError("proxy_auth: without proxy there is nobody to show it to")
-        if self.http2 == "auto" and not parse_origin(self.url).tls:
+        super().__attrs_post_init__()
+        if self.http2 == "auto" and not self.parse_url().tls:
             raise ValueError("http2: auto asks in the TLS handshake, and http has none; write always or never")
-        for name, value in self.headers.items():
-            if name.lower() in _OURS or name.lower().startswith("mcp-"):
-                raise ValueError(f"headers: {name} is written by the sink itself")
-            render_headers({name: value if isinstance(value, str) else ""})
-        if self.oauth is not None and any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("headers: authorization is what oauth provides; keep one of them")
-        if self.tls.key is not None and self.tls.cert is None:
-            raise ValueError("tls: key is of no use without cert")
 
 
 @final

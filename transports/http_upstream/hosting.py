@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar, final
+from typing import Final, Generic, Protocol, TypeVar, final
 
 import trio
 
@@ -55,6 +55,9 @@ class Hosted(Protocol):
 
 S = TypeVar("S", bound=Hosted)
 
+_LAST_ANSWERS_S: Final = 1.0
+"""How long a client's session stays after its upstream's was ended, so that answers can still leave through it."""
+
 
 @final
 class HostedSessions(Generic[S]):
@@ -87,6 +90,21 @@ class HostedSessions(Generic[S]):
     def close(self) -> None:
         """Take no more handshakes."""
         self._nursery = None
+
+    def restart(self) -> int:
+        """
+        End all, and the clients' sessions when the last answers are out. Returns how many were not ending already.
+
+        Raises:
+            UpstreamUnavailable: The sink is closed.
+        """
+        if self._nursery is None:
+            raise UpstreamUnavailable(f"{self._name}: is closed, and opens no more sessions")
+        ending = [(session, hosted) for session, hosted in self if not hosted.is_ending]
+        for session, hosted in ending:
+            hosted.end()
+            self._nursery.start_soon(_close_later, session)
+        return len(ending)
 
     async def wait_ended(self) -> None:
         """Wait until none is left; each must have been told to end."""
@@ -138,3 +156,8 @@ class HostedSessions(Generic[S]):
             await hosted.run()
         finally:
             del self._hosted[session]
+
+
+async def _close_later(session: Session) -> None:
+    await trio.sleep(_LAST_ANSWERS_S)
+    session.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import final
+from typing import Final, final
 
 import trio
 from attrs import frozen
@@ -17,10 +17,13 @@ from ..http_client.connect import Dialer, make_tls
 from ..http_client.connection import Transport
 from ..http_client.pool import PoolLimits
 from ..http_client.proxies import Proxy, check_credentials, parse_proxy
-from .config import RemoteConfig
+from .config import ReachConfig, RemoteConfig
 from .incoming import Announce
 from .oauth import MAX_ANSWER, TokenSource
 from .upstream import Upstream
+
+_TOKENS_IDLE_S: Final = 30.0
+"""How long a connection to a token endpoint is kept: two that come together share it."""
 
 
 @final
@@ -46,7 +49,7 @@ class Reach:
             ConnectFailed: A certificate cannot be read, or a secret cannot be sent in a header.
             LookupError: A secret cannot be resolved.
         """
-        client, tokens_client = _client(name, config), _tokens_client(name, config)
+        client, tokens_client = _client(name, config), make_tokens_client(name, config)
         return cls(_upstream(name, config, client, tokens_client, announce), client, tokens_client)
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -65,13 +68,7 @@ class Reach:
 def _upstream(
     name: str, config: RemoteConfig, client: HttpClient, tokens_client: HttpClient | None, announce: Announce
 ) -> Upstream:
-    oauth = config.oauth
-    headers = {key: value.resolve() if isinstance(value, Secret) else value for key, value in config.headers.items()}
-    tokens = None
-    if oauth is not None:
-        assert tokens_client is not None
-        secret = oauth.client_secret.resolve()
-        tokens = TokenSource(name, tokens_client, oauth.client_id, secret, scope=oauth.scope, resource=oauth.resource)
+    headers, tokens = resolve_headers(config), make_tokens(name, config, tokens_client)
     try:
         return Upstream(
             name,
@@ -87,12 +84,12 @@ def _upstream(
 
 
 def _client(name: str, config: RemoteConfig) -> HttpClient:
-    origin = parse_origin(config.url)
+    origin = config.parse_url()
     limits = PoolLimits(config.max_connections, config.max_waiting, config.keep_idle)
     return HttpClient(
         name,
         origin,
-        _dialer(name, config, origin),
+        make_dialer(name, config, origin),
         max_message=config.max_message,
         limits=limits,
         max_streams=config.max_streams,
@@ -104,20 +101,52 @@ def _http2(name: str, config: RemoteConfig, origin: Origin) -> Http2Offer | None
     if config.http2 == "never":
         return None
     only = config.http2 == "always"
-    return Http2Offer(_dialer(name, config, origin, ("h2",) if only else ("h2", "http/1.1")), only)
+    return Http2Offer(make_dialer(name, config, origin, ("h2",) if only else ("h2", "http/1.1")), only)
 
 
-def _tokens_client(name: str, config: RemoteConfig) -> HttpClient | None:
+def resolve_headers(config: ReachConfig) -> dict[str, str]:
+    """The operator's headers as they are sent. Raises `LookupError` if a secret cannot be resolved."""
+    return {key: value.resolve() if isinstance(value, Secret) else value for key, value in config.headers.items()}
+
+
+def make_tokens(name: str, config: ReachConfig, client: HttpClient | None) -> TokenSource | None:
+    """
+    Where the bearer token comes from; None if none is asked for.
+
+    Args:
+        name: What the upstream is called in errors.
+        config: The sink's options.
+        client: What `make_tokens_client` made.
+
+    Raises:
+        LookupError: The secret cannot be resolved.
+    """
+    oauth = config.oauth
+    if oauth is None or client is None:
+        return None
+    secret = oauth.client_secret.resolve()
+    return TokenSource(name, client, oauth.client_id, secret, scope=oauth.scope, resource=oauth.resource)
+
+
+def make_tokens_client(name: str, config: ReachConfig) -> HttpClient | None:
+    """Leads to the token endpoint of `oauth`; run and close it. Raises as `make_dialer` does."""
     if config.oauth is None:
         return None
     origin = parse_origin(config.oauth.token_url)
-    limits = PoolLimits(max_connections=1, idle_s=config.keep_idle)
-    return HttpClient(name, origin, _dialer(name, config, origin), max_message=MAX_ANSWER, limits=limits)
+    limits = PoolLimits(max_connections=1, idle_s=_TOKENS_IDLE_S)
+    return HttpClient(name, origin, make_dialer(name, config, origin), max_message=MAX_ANSWER, limits=limits)
 
 
-def _dialer(
-    name: str, config: RemoteConfig, origin: Origin, protocols: Sequence[str] = ("http/1.1",)
+def make_dialer(
+    name: str, config: ReachConfig, origin: Origin, protocols: Sequence[str] = ("http/1.1",)
 ) -> Callable[[], Awaitable[Transport]]:
+    """
+    Opens connections to an origin, through the proxy if there is one.
+
+    Raises:
+        ConnectFailed: A certificate cannot be read, or the proxy's password cannot be sent.
+        LookupError: The password cannot be resolved.
+    """
     tls = config.tls
     files = [None if path is None else str(path) for path in (tls.ca, tls.cert, tls.key)]
     try:
@@ -133,7 +162,7 @@ def _dialer(
     )
 
 
-def _proxy(name: str, config: RemoteConfig) -> Proxy | None:
+def _proxy(name: str, config: ReachConfig) -> Proxy | None:
     auth = config.proxy_auth
     if config.proxy is None or auth is None:
         return None if config.proxy is None else parse_proxy(config.proxy)

@@ -20,8 +20,9 @@ from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Message
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from ..http_client.connect import DialFailed
+from ..http_client.connect import AddressRefused, DialFailed
 from ..http_client.connection import Transport
+from ..http_upstream.oauth import TokenSource
 from ..multiplex import Multiplexer
 from ..outbox import Outbox
 from .handshake import SUBPROTOCOL
@@ -30,8 +31,13 @@ from .wire import GOING_AWAY, Gone, Refused, Wire, WireLimits, connect
 _NORMAL: Final = 1000
 _POLITE: Final = (_NORMAL, GOING_AWAY)
 """Close codes of a server that is well."""
+_UNAUTHORIZED: Final = 401
 _LAST_WORDS_S: Final = 1.0
 """How long an upstream may take to read what was still to be said, cancel notices most of all."""
+
+
+class _NoToken(Exception):
+    """The authorization server gives no token; the text says why."""
 
 
 @final
@@ -44,6 +50,8 @@ class Target:
     origin: Origin
     dial: Callable[[], Awaitable[Transport]]
     headers: tuple[tuple[str, str], ...]
+    tokens: TokenSource | None
+    """Where the bearer token comes from; None for none."""
     timeout_s: float
     """For the handshake; the dial has its own."""
     limits: WireLimits
@@ -90,6 +98,7 @@ class Uplink:
         self._is_ending = False
         self._asked_to_end = False
         self._why = "was left by the gateway"
+        self._event = ""
         self._dialling = trio.CancelScope()
         self._transport: Transport | None = None
         self._reading = trio.CancelScope()
@@ -120,7 +129,10 @@ class Uplink:
             with unwrap_single():
                 await self._live()
         except DialFailed as error:
+            self._event = "address_refused" if isinstance(error, AddressRefused) else ""
             self._end(f"cannot be reached: {error}")
+        except _NoToken as error:
+            self._end(f"cannot be asked: {error}")
         except Refused as error:
             self._end(f"opens no WebSocket: {error}")
         finally:
@@ -131,14 +143,45 @@ class Uplink:
             self.ended.set()
 
     async def _live(self) -> None:
-        target = self._target
-        with self._dialling:
+        token = await self._token()
+        try:
+            await self._talk(token)
+        except Refused as refused:
+            if refused.status != _UNAUTHORIZED or self._target.tokens is None or token is None:
+                raise
+            self._target.tokens.refused(token)
+        else:
+            return
+        await self._talk(await self._token())  # nothing was said yet, so it may be said with another token
+
+    def _step(self) -> trio.CancelScope:
+        """For one step of the way to an open WebSocket; over at once when it was asked to end."""
+        self._dialling = trio.CancelScope()
+        if self._asked_to_end:
+            self._dialling.cancel()
+        return self._dialling
+
+    async def _token(self) -> str | None:
+        if self._target.tokens is None:
+            return None
+        token = None
+        with self._step():
+            try:
+                token = await self._target.tokens.token()
+            except GatewayError as error:
+                raise _NoToken(error.message) from error
+        return token
+
+    async def _talk(self, token: str | None) -> None:
+        target, self._transport = self._target, None
+        with self._step():
             self._transport = await target.dial()
         if self._transport is None:
             return
+        credential = () if token is None else (("authorization", f"Bearer {token}"),)
         async with connect(
             self._transport, target.origin.authority, target.origin.path, subprotocols=(SUBPROTOCOL,),
-            headers=target.headers, limits=target.limits, timeout_s=target.timeout_s,
+            headers=(*target.headers, *credential), limits=target.limits, timeout_s=target.timeout_s,
         ) as wire:  # fmt: skip
             self._is_open = True
             self.started_at = trio.current_time()
@@ -196,5 +239,7 @@ class Uplink:
 
     def _last_words(self) -> UpstreamFault:
         if not self._is_open:
-            return ConnectFailed(f"{self._target.name}: the server {self._why}")
+            failed = ConnectFailed(f"{self._target.name}: the server {self._why}")
+            failed.event = self._event
+            return failed
         return UpstreamClosed(f"{self._target.name}: the server {self._why}; it had not answered")

@@ -71,7 +71,17 @@ class Gone(Exception):
 
 
 class Refused(Exception):
-    """The peer does not open a WebSocket; the text says why, as the end of a sentence."""
+    """
+    The peer does not open a WebSocket.
+
+    Args:
+        text: Why, as the end of a sentence.
+        status: What it answered in HTTP, if it did.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @final
@@ -151,7 +161,7 @@ class Wire:
         self._socket = socket
         self._limits = limits
         self._lost = ""
-        self._refusal = ""
+        self._refusal = Refused("it hangs up during the handshake")
 
     @property
     def subprotocol(self) -> str | None:
@@ -211,9 +221,10 @@ class Wire:
         try:
             await self._socket._reader_task()
         except ConnectionRejected as rejected:
-            self._refusal = f"it answers the upgrade with HTTP {rejected.status_code}"
+            status = rejected.status_code
+            self._refusal = Refused(f"it answers the upgrade with HTTP {status}", status)
         except (HandshakeError, ProtocolError, h11.ProtocolError, UnicodeError) as error:
-            self._refusal = f"its answer to the upgrade is none: {error}"
+            self._refusal = Refused(f"its answer to the upgrade is none: {error}")
         finally:
             opening.cancel()
 
@@ -246,7 +257,7 @@ class Wire:
                     with opening:
                         await shake_hands()
                     if opening.cancelled_caught:
-                        raise Refused(self._refusal or "it hangs up during the handshake")
+                        raise self._refusal
                     tasks.start_soon(self._keep_alive)
                     yield self
                     tasks.cancel_scope.cancel()

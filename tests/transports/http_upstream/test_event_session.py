@@ -601,3 +601,22 @@ def test_the_sink_keeps_the_contract():
         check_sink(
             SseSink, {"url": url}, virtual_time=False, samples=[("tools/call", {"name": "n"}), ("tools/list", {})]
         )
+
+
+async def test_restart_ends_sessions_and_opens_new_connections(autojump_clock, upstream, server, peer):
+    """Streams end, clients initialize again, on connections of their own; a closed sink is not restarted."""
+    async with opened() as sink:
+        await peer.start(sink)
+        before = upstream.connections
+        assert await sink.act("restart", {}) == {"sessions": 1}
+        assert await sink.act("restart", {}) == {"sessions": 0}
+        await trio.sleep(2)
+        assert peer.session.closed
+        assert (sink.sessions, server.left) == (0, 1)
+        again = type(peer)("again")
+        assert await again.start(sink) == Result(SERVER)
+        assert upstream.connections > before
+        with pytest.raises(LookupError, match="it has: restart"):
+            await sink.act("explode", {})
+    with pytest.raises(UpstreamUnavailable):
+        await sink.act("restart", {})

@@ -130,6 +130,7 @@ class ScriptedServer:
         self.script: Script = answering
         self.headers: list[dict[bytes, bytes]] = []
         self.refuse_with: int | None = None
+        self.refuse_once = False
         self.subprotocol: str | None = "mcp"
         self.open: list[WebSocketConnection] = []
         self.url = ""
@@ -138,7 +139,8 @@ class ScriptedServer:
         """Serve a connection."""
         self.headers.append(dict(request.headers))
         if self.refuse_with is not None:
-            await request.reject(self.refuse_with, body=b"no")
+            status, self.refuse_with = self.refuse_with, None if self.refuse_once else self.refuse_with
+            await request.reject(status, body=b"no")
             return
         socket = await request.accept(subprotocol=self.subprotocol)
         self.open.append(socket)

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from ..protocol.messages import Json
 from .clients import finished, has_servers, read_clients
-from .listening import listen_at, with_event_stream
+from .listening import listen_at, with_event_stream, with_websocket
 from .model import Imported, Listen, Notes, NotImportable, Upstream
 from .options import MANY, Words, command_lines, take_apart
 from .values import address, headers_of, portable, settings, words_of_command
@@ -40,6 +40,8 @@ _MCP_PROXY: Final = {
 _ALIASES: Final = {
     "-H": "--headers", "-e": "--env", "--sse-port": "--port", "--sse-host": "--host", "--server-cwd": "--cwd",
 }  # fmt: skip
+_OF_WEBSOCKETS: Final = ("--outputTransport", "--messagePath")
+"""What says how clients come in on WebSockets."""
 _NATIVE: Final = frozenset({"--stateful", "--stateless", "--no-stateless", "--no-pass-environment", "--no-debug"})
 """Options that need no counterpart: the gateway serves clients of both kinds anyway."""
 _REASONS: Final[Mapping[str, str]] = {
@@ -99,15 +101,16 @@ def _program(word: str) -> str:
 
 def _supergateway(words: list[str], read: Read, notes: Notes) -> tuple[list[Upstream], Listen | None]:
     given = take_apart(words, _SUPERGATEWAY, {})
-    _leftovers(given, {"--stdio", "--sse", "--streamableHttp", "--outputTransport", "--port", "--streamableHttpPath",
-                       "--ssePath", "--cors", "--header", "--oauth2Bearer", "--sessionTimeout"}, notes)  # fmt: skip
+    said = ("--outputTransport",) if (given.last("--outputTransport") or "").lower() != "ws" else _OF_WEBSOCKETS
+    _leftovers(given, {*said, "--stdio", "--sse", "--streamableHttp", "--port", "--streamableHttpPath", "--ssePath",
+                       "--cors", "--header", "--oauth2Bearer", "--sessionTimeout"}, notes)  # fmt: skip
     command, url = given.last("--stdio"), given.last("--streamableHttp") or given.last("--sse")
     output = (given.last("--outputTransport") or ("sse" if command is not None else "stdio")).lower()
-    if output == "ws":
-        notes.lose("--outputTransport", "ws is not served; clients use Streamable HTTP")
     listen = None if output == "stdio" else _supergateway_listens(given, notes)
     if listen is not None and output == "sse":
         listen = with_event_stream(listen, given.last("--ssePath"), "supergateway", notes)
+    if listen is not None and output == "ws":
+        listen = with_websocket(listen, given.last("--messagePath"), "supergateway", notes)
     if command is not None:
         return _started(command, "server", notes), listen
     headers: dict[str, Json] = {}

@@ -112,9 +112,6 @@ def _server(raw_name: str, entry: Json, notes: Notes) -> Upstream | None:
         entry = {**entry, **nested, "command": nested.get("path")}
     url = next((text for key in _URLS if isinstance(text := entry.get(key), str) and text), None)
     kind = str(entry.get("type") or entry.get("transport") or "").lower()
-    if kind in ("ws", "websocket"):
-        notes.lose(name[:40], "is reached over WebSocket; give it a sink of kind websocket by hand")
-        return None
     id_ = notes.id_for(name)
     upstream = _program(id_, entry, notes) if url is None else _remote(id_, url, kind, entry, notes)
     if upstream is not None:
@@ -154,10 +151,12 @@ def _words(id_: str, command: Json, arguments: Json, notes: Notes) -> list[str]:
 
 
 def _remote(id_: str, url: str, kind: str, entry: Mapping[str, Json], notes: Notes) -> Upstream | None:
+    if kind in ("ws", "websocket") and url.startswith("http"):
+        url = f"ws{url.removeprefix('http')}"
     found = address(url, id_, notes)
     if found is None:
         return None
-    old = kind == "sse" or (not kind and names_event_stream(url))
+    old = kind == "sse" or (not kind and found.startswith("http") and names_event_stream(url))
     if old and kind != "sse":
         notes.lose(id_, "its address looks like HTTP+SSE, the transport of 2024-11-05, so its sink is sse; write http "
                    "if it is Streamable HTTP")  # fmt: skip

@@ -54,9 +54,26 @@ def with_event_stream(listen: Listen, path: str | None, where: str, notes: Notes
         where: What it belongs to, for losses.
         notes: Losses are noted here.
     """
-    wanted = path or "/sse"
+    return evolve(listen, sse=_place(path, "/sse", ("/", listen.path), where, notes))
+
+
+def with_websocket(listen: Listen, path: str | None, where: str, notes: Notes) -> Listen:
+    """
+    The same, with clients on WebSockets served as well.
+
+    Args:
+        listen: Where clients come in.
+        path: Where they open them; `/message` when None, as supergateway has it.
+        where: What it belongs to, for losses.
+        notes: Losses are noted here.
+    """
+    return evolve(listen, websocket=_place(path, "/message", (), where, notes))
+
+
+def _place(path: str | None, usual: str, taken: tuple[str, ...], where: str, notes: Notes) -> str:
+    wanted = path or usual
     chosen = wanted.rstrip("/") or "/"
-    if not _PATH.fullmatch(chosen) or chosen in ("/", "/healthz", "/readyz", listen.path):
-        notes.lose(f"{where}.path", "is not a path that can be served; /sse is used")
-        chosen = "/sse"
-    return evolve(listen, sse=chosen)
+    if not _PATH.fullmatch(chosen) or chosen in ("/healthz", "/readyz", *taken):
+        notes.lose(f"{where}.path", f"is not a path that can be served; {usual} is used")
+        return usual
+    return chosen

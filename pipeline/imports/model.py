@@ -57,6 +57,15 @@ class Upstream:
     sse: bool = False
     """Its address is that of an event stream (HTTP+SSE)."""
 
+    @property
+    def kind(self) -> str:
+        """The kind of its sink."""
+        if self.command:
+            return "stdio"
+        if self.url.startswith(("ws://", "wss://")):
+            return "websocket"
+        return "sse" if self.sse else "http"
+
 
 @final
 @frozen
@@ -69,6 +78,8 @@ class Listen:
     session_idle_ms: int | None = None
     sse: str | None = None
     """The path of event streams for clients of HTTP+SSE; None for none."""
+    websocket: str | None = None
+    """The path at which clients open a WebSocket; None for none."""
 
 
 @final

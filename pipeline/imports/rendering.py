@@ -65,6 +65,8 @@ def _source(listen: Listen | None) -> Iterator[str]:
         yield f"      session_idle: {listen.session_idle_ms}ms"
     if listen.sse is not None:
         yield f"      sse: {{path: {scalar(listen.sse)}}}"
+    if listen.websocket is not None:
+        yield f"      websocket: {{path: {scalar(listen.websocket)}}}"
     yield "    pipeline: main"
 
 
@@ -76,7 +78,7 @@ def _sink(upstream: Upstream) -> Iterator[str]:
             yield f"      cwd: {scalar(upstream.cwd)}"
         yield from _values("env", upstream.env)
     else:
-        yield f"    {'sse' if upstream.sse else 'http'}:\n      url: {scalar(upstream.url)}"
+        yield f"    {upstream.kind}:\n      url: {scalar(upstream.url)}"
         yield from _values("headers", upstream.headers)
 
 

@@ -167,8 +167,8 @@ def address(url: str, owner: str, notes: Notes) -> str | None:
         host, _ = parts.hostname, parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
-        notes.lose(owner, "its address is not http:// or https://; the server is left out")
+    if parts.scheme not in ("http", "https", "ws", "wss") or not host:
+        notes.lose(owner, "its address is not http://, https://, ws:// or wss://; the server is left out")
         return None
     netloc = parts.netloc.rpartition("@")[2]
     if netloc != parts.netloc:

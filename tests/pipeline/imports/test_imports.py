@@ -216,9 +216,8 @@ def test_what_is_lost_has_a_reason(entry: dict[str, Any], reason: str) -> None:
     [
         ({"command": "x", "disabled": True}, "switched off"),
         ({"command": "x", "enabled": False}, "switched off"),
-        ({"url": "wss://a.example", "type": "ws"}, "WebSocket"),
-        ({"url": "ftp://a.example"}, "not http:// or https://"),
-        ({"url": "http://[::1"}, "not http:// or https://"),
+        ({"url": "ftp://a.example"}, "its address is not http://"),
+        ({"url": "http://[::1"}, "its address is not http://"),
         ({"type": "http"}, "neither a command nor a url"),
         ({"command": []}, "neither a command nor a url"),
         (1, "is not a mapping"),
@@ -358,6 +357,36 @@ def test_values_of_supergateway_that_are_none() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ({"url": "wss://a.example/mcp"}, "wss://a.example/mcp"),
+        ({"url": "ws://127.0.0.1:9000/sse", "type": "ws"}, "ws://127.0.0.1:9000/sse"),
+        ({"url": "https://a.example/mcp", "transport": "websocket"}, "wss://a.example/mcp"),
+    ],
+)
+def test_a_server_on_websockets_gets_a_sink_for_them(entry: dict[str, Any], url: str) -> None:
+    """By its address, or by what the client says about it."""
+    imported = server(**entry)
+
+    assert [(each.kind, each.url) for each in imported.upstreams] == [("websocket", url)]
+    assert losses(imported) == ""
+    assert findings(imported) == []
+
+
+def test_clients_of_a_bridge_that_came_on_websockets_find_them_where_they_were() -> None:
+    """At supergateway's own path, or the one it was given; one that cannot be served is a loss."""
+    usual = read("supergateway --stdio x --outputTransport ws")
+    named = read("supergateway --stdio x --outputTransport ws --messagePath /ws/")
+    odd = read("supergateway --stdio x --outputTransport ws --messagePath /healthz")
+
+    assert [each.listen and each.listen.websocket for each in (usual, named, odd)] == ["/message", "/ws", "/message"]
+    assert "websocket: {path: /ws}" in render(named, "a test")
+    assert "--messagePath" not in losses(named)
+    assert "can be served" in losses(odd)
+    assert findings(named) == []
+
+
 def test_mcp_proxy_before_a_program() -> None:
     """With its variables and its folder."""
     imported = read(
@@ -415,7 +444,7 @@ def test_several_lines_are_one_gateway() -> None:
         ("", "auto", "no command line of supergateway or mcp-proxy"),
         ("mcp-proxy x", "supergateway", "no command line of supergateway"),
         ("mcp-proxy --host ?", "auto", "is not a host"),
-        ("supergateway --sse ftp://a", "auto", "not http:// or https://"),
+        ("supergateway --sse ftp://a", "auto", "its address is not http://"),
         ("supergateway", "auto", "no server in it"),
         ("{", "auto", "not JSON"),
         ("x", "mcpServers", "not JSON"),

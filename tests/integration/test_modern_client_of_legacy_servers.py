@@ -24,8 +24,12 @@ from mcp.client.subscriptions import ResourceUpdated
 from mcp.shared.exceptions import MCPError
 from pydantic import FileUrl
 
+from sluiceway.pipeline.client.handlers import Handlers
+from sluiceway.pipeline.client.http import open_http_client
 from sluiceway.pipeline.config import from_data
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.protocol.mcp import LATEST
+from sluiceway.pipeline.protocol.messages import ErrorReply, Result
 from sluiceway.pipeline.runtime.engine import Engine
 
 pytestmark = [
@@ -186,6 +190,45 @@ async def test_subscriptions_and_logs_arrive(address: str) -> None:
             await client.call_tool("toggle-simulated-logging", {})
             while not logs:
                 await client.call_tool("trigger-long-running-operation", {"duration": 6, "steps": 1})
+
+
+async def test_our_own_client_is_asked_and_a_parked_call_waits_for_it(node: dict[str, str]) -> None:
+    """Nobody else can take it up, and it is there for its owner afterwards."""
+
+    async def decline(params: Any) -> dict[str, Any]:
+        return {"action": "decline"}
+
+    with trio.fail_after(60):
+        async with (
+            gateway(stdio()) as (engine, url),
+            open_http_client(url, era="modern", handlers=Handlers(elicitation=decline)) as client,
+        ):
+            tool = {"name": "trigger-elicitation-request", "arguments": {}}
+            asked = await client.exchange("tools/call", tool)
+            assert isinstance(asked, Result)
+            assert asked.value["resultType"] == "input_required"
+            (key,) = asked.value["inputRequests"]
+            answer = {"requestState": asked.value["requestState"], "inputResponses": {key: {"action": "decline"}}}
+            stolen = await client.exchange("tools/call", {**answer, "name": "echo", "arguments": {}})
+            await trio.sleep(1)
+            done = await client.exchange("tools/call", {**tool, **answer})
+            again = await client.exchange("tools/call", {**tool, **answer})
+            at_once = await client.call_tool("trigger-elicitation-request")
+            figures = {
+                (each.name, *each.labels.values()): each.value
+                for each in engine.sinks["up"].figures()
+                if isinstance(each, Figure)
+            }
+
+    assert isinstance(stolen, ErrorReply)
+    assert stolen.code == -32602
+    assert isinstance(done, Result)
+    assert "declined" in done.value["content"][0]["text"]
+    assert isinstance(again, ErrorReply)
+    assert "the call has ended" in again.message
+    assert "declined" in at_once["content"][0]["text"]
+    assert figures["translation_parkings_total", "resumed"] == 2
+    assert figures["translation_parked_calls",] == 0
 
 
 async def test_a_tool_that_must_be_a_task_is_waited_for(node: dict[str, str]) -> None:

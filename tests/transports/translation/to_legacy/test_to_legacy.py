@@ -356,6 +356,20 @@ async def test_nobody_else_can_take_up_a_parked_call(autojump_clock, server, ser
     assert done["content"] == [YES]
 
 
+async def test_where_nobody_is_authenticated_a_call_belongs_to_an_address(autojump_clock, server, serving):
+    """It is all that is known."""
+    anybody = Caller("anonymous")
+    server.handlers["tools/call"] = asking(FORM)
+    async with serving(server) as peer:
+        asked = await peer.tool(caller=anybody)
+        with pytest.raises(InvalidParams, match="no other caller"):
+            await peer.retry(asked, {"q1": YES}, caller=anybody, address="192.0.2.2")
+        assert (await peer.retry(asked, {"q1": YES}, caller=anybody))["content"] == [YES]
+        await peer.call("tools/list", caller=anybody, address="192.0.2.2")
+
+        assert len(server.sessions) == 2
+
+
 async def test_two_answers_at_the_same_time_resume_it_once(autojump_clock, server, serving):
     """The second is refused, and does not disturb the first."""
     more = trio.Event()

@@ -21,7 +21,7 @@ from hypercorn.utils import parse_socket_addr
 from .fields import Malformed, check_trailers, read_head
 from .frames import FrameRefused
 from .stream import RequestStream
-from .wire import Wire
+from .wire import HEARD_ANSWERS, HEARD_GOAWAY, Wire
 
 if TYPE_CHECKING:
     from ..server import HttpServer
@@ -66,6 +66,7 @@ class Http2Connection:
         self._head_by = math.inf
         self._idle_by = math.inf
         self._draining = False
+        self._announced = False
         self._grace_by = math.inf
         self._finished = False
         self._work = trio.Event()
@@ -106,13 +107,24 @@ class Http2Connection:
             await self._stream.aclose()  # noqa: ASYNC102  # closes even when it is cancelled
 
     def drain(self) -> None:
-        """Take no more requests than are on their way, and close when they are answered. Idempotent."""
-        if not self._draining:
-            self._draining = True
-            self._grace_by = trio.current_time() + GRACE_S
-            self.wire.announce_end()
-            self.wake()
-            self._look()
+        """
+        Take no more requests than are on their way, and close when they are answered. Idempotent.
+
+        While calls are under way, and until the client has heard their answers, nothing is said unless it asks for
+        more: clients on Python's h2 give up on all of them when they hear GOAWAY.
+        """
+        self._draining = True
+        if not self._streams:
+            self._announce_end()
+
+    def _announce_end(self) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        self._grace_by = trio.current_time() + GRACE_S
+        self.wire.announce_end()
+        self.wake()
+        self._look()
 
     # What requests need of their connection.
 
@@ -245,6 +257,8 @@ class Http2Connection:
     def _request(self, event: events.RequestReceived) -> None:
         stream_id = event.stream_id
         assert stream_id is not None
+        if self._draining:
+            self._announce_end()
         if len(self._streams) >= self._limits.max_streams:
             self._fail(stream_id, ErrorCodes.REFUSED_STREAM)
             return
@@ -287,6 +301,9 @@ class Http2Connection:
         self.wake()
         if not self._streams:
             self._rest(trio.current_time())
+            if self._draining and not self._announced:
+                self._grace_by = trio.current_time() + GRACE_S
+                self.wire.ping(HEARD_ANSWERS)
             self._look()
 
     def _data(self, event: events.DataReceived) -> None:
@@ -339,5 +356,7 @@ class Http2Connection:
             stream.open_window()
 
     def _ping_answered(self, event: events.PingAckReceived) -> None:
-        if self._draining and self.wire.is_answer_to_announcement(event.ping_data or b""):
+        if event.ping_data == HEARD_ANSWERS and self._draining:
+            self._announce_end()
+        elif event.ping_data == HEARD_GOAWAY and self._announced:
             self._grace_by = -math.inf

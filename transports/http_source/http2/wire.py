@@ -29,6 +29,9 @@ MAX_PIECE: Final = 16 * 1024
 """Bytes of a response that go into one DATA frame."""
 HIGH_WATER: Final = 64 * 1024
 """Bytes that wait for the socket, above which responses wait."""
+HEARD_ANSWERS: Final = b"answered"
+HEARD_GOAWAY: Final = b"draining"
+"""What our PINGs ask, and their answers tell."""
 
 _MAX_TABLE: Final = 4096
 """Bytes that we remember of header fields for a client, however many it offers to."""
@@ -38,7 +41,6 @@ _EARNED_BY_ANSWER: Final = 4
 _NO_PRIORITIES: Final = 9
 """SETTINGS_NO_RFC7540_PRIORITIES (RFC 9218): nothing here heeds them."""
 _LAST_ID: Final = 2**31 - 1
-_PING: Final = b"draining"
 _CONFIG: Final = H2Configuration(
     client_side=False,
     header_encoding=None,
@@ -169,12 +171,13 @@ class Wire:
         are no more of them.
         """
         if not self.over:
-            self._out += goaway_frame(_LAST_ID, ErrorCodes.NO_ERROR) + ping_frame(_PING)
+            self._out += goaway_frame(_LAST_ID, ErrorCodes.NO_ERROR)
+            self.ping(HEARD_GOAWAY)
 
-    @staticmethod
-    def is_answer_to_announcement(opaque: bytes) -> bool:
-        """Whether it is the PING of `announce_end` that came back."""
-        return opaque == _PING
+    def ping(self, opaque: bytes) -> None:
+        """Ask the client to send eight bytes back, which it does behind whatever it says to what was sent before."""
+        if not self.over:
+            self._out += ping_frame(opaque)
 
     def end(self, code: ErrorCodes) -> None:
         """Say GOAWAY for good. Idempotent."""

@@ -15,7 +15,7 @@ LAST = 2**31 - 1
 
 
 async def test_calls_in_flight_are_answered(running: Any, dial: Any, autojump_clock: Any) -> None:
-    """First GOAWAY without a last stream, then the answers, then GOAWAY with it, then the end."""
+    """Then comes GOAWAY without a last stream, then GOAWAY with it, then the end."""
     async with running() as served:
         peer = await dial(served)
         body = served.modern("tools/call", 1, name="slow")
@@ -23,11 +23,30 @@ async def test_calls_in_flight_are_answered(running: Any, dial: Any, autojump_cl
         await trio.sleep(1)
         served.source.stop_accepting()
         served.source.stop_accepting()
+        await peer.until(lambda: all(peer.responses[stream].ended for stream in streams))
+        before = list(peer.goaways)
         await peer.until_closed()
 
+        assert before == []
         assert [peer.responses[stream].status for stream in streams] == [200] * 20
         assert peer.goaways == [(LAST, 0), (streams[-1], 0)]
         assert trio.current_time() == 5.0
+
+
+async def test_goaway_waits_until_the_answers_are_heard(running: Any, dial: Any, autojump_clock: Any) -> None:
+    """A PING goes first; a client that does not answer it is told after a second, and only once."""
+    async with running() as served:
+        peer = await dial(served)
+        peer.answers_pings = False
+        body = served.modern("tools/call", 1, name="slow")
+        stream = await peer.send("POST", "/mcp", body, served.mirror(body))
+        await trio.sleep(1)
+        served.source.stop_accepting()
+        await peer.until_closed()
+
+        assert peer.responses[stream].status == 200
+        assert peer.goaways == [(1, 0)]
+        assert trio.current_time() == 6.0
 
 
 async def test_an_idle_connection_is_closed_when_its_client_has_heard(
@@ -49,7 +68,7 @@ async def test_an_idle_connection_is_closed_when_its_client_has_heard(
 
 
 async def test_a_request_that_crosses_is_answered(running: Any, dial: Any, autojump_clock: Any) -> None:
-    """It was sent before the client could know: it is told to try elsewhere, and answers to questions still count."""
+    """It is told to try elsewhere, as its client is from now on; and answers to questions still count."""
     async with running() as served:
         session = await served.session()
         peer = await dial(served)

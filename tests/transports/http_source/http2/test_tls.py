@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from sluiceway.pipeline.model.options import ConfigPath
+from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.transports.server_tls import ServerTlsConfig
 
 
@@ -77,8 +78,6 @@ async def test_a_client_of_another_make_calls_and_listens(running: Any, authorit
     certificates = []
 
     async def sink(exchange: Any) -> Any:
-        from sluiceway.pipeline.protocol.messages import Notification, Result
-
         certificates.append(exchange.client.certificate)
         if exchange.request.params.get("name") == "progress":
             await exchange.relay(Notification("notifications/progress", {"progressToken": 1, "progress": 1}))
@@ -117,6 +116,37 @@ async def test_a_client_of_another_make_calls_and_listens(running: Any, authorit
         await until(lambda: served.source.server.connections == 0)
 
     assert set(certificates) == {shown[0].read_text()}
+
+
+async def test_draining_loses_no_call_of_a_client_that_takes_goaway_badly(running: Any, authority: Any) -> None:
+    """httpx2 gives up on what it has under way when it hears GOAWAY: so it hears it behind its answers."""
+    under_way, go_on = [], trio.Event()
+
+    async def sink(exchange: Any) -> Result:
+        under_way.append(exchange)
+        await go_on.wait()
+        return Result()
+
+    async with running(sink, bound=True, tls=tls(authority.issue())) as served:
+        url = served.source.urls[0].replace("127.0.0.1", "localhost")
+        statuses: list[int] = []
+        async with httpx2.AsyncClient(http1=False, http2=True, verify=authority.trusted()) as client:
+
+            async def call() -> None:
+                body = served.modern("tools/call", 1, name="x")
+                headers = {k.replace("_", "-"): v for k, v in served.mirror(body).items()}
+                headers["accept"] = "application/json, text/event-stream"
+                statuses.append((await client.post(url, json=body, headers=headers)).status_code)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(20):
+                    nursery.start_soon(call)
+                await until(lambda: len(under_way) == 20)
+                served.source.stop_accepting()
+                go_on.set()
+        await served.source.delivered()
+
+        assert statuses == [200] * 20
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

@@ -1,4 +1,4 @@
-"""The SDK's client, as one of the legacy era, at the SDK's server without its legacy half; nothing of ours but between."""
+"""The SDK's client in its legacy mode at the SDK's server without its legacy half: nothing of ours at either end."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ TABLE: Final[dict[Era, tuple[Row, ...]]] = {
         _lost("`notifications/roots/list_changed`", "goes nowhere: an upstream asks for roots when it needs them"),
         _lost("`notifications/elicitation/complete`", "never comes"),
         _lost("questions that no request caused", "there are none"),
+        _lost("long results of calls, reads and prompts", "held whole, up to `max_message`, before they are passed on"),
         _lost(
             "`Last-Event-ID` towards the upstream",
             "a response that breaks off is lost; the client's own stream is kept",

@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from sluiceway.pipeline.protocol.errors import ConnectFailed, GatewayError, UnsupportedVersion
-from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS
+from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS, Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Result
+from sluiceway.pipeline.testing import MODERN_CLIENT, memory_exchange
 
 LEGACY_SERVER = Result({"protocolVersion": LATEST_LEGACY, "capabilities": {}, "serverInfo": {}})
 
@@ -121,3 +122,68 @@ async def test_sessions_that_are_not_known_are_left_to_the_upstream(autojump_clo
         assert await translator(stranger) == upstream.handshake
 
     assert upstream.exchanges == [stranger]
+
+
+class LegacyUpstream:
+    """Speaks revisions with a handshake and nothing else, as a sink with detection tells of it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self.refuses_handshakes = False
+
+    async def __call__(self, exchange: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        self.seen.append((str(exchange.client.era), exchange.method))
+        if exchange.client.era is Era.MODERN:
+            return await _only_legacy(exchange)
+        if exchange.method == "initialize" and self.refuses_handshakes:
+            raise UnsupportedVersion("no handshakes", data={"supported": list(MODERN_VERSIONS)})
+        return LEGACY_SERVER if exchange.method == "initialize" else Result({"content": []})
+
+
+def modern_call() -> Any:
+    return memory_exchange("tools/call", {"name": "n"}, client=MODERN_CLIENT)
+
+
+async def test_a_modern_client_is_served_by_a_legacy_upstream(autojump_clock, kit):
+    """Found out once, and remembered for a while."""
+    upstream = LegacyUpstream()
+    async with kit.translating(upstream) as translator:
+        for _ in range(2):
+            reply = await translator(modern_call())
+            assert reply.value["resultType"] == "complete"
+        tried = [entry for entry in upstream.seen if entry == ("modern", "tools/call")]
+        assert len(tried) == 1
+        assert upstream.seen.count(("legacy", "initialize")) == 1
+        await trio.sleep(301)
+        await translator(modern_call())
+
+    assert upstream.seen.count(("modern", "tools/call")) == 2
+
+
+async def test_a_modern_client_is_refused_where_nothing_can_be_translated(autojump_clock, kit):
+    """The sink's own word comes out, and nothing is remembered of it."""
+
+    async def neither(exchange: Any) -> Any:
+        raise UnsupportedVersion("neither", data={"supported": ["1999-01-01"]})
+
+    async with kit.translating(neither) as translator:
+        with pytest.raises(UnsupportedVersion, match="neither"):
+            await translator(modern_call())
+
+    upstream = LegacyUpstream()
+    async with kit.translating(upstream, translate=False) as translator:
+        with pytest.raises(UnsupportedVersion, match="handshakes only"):
+            await translator(modern_call())
+
+
+async def test_an_upstream_that_gave_up_handshakes_is_asked_again(autojump_clock, kit):
+    """A modern client's next request finds out what it speaks now."""
+    upstream = LegacyUpstream()
+    upstream.refuses_handshakes = True
+    async with kit.translating(upstream) as translator:
+        for _ in range(2):
+            with pytest.raises(GatewayError):
+                await translator(modern_call())
+
+    assert upstream.seen.count(("modern", "tools/call")) == 2

@@ -22,6 +22,8 @@ from .http2_stream import Http2Stream, MalformedHttp2
 from .statistics import End
 
 _PIECE: Final = 64 * KIB
+_MAX_BACKLOG: Final = 2 * UNSENT
+"""Bytes that wait for the transport, from which on there are no new requests: one that is called off leaves its own."""
 _SILENCE_S: Final = 30 * SECOND
 """A peer that owes something and has said nothing for longer is asked for a sign of life."""
 _SIGN_S: Final = 10 * SECOND
@@ -66,7 +68,7 @@ class Http2Connection:
     def has_room(self) -> bool:
         """Whether it can take another request now."""
         state = self._state
-        return not (self.retired or state.broken or state.goaway) and self.taken < state.max_streams
+        return self.serves and self.taken < state.max_streams and state.unsent < _MAX_BACKLOG
 
     @property
     def capacity(self) -> int:
@@ -225,8 +227,9 @@ class Http2Connection:
                 data = self._state.take_output()
                 if data:
                     await self._transport.send_all(data)
-                    if self._state.unsent < UNSENT:
-                        self._state.wake_senders()
+                    self._state.wake_senders()
+                    if len(data) >= _MAX_BACKLOG:
+                        self._on_change(self)
                 elif self._leaving:
                     break
                 else:

@@ -19,6 +19,7 @@ from h2.events import (
     Event,
     InformationalResponseReceived,
     RemoteSettingsChanged,
+    RequestReceived,
     ResponseReceived,
     StreamEnded,
     StreamReset,
@@ -60,9 +61,14 @@ class Http2State:
     """
 
     def __init__(self) -> None:
-        config = H2Configuration(
-            client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
-        )  # fields_of writes what is valid
+        config = (
+            H2Configuration(  # fields_of writes what is valid, head_of checks: what is not ends one stream, not all
+                client_side=True,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+                validate_inbound_headers=False,
+            )
+        )
         self._h2 = H2Connection(config)
         self._h2.local_settings = Settings(
             client=True,
@@ -224,6 +230,8 @@ class Http2State:
     def _happened(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             self._got_data(event)
+        elif isinstance(event, RequestReceived):
+            raise BrokenFrame("a stream that the peer has opened", ErrorCodes.PROTOCOL_ERROR)
         elif isinstance(event, WindowUpdated):
             self.wake_senders()
         elif isinstance(event, RemoteSettingsChanged):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from attrs import define
@@ -15,6 +16,9 @@ _CONNECTION_SPECIFIC: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
 )
 """Fields that a request over HTTP/2 must not have (section 8.2.2)."""
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+"""A token without capitals (section 8.2.1)."""
+_NO_VALUE: Final = re.compile(rb"[\0\r\n]")
 _SECRET: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
 """Never put into the table of the header compression, by us or by who passes it on (RFC 7541 section 7.1.3)."""
 
@@ -113,16 +117,19 @@ def head_of(fields: Iterable[tuple[bytes, bytes]]) -> Head:
     Status and headers of a response.
 
     Raises:
-        MalformedHttp2: Its status is none.
+        MalformedHttp2: A field is none, or must not be there (sections 8.2 and 8.3).
     """
     status, headers = b"", dict[str, str]()
     for name, value in fields:
-        if name == b":status":
+        if name == b":status" and not status and not headers:
             status = value
+        elif not _NAME.fullmatch(name) or name in _CONNECTION_SPECIFIC:
+            raise MalformedHttp2(f"{name.decode('latin-1')[:60]!r} is no header that HTTP/2 has there")
+        elif _NO_VALUE.search(value):
+            raise MalformedHttp2(f"the value of {name.decode('latin-1')[:60]!r} has characters that it must not have")
         else:
-            key, text = name.decode("latin-1"), value.decode("latin-1")
+            key, text = name.decode("ascii"), value.decode("latin-1").strip(" \t")
             headers[key] = f"{headers[key]}, {text}" if key in headers else text
     if len(status) != 3 or not status.isdigit():
         raise MalformedHttp2("its status has not three digits")
-    frozen_headers: Mapping[str, str] = headers
-    return Head(int(status), frozen_headers)
+    return Head(int(status), headers)

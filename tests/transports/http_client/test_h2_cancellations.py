@@ -10,6 +10,7 @@ import trio.testing
 from hyperframe.frame import DataFrame, RstStreamFrame, SettingsFrame
 
 from sluiceway.pipeline.testing import cancel_everywhere
+from sluiceway.transports.http_client.client import Use
 
 CANCEL = 8
 MAX_STREAMS = SettingsFrame.MAX_CONCURRENT_STREAMS
@@ -179,4 +180,37 @@ async def test_a_request_that_is_cancelled_while_its_content_waits_is_reset(h2, 
             await kit.ask(bytes(100))
         assert await kit.ask(b"next") == b"200 next"
         assert sum(len(f.data) for f in kit.server.peers[0].seen if isinstance(f, DataFrame)) == 14
+        await idle(kit)
+
+
+async def test_requests_that_are_called_off_do_not_pile_up_in_front_of_a_stalled_peer(h2, autojump_clock):
+    """Their heads and resets cannot be taken back; from some point on nobody begins one there."""
+    async with h2.speaking(h2.greeted, max_connections=1) as kit:
+        await kit.ask()
+        transport, stalled = kit.server.transports[0], trio.Event()
+        send_all = transport.send_all
+
+        async def stalling(data: bytes) -> None:
+            await stalled.wait()
+            await send_all(data)
+
+        transport.send_all = stalling
+        most = 0
+        (connection,) = kit.client._http2_pools[Use.CALL]._connections
+
+        async def dies() -> None:
+            nonlocal most
+            with trio.move_on_after(0.001):
+                await kit.client.send(kit.head, b"x-long: %b\r\n" % (b"v" * 1000), repeatable=False)
+            most = max(most, connection._state.unsent)
+
+        for _ in range(50):
+            async with trio.open_nursery() as nursery:
+                for _ in range(50):
+                    nursery.start_soon(dies)
+        assert 100_000 < most < 200_000
+
+        stalled.set()
+        assert await kit.ask(b"after") == b"200 after"
+        assert len(kit.server.peers) == 1
         await idle(kit)

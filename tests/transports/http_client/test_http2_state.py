@@ -147,14 +147,6 @@ CONNECTION_ERRORS: dict[str, tuple[Sequence[Frame | bytes], ErrorCodes]] = {
         [head(1, ("content-length", "3")), DataFrame(1, b"xy", flags=["END_STREAM"])],
         ErrorCodes.PROTOCOL_ERROR,
     ),
-    "8.2 a name in capitals": ([head(1, ("X-Key", "v"))], ErrorCodes.PROTOCOL_ERROR),
-    "8.2.2 a field of HTTP/1.1": ([head(1, ("connection", "close"))], ErrorCodes.PROTOCOL_ERROR),
-    "8.3 a pseudo-field among the trailers": (
-        [head(1), HeadersFrame(1, block(), flags=["END_HEADERS", "END_STREAM"])],
-        ErrorCodes.PROTOCOL_ERROR,
-    ),
-    "8.3 an unknown pseudo-field": ([head(1, (":x", "1"))], ErrorCodes.PROTOCOL_ERROR),
-    "8.3.2 no status": ([head(1, ("a", "b"), status=None)], ErrorCodes.PROTOCOL_ERROR),
     "10.5.1 a head too large": (
         [HeadersFrame(1, block()), *[ContinuationFrame(1, block(("y", "v" * 15000), status=None))] * 10,
          ContinuationFrame(1, b"", flags=["END_HEADERS"])],
@@ -191,6 +183,38 @@ def test_what_breaks_the_rules_ends_the_connection(row):
     assert state.take_output() == b""
 
 
+STREAM_ERRORS: dict[str, HeadersFrame] = {
+    "8.2.1 a name in capitals": head(1, ("X-Key", "v")),
+    "8.2.1 a name that is no token": head(1, ("x key", "v")),
+    "8.2.1 no name": head(1, ("", "v")),
+    "8.2.1 a line end in a value": head(1, ("x-key", "v\r\nset-cookie: a")),
+    "8.2.1 a nought in a value": head(1, ("x-key", "v\0")),
+    "8.2.2 a field of HTTP/1.1": head(1, ("connection", "close")),
+    "8.3 an unknown pseudo-field": head(1, (":x", "1")),
+    "8.3 a pseudo-field after others": head(1, ("a", "b"), (":status", "200"), status=None),
+    "8.3 a status that stands twice": head(1, (":status", "200")),
+    "8.3.2 no status": head(1, ("a", "b"), status=None),
+    "8.3.2 a status that is none": head(1, status="ok"),
+    "8.6 a switch of protocols": head(1, status="101"),
+}
+
+
+@pytest.mark.parametrize("row", STREAM_ERRORS)
+def test_a_malformed_response_ends_its_stream_alone(row):
+    """Section 8.1.1: with PROTOCOL_ERROR."""
+    state, stream = started()
+    other = state.open(FIELDS, lambda: None, has_content=False)
+    state.take_output()
+
+    state.receive(wire(STREAM_ERRORS[row], head(3, ends=True)))
+
+    (reset,) = frames_in(state.take_output())
+    assert isinstance(reset, RstStreamFrame)
+    assert (reset.stream_id, reset.error_code) == (1, ErrorCodes.PROTOCOL_ERROR)
+    assert isinstance(stream.failure, MalformedHttp2)
+    assert (stream.head, other.complete, state.broken) == (None, True, False)
+
+
 @pytest.mark.parametrize(
     "frame",
     [raw(7, 0, 1, bytes(8)), raw(7, 0, 0, bytes(7))],
@@ -216,6 +240,11 @@ HARMLESS: dict[str, Sequence[Frame | bytes]] = {
     "6.1 DATA for a stream that was reset": [DataFrame(1, b"x"), DataFrame(1, b"y", flags=["END_STREAM"])],
     "8.1 a head for a stream that was reset": [head(1), HeadersFrame(1, block(status=None), flags=["END_HEADERS"])],
     "RFC 7838 ALTSVC": [AltSvcFrame(0, b"http://up", b'h3=":1"')],
+    "8.3 a pseudo-field among the trailers": [
+        head(3),
+        DataFrame(3, b"ok"),
+        HeadersFrame(3, block(), flags=["END_HEADERS", "END_STREAM"]),
+    ],
     "an empty DATA": [head(3), DataFrame(3, b""), DataFrame(3, b"")],
 }
 
@@ -230,7 +259,8 @@ def test_what_means_nothing_is_read_over(row):
     opened = [frame for frame in HARMLESS[row] if isinstance(frame, HeadersFrame) and frame.stream_id == 3]
 
     state.receive(wire(*HARMLESS[row]))
-    state.receive(wire(*([] if opened else [head(3)]), DataFrame(3, b"ok", flags=["END_STREAM"])))
+    if not second.complete:
+        state.receive(wire(*([] if opened else [head(3)]), DataFrame(3, b"ok", flags=["END_STREAM"])))
 
     assert (second.take(), second.complete, state.broken) == (b"ok", True, False)
     assert not any(isinstance(frame, GoAwayFrame) for frame in frames_in(state.take_output()))

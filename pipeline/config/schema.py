@@ -155,7 +155,7 @@ def _with_blanks(schema: Any) -> Any:
         return [_or_blank(_with_blanks(each)) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {}
+    result: Schema = {}
     for key, value in schema.items():
         if key == "pattern" and value == _VARIABLE["pattern"]:
             result[key] = _BLANK

@@ -127,9 +127,11 @@ def _argument_mistake(name: str, argument: Json) -> str:
     if name == "$type" and argument not in _TYPES:
         return f"$type takes one of {', '.join(_TYPES)}"
     if name == "$matches":
+        if not isinstance(argument, str):
+            return "$matches takes a regular expression, as text"
         try:
             re.compile(argument)
-        except (re.error, TypeError) as error:
+        except re.error as error:
             return f"$matches takes a regular expression: {error}"
     return ""
 

@@ -106,7 +106,7 @@ async def _serve(proxy: FaultProxy, client: trio.SocketStream, host: str, port: 
         return
     if harm.effect == "drop":
         await _swallow(client)
-        return
+        await trio.sleep_forever()  # that the client has ended its side is nothing that a lost packet would tell
     try:
         server = await trio.open_tcp_stream(host, port)
     except OSError:

@@ -72,10 +72,15 @@ def _comparison(finding: Finding) -> Iterator[str]:
         return
     if finding.where:
         yield f"at {finding.where}:"
-    before, after = _long(finding.expected), _long(finding.actual)
+    before, after = _long(_unwrapped(finding.expected)), _long(finding.actual)
     for line in list(difflib.unified_diff(before, after, "expected", "actual", n=3, lineterm=""))[:60]:
         if not line.startswith("@@"):
             yield line
+
+
+def _unwrapped(pattern: Json) -> Json:
+    """What `$exact` is about: its lines are those of the value."""
+    return pattern["$exact"] if isinstance(pattern, dict) and pattern.keys() == {"$exact"} else pattern
 
 
 def _json(value: Json) -> str:

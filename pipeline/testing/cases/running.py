@@ -99,10 +99,10 @@ def run_case(declared: Declared, document: Document, coverage: Coverage | None =
     """
     _empty_folder()
     outcome = Outcome(declared)
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), MockClock()
     with _captured(outcome.log):
         try:
-            trio.run(_run, declared, document, outcome, coverage, clock=(clock := MockClock()))
+            trio.run(_run, declared, document, outcome, coverage, clock=clock)
         except Exception as error:  # the boundary: a test that breaks the gateway has failed, and others go on
             outcome.findings += [Finding((), text) for text in _sentences(error)]
     outcome.real_s, outcome.virtual_s = time.perf_counter() - began, clock.current_time()

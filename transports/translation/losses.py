@@ -82,6 +82,7 @@ TABLE: Final[dict[Era, tuple[Row, ...]]] = {
         _lost("tasks", "the extension is not offered, and tools called as tasks tell of no progress"),
         _lost("`notifications/elicitation/complete`", "goes nowhere: modern clients do not know it"),
         _lost("long results", "held whole, up to `max_message`, before they are passed on"),
+        _lost("-32021", "a legacy server does not say which capability it misses; its own error is passed on"),
         _lost("hints for caches", "there are none: what is kept needs a rule of the stage `cache`"),
     ),
 }

@@ -70,6 +70,6 @@ lock: ## renew requirements.lock: hashes, no hosts
 	  --extra dev --no-annotate --custom-compile-command 'make lock' -o requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info .coverage* .conformance .autobahn
+	rm -rf $(VENV) .typing build dist *.egg-info .coverage* .conformance .autobahn .mcp1
 
 all: lint types cov conformance autobahn

@@ -128,8 +128,9 @@ class HttpSink(Sink):
             yield from figures_of(self._connections.reports())
 
     def details(self) -> Mapping[str, Json]:
-        """How full its pools of connections are."""
-        return {} if self._connections is None else {"connections": shown(self._connections.reports())}
+        """How full its pools of connections are, and for whom it translates."""
+        pools = {} if self._connections is None else {"connections": shown(self._connections.reports())}
+        return {**pools, **self._translator.details()}
 
     async def _serve(self, exchange: Exchange) -> Reply:
         """Ask the upstream in the client's era."""

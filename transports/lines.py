@@ -209,12 +209,14 @@ class Lines(Generic[L]):
         try:
             reply = await self._ask(line, exchange)
             opened = opened or isinstance(reply, Result)
-            return reply
         finally:
             if not opened:
                 if self._lines.get(session) is line:
                     del self._lines[session]
                 line.stop()
+        if not opened and len(self.running) >= self._max_lines:
+            await line.ended.wait()  # whoever tries another way finds its place free
+        return reply
 
     async def _ask(self, line: L, exchange: Exchange) -> Reply:
         reply = await line.connection.call(exchange)

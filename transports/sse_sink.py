@@ -92,8 +92,9 @@ class SseSink(Sink):
             yield from figures_of(self._reach.client.reports())
 
     def details(self) -> Mapping[str, Json]:
-        """How full its pools of connections are."""
-        return {} if self._reach is None else {"connections": shown(self._reach.client.reports())}
+        """How full its pools of connections are, and for whom it translates."""
+        pools = {} if self._reach is None else {"connections": shown(self._reach.client.reports())}
+        return {**pools, **self._translator.details()}
 
     @classmethod
     def remarks(cls, config: SseSinkConfig) -> Iterator[str]:

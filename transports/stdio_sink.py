@@ -184,6 +184,10 @@ class StdioSink(Sink):
         """What is translated for clients of the other era."""
         yield from self._translator.figures()
 
+    def details(self) -> Mapping[str, Json]:
+        """For whom it translates."""
+        return self._translator.details()
+
     async def __call__(self, exchange: Exchange) -> Reply:
         """Ask the caller's child, started if need be. Raises as `Lines` does."""
         return await self._translator(exchange)

@@ -143,6 +143,10 @@ class WebSocketSink(Sink):
         yield Figure("websocket_connections", self.connections, "gauge", "Connections to the upstream.")
         yield from self._translator.figures()
 
+    def details(self) -> Mapping[str, Json]:
+        """For whom it translates."""
+        return self._translator.details()
+
     @classmethod
     def remarks(cls, config: WebSocketSinkConfig) -> Iterator[str]:
         """Whom it serves by translating."""

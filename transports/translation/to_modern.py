@@ -28,7 +28,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, Kind, method_of
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
 
 from .to_modern_held import Held, as_modern
 from .to_modern_listening import Listening, Wish
@@ -102,6 +102,10 @@ class ToModern:
         yield Figure(
             "translated_rounds_total", self._rounds, "counter", "Requests of legacy clients sent again with answers."
         )
+
+    def details(self) -> Mapping[str, Json]:
+        """For `status`."""
+        return {"listening_sessions": len(self._ears)} if self._ears else EMPTY
 
     async def introduce(self, exchange: Exchange, refusal: ErrorReply | None = None) -> Reply:
         """

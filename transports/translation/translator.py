@@ -7,7 +7,7 @@ for a while. Stages see nothing of this: what they get is of the client's era, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -19,7 +19,7 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MINUTE
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, ErrorCode
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .config import TranslationConfig
@@ -55,6 +55,8 @@ class Translator:
         addressed: bool = False,
     ) -> None:
         self._call = call
+        self._name = context.id
+        self._log = context.log
         self._translate = translate
         self._to_modern = ToModern(context.id, call, context)
         self._to_legacy = ToLegacy(context.id, call, context, config, addressed=addressed)
@@ -86,6 +88,7 @@ class Translator:
         if exchange.client.era is Era.MODERN:
             return await self._serve_modern(exchange)
         if session is not None and self._to_modern.knows(session):
+            exchange.decide(self._name, "translate", "legacy to modern")
             return await self._to_modern(exchange)
         if session is not None and exchange.method == "initialize":
             return await self._shake_hands(exchange)
@@ -101,6 +104,12 @@ class Translator:
             yield from self._to_modern.figures()
             yield from self._to_legacy.figures()
 
+    def details(self) -> Mapping[str, Json]:
+        """For `status`: the only era of the upstream, if it has only one, and what is held for clients of the other."""
+        if self._only is None:
+            return EMPTY
+        return {"upstream_era": self._only.value, **self._to_modern.details(), **self._to_legacy.details()}
+
     async def _serve_modern(self, exchange: Exchange) -> Reply:
         """A modern client's request."""
         if not self._speaks_only(Era.LEGACY):
@@ -111,6 +120,7 @@ class Translator:
                     raise
             self._remember(Era.LEGACY)
         exchange.hold()  # members of the other era are added to the result
+        exchange.decide(self._name, "translate", "modern to legacy")
         try:
             return await self._to_legacy(exchange)
         except UnsupportedVersion:
@@ -144,6 +154,8 @@ class Translator:
         return self._only is era and trio.current_time() < self._until
 
     def _remember(self, era: Era) -> None:
+        if self._only is not era:
+            self._log.info("clients of the other era are translated for", upstream=era.value)
         self._only, self._until = era, trio.current_time() + _REMEMBER_S
 
 

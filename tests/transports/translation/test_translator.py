@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from sluiceway.pipeline.protocol.errors import ConnectFailed, GatewayError, UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS, Era
@@ -187,3 +188,21 @@ async def test_an_upstream_that_gave_up_handshakes_is_asked_again(autojump_clock
                 await translator(modern_call())
 
     assert upstream.seen.count(("modern", "tools/call")) == 2
+
+
+async def test_what_is_translated_is_told(autojump_clock, kit, upstream, peer):
+    """In the status of the sink, and with each exchange, for whoever looks into it."""
+    async with kit.translating(upstream) as translator:
+        assert translator.details() == {}
+        await peer.start(translator)
+        await trio.testing.wait_all_tasks_blocked()
+        called = peer.exchange("tools/call", {"name": "n"})
+        await translator(called)
+        assert translator.details() == {"upstream_era": "modern", "listening_sessions": 1}
+    async with kit.translating(LegacyUpstream()) as translator:
+        modern = modern_call()
+        await translator(modern)
+        assert translator.details() == {"upstream_era": "legacy", "held_sessions": 1, "parked_calls": 0}
+
+    decisions = [(each.stage, each.outcome, each.cause) for link in (called, modern) for each in link.link.decisions]
+    assert decisions == [("up", "translate", "legacy to modern"), ("up", "translate", "modern to legacy")]

@@ -195,7 +195,7 @@ class Recorder(Edges):
         self.put(weight_of(changed), self.narration.stage_entered, number, visit, stage, changed)
         outcome: Reply | Exception | None = None
         try:
-            outcome = await service(exchange)
+            outcome = reply = await service(exchange)
         except Exception as error:  # only to write it down
             outcome = error
             raise
@@ -203,7 +203,7 @@ class Recorder(Edges):
             method = exchange.request.method
             weight = _PLAIN if isinstance(outcome, Exception) else weight_of(outcome)
             self.put(weight, self.narration.stage_left, number, visit, stage, outcome, method)
-        return outcome
+        return reply
 
 
 @final
@@ -274,11 +274,11 @@ class RecordedTicket:
         self._questions = question = self._questions + 1
         recorder, narration = self._recorder, self._recorder.narration
         recorder.put(_PLAIN, narration.asked, self._number, question, method, params)
-        reply: Reply | None = None
+        answer: Reply | None = None
         try:
-            reply = await self._ask(method, params)
+            answer = reply = await self._ask(method, params)
         finally:
-            recorder.put(weight_of(reply), narration.answered, self._number, question, reply, method)
+            recorder.put(weight_of(answer), narration.answered, self._number, question, answer, method)
         return reply
 
 
@@ -303,14 +303,14 @@ class _Call:
         )
         outcome: Reply | Exception | None = None
         try:
-            outcome = await service(exchange.with_relay(self._relayed, self._asked))
+            outcome = reply = await service(exchange.with_relay(self._relayed, self._asked))
         except Exception as error:  # only to write it down
             outcome = error
             raise
         finally:
             weight = _PLAIN if isinstance(outcome, Exception) else weight_of(outcome)
             recorder.put(weight, narration.call_ended, number, call, outcome, exchange.request.method)
-        return outcome
+        return reply
 
     def _relayed(self, _view: Exchange, notification: Notification) -> Awaitable[None]:
         recorder = self._recorder
@@ -321,9 +321,9 @@ class _Call:
         recorder, narration, number, call = self._recorder, self._recorder.narration, self._number, self._call
         self._questions = question = self._questions + 1
         recorder.put(_PLAIN, narration.call_asked, number, call, question, method, params)
-        reply: Reply | None = None
+        answer: Reply | None = None
         try:
-            reply = await self._exchange.ask(method, params)
+            answer = reply = await self._exchange.ask(method, params)
         finally:
-            recorder.put(weight_of(reply), narration.call_answered, number, call, question, reply, method)
+            recorder.put(weight_of(answer), narration.call_answered, number, call, question, answer, method)
         return reply

@@ -80,6 +80,11 @@ class Scribe:
         self._sync_due = float("inf")
         self._log: Any = structlog.get_logger()
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be written, roughly."""
+        return self._weight
+
     def put(self, weight: int, make: Make, *arguments: Any) -> None:
         """
         Have an entry made and written soon; or count it, if too many wait.

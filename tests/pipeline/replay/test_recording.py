@@ -182,7 +182,7 @@ async def test_max_waiting_bounds_what_waits(recorded, tape_path, autojump_clock
     async with recorded(max_waiting=Size(10_000)) as gateway:
         for _ in range(50):
             await gateway.call("ping")
-        waiting = gateway.engine._edges.scribe._weight
+        waiting = gateway.engine._edges.scribe.waiting
 
     assert waiting <= 10_000 + 400
     assert any(isinstance(each, Lost) for each in Tape(tape_path).entries())

@@ -6,12 +6,18 @@ import json
 from typing import Any
 
 import pytest
+import structlog
 import trio
+from structlog.testing import LogCapture
 
 from sluiceway.pipeline.config import from_data
+from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.runtime.engine import Engine
+from sluiceway.pipeline.testing import check_source
 from sluiceway.transports.http_source.config import HttpConfig
+from sluiceway.transports.http_source.source import HttpSource
 from sluiceway.transports.websocket.config import WebSocketConfig
+from sluiceway.transports.websocket_source import WebSocketSource, WebSocketSourceConfig
 
 UPGRADE = (
     "host: localhost\r\nconnection: keep-alive, Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
@@ -88,6 +94,21 @@ async def test_http_is_served_before_and_beside_a_websocket(kit: Any) -> None:
     assert beside.startswith(b"HTTP/1.1 200 ")
 
 
+async def test_a_websocket_asked_for_behind_another_request_opens_after_its_answer() -> None:
+    """All in one segment: what is read early is handled in its turn, the first message on the WebSocket included."""
+    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+    frame = bytes([0x81, 0x80 | len(ping)]) + bytes(4) + ping
+    engine = Engine(document({}))
+    async with engine.running(), await Gateway(engine).dial() as stream:
+        await stream.send_all(HEALTH + asking() + frame)
+        heard = b""
+        while b'"id":1' not in heard:
+            heard += await stream.receive_some(65536)
+
+    assert heard.startswith(b"HTTP/1.1 200 ")
+    assert heard.index(b'{"status":"alive"}') < heard.index(b"HTTP/1.1 101 ")
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
@@ -160,6 +181,28 @@ async def test_refusals_are_security_events() -> None:
             await gateway.answer(asking(extra="x: a\r\n b\r\n"))
 
         assert told == [("foreign_origin", "127.0.0.1"), ("smuggling", "127.0.0.1")]
+
+
+async def test_without_sockets_of_its_own_the_other_source_says_that_it_is_of_no_use() -> None:
+    """Under a plain hypercorn, whoever configured it learns what to write instead."""
+    log = LogCapture()
+    logger = structlog.wrap_logger(None, processors=[log], wrapper_class=structlog.make_filtering_bound_logger(10))
+    source = WebSocketSource(WebSocketSourceConfig(), Context(id="ws", log=logger, listen=False))
+    async with source.open():
+        addresses = source.addresses
+
+    assert addresses == ()
+    assert "use `websocket` of `http`" in log.entries[0]["event"]
+
+
+def test_the_http_source_keeps_the_contract_with_websockets_too(kit: Any) -> None:
+    """Opened twice, cancelled, drained; with a client on a WebSocket."""
+
+    async def drive(source: HttpSource) -> None:
+        async with kit.speaking(source.urls[0].replace("http", "ws", 1)) as client:
+            assert (await client.call("ping", 1))["id"] == 1
+
+    check_source(HttpSource, {"bind": "127.0.0.1:0", "websocket": {}}, drive=drive, virtual_time=False)
 
 
 @pytest.mark.parametrize("path", ["ws", "/healthz", "/a b"])

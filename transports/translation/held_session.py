@@ -19,7 +19,13 @@ from attrs import define, evolve, field
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link, Service, deliver
 from sluiceway.pipeline.model.session import Asker, Session
-from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UpstreamProtocolError, UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import (
+    CapacityExceeded,
+    GatewayError,
+    SessionNotFound,
+    UpstreamProtocolError,
+    UpstreamUnavailable,
+)
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, LEGACY_VERSIONS, Era, ErrorCode, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request
 
@@ -29,6 +35,10 @@ from .to_legacy_messages import Completer, introduction, legacy_request
 
 HANDSHAKE_S: Final = 60.0
 """Time a handshake may take: a server's first start may download it."""
+ROOM_S: Final = 0.25
+"""Pause after an idle session was ended for this one, before the handshake is tried again."""
+ROOM_TRIES: Final = 40
+"""How often it is: a process may take some seconds to end."""
 PAUSES_S: Final = (1.0, 60.0)
 """Shortest and longest pause before a session that somebody listens to is opened again; it doubles, with jitter."""
 
@@ -56,10 +66,19 @@ class HeldSession:
         nursery: Hosts handshakes; outlasts the session.
         exchange: The first one of the caller: in its client's name the session is opened.
         crowd: Several people may stand behind the caller, so that what is not addressed is nobody's.
+        make_room: Ends an idle session of another caller, where the sink has no place for one more; whether it did.
     """
 
     def __init__(
-        self, name: str, call: Service, context: Context, nursery: trio.Nursery, exchange: Exchange, *, crowd: bool
+        self,
+        name: str,
+        call: Service,
+        context: Context,
+        nursery: trio.Nursery,
+        exchange: Exchange,
+        *,
+        crowd: bool,
+        make_room: Callable[[], bool],
     ) -> None:
         self._name = name
         self._call = call
@@ -68,6 +87,7 @@ class HeldSession:
         self._source, self._caller = exchange.source, exchange.caller
         self._client = evolve(exchange.client, era=Era.LEGACY, version=None, session=None, headers={}, certificate=None)
         self._crowd = crowd
+        self._make_room = make_room
         self._session: Session | None = None
         self._handshake: Mapping[str, Json] = EMPTY
         self._opening: _Opening | None = None
@@ -266,7 +286,7 @@ class HeldSession:
 
     async def _shake_hands(self, session: Session) -> None:
         hello = introduction(session.info, session.capabilities, LATEST_LEGACY)
-        reply = await self._say(session, "initialize", hello)
+        reply = await self._hello(session, hello)
         if isinstance(reply, ErrorReply):
             raise UpstreamUnavailable(f"{self._name}: the upstream refused the handshake: {reply.message}")
         version = reply.value.get("protocolVersion")
@@ -276,6 +296,17 @@ class HeldSession:
         self._handshake, self.completer = reply.value, Completer(reply.value)
         await self._call(self._own(session, Notification("notifications/initialized")))
         await self.audience.introduce(self.capabilities, lambda method, params: self._say(session, method, params))
+
+    async def _hello(self, session: Session, hello: Mapping[str, Json]) -> Reply:
+        """Send `initialize`; where the sink has no place for one more session, an idle one makes room."""
+        for tries in range(ROOM_TRIES):
+            try:
+                return await self._say(session, "initialize", hello)
+            except CapacityExceeded:
+                if tries == 0 and not self._make_room():
+                    raise
+            await trio.sleep(ROOM_S)
+        return await self._say(session, "initialize", hello)
 
     async def _say(self, session: Session, method: str, params: Mapping[str, Json]) -> Reply:
         """Ask something while the session is being opened."""

@@ -94,7 +94,13 @@ class HeldSessions:
         if held is None:
             self._make_room(owner)
             held = self._held[key] = HeldSession(
-                self._name, self._call, self._context, nursery, exchange, crowd=_is_crowd(exchange)
+                self._name,
+                self._call,
+                self._context,
+                nursery,
+                exchange,
+                crowd=_is_crowd(exchange),
+                make_room=self._drop_idlest,
             )
             if not self._sweeping:
                 self._sweeping = True
@@ -115,6 +121,13 @@ class HeldSessions:
             self._drop_idle(own, "max_sessions_per_caller", config.max_sessions_per_caller)
         elif len(self._held) >= config.max_sessions:
             self._drop_idle(list(self._held), "max_sessions", config.max_sessions)
+
+    def _drop_idlest(self) -> bool:
+        """End the session that nobody has used for longest, if there is one that nobody uses."""
+        idle = next((key for key, held in self._held.items() if not held.users), None)
+        if idle is not None:
+            self._drop(idle)
+        return idle is not None
 
     def _drop_idle(self, among: list[_Key], limit: str, most: int) -> None:
         idle = next((key for key in among if not self._held[key].users), None)

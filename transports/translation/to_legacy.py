@@ -184,6 +184,8 @@ class ToLegacy:
         self, exchange: Exchange, held: HeldSession, nursery: trio.Nursery, level: str | None, *, askable: bool
     ) -> HeldCall:
         """Start a call in a task of its own."""
+        if self._nursery is None:
+            raise self._closed()
         call = HeldCall(
             self._context.new_id(),
             owner_of(exchange),

@@ -14,7 +14,7 @@ from attrs import define, evolve, field
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller, Session
-from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound
+from sluiceway.pipeline.protocol.errors import CapacityExceeded, GatewayError, SessionNotFound
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, Era, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
@@ -50,6 +50,10 @@ class LegacyServer:
     cancelled: list[int] = field(factory=list)
     """Ids of requests that nobody waits for any more."""
     fail: GatewayError | None = None
+    max_sessions: int = 1000
+    ends_after: float = 0.0
+    """Seconds for which a session that was ended still takes a place."""
+    ended_at: list[float] = field(factory=list)
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """Serve one exchange, as a sink does."""
@@ -61,8 +65,12 @@ class LegacyServer:
         if self.fail is not None:
             raise self.fail
         if exchange.method == "initialize":
+            now = trio.current_time()
+            ending = sum(now < at + self.ends_after for at in self.ended_at)
+            if len(self.sessions) + ending >= self.max_sessions:
+                raise CapacityExceeded("no place")
             self.sessions.append(session)
-            session.on_close(lambda: self.sessions.remove(session) if session in self.sessions else None)
+            session.on_close(lambda: self._end(session))
             if "initialize" not in self.handlers:
                 return Result(
                     {
@@ -92,6 +100,11 @@ class LegacyServer:
                 assert isinstance(exchange.request, Request)
                 assert isinstance(exchange.request.id, int)
                 self.cancelled.append(exchange.request.id)
+
+    def _end(self, session: Session) -> None:
+        if session in self.sessions:
+            self.sessions.remove(session)
+            self.ended_at.append(trio.current_time())
 
     def of(self, method: str) -> list[Mapping[str, Any]]:
         """Params of the messages of one method, in order."""

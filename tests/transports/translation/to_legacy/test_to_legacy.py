@@ -579,6 +579,23 @@ async def test_sessions_are_bounded_and_the_idlest_makes_room(autojump_clock, se
         nursery.cancel_scope.cancel()
 
 
+async def test_where_the_sink_has_no_place_an_idle_session_makes_room(autojump_clock, server, serving):
+    """Its process may take a while to end; if none is idle, the sink's own refusal is told."""
+    server.max_sessions, server.ends_after = 1, 3.0
+    async with serving(server) as peer:
+        await peer.call("tools/list")
+        assert await peer.call("tools/list", caller=BOB) == Result(FRESH)
+        assert [session.caller for session in server.sessions] == [BOB]
+        server.handlers["tools/call"] = asking(FORM)
+        await peer.tool(caller=BOB)
+        with pytest.raises(CapacityExceeded, match="no place"):
+            await peer.call("tools/list")
+        await trio.sleep(400)  # the parked call is over now, but its session does not end
+        server.ends_after = 1000.0
+        with pytest.raises(CapacityExceeded, match="no place"):
+            await peer.call("tools/list")
+
+
 async def test_one_caller_cannot_take_all_sessions(autojump_clock, server, serving):
     """Its own idlest one makes room."""
     async with serving(server, max_sessions_per_caller=2) as peer:

@@ -311,6 +311,40 @@ async def test_what_comes_right_behind_the_request_is_not_lost(serving):
                 heard += await stream.receive_some(65536)
 
 
+async def test_case_1_rubbish_behind_the_request_ends_its_own_connection_and_nothing_else(serving, kit):
+    """One byte is the beginning of a frame; with the next it is found to be none, and that is said with 1002."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items())
+    async with serving(tell) as source, kit.speaking(source.url) as other:
+        host, port = source.source.addresses[0].split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(f"GET /mcp HTTP/1.1\r\n{lines}\r\n".encode() + b"x")
+            head = bytes(await stream.receive_some(65536))
+            await stream.send_all(b"x")
+            end = b""
+            while piece := await stream.receive_some(65536):
+                end += piece
+        await source.connected(1)
+
+        assert "result" in await other.call_modern()
+        assert next(figure.value for figure in source.source.figures() if "contained" in figure.name) == 0
+    assert head.startswith(b"HTTP/1.1 101 ")
+    assert end[:1] + end[2:4] == b"\x88" + (1002).to_bytes(2, "big")
+
+
+async def test_case_13_a_cookie_makes_no_page_of_a_foreign_site_welcome(serving):
+    """Browsers send it along with whatever a page opens; nobody is even asked who the client is."""
+    asked = []
+
+    async def identify(client, message):
+        asked.append(client)
+
+    async with serving(tell, identify=identify) as source:
+        answer = await upgrade(source, origin="https://evil.example", cookie="session=good")
+
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert asked == []
+
+
 async def test_head_timeout_ends_who_does_not_ask(serving):
     """A connection that says nothing, or only half, is closed."""
     async with serving(tell, head_timeout=0.05) as source:

@@ -143,6 +143,9 @@ class Fallback(Middleware):
             return await call_next(exchange)
         if self._repeatables.book is not None and self._repeatables.needs_lookup(exchange):
             await self._repeatables.look_up(exchange, call_next)
+        keeper = self._kept if self._kept is not None and self._kept.suits(exchange) else None
+        if keeper is not None:
+            exchange.hold()
         shown = exchange.shown
         outcome: Outcome
         try:
@@ -151,8 +154,8 @@ class Fallback(Middleware):
             outcome = error
         if isinstance(outcome, Result):
             self._repeatables.learn(exchange, outcome)
-            if self._kept is not None and self._kept.suits(exchange):
-                await self._kept.keep(exchange, outcome)
+            if keeper is not None:
+                await keeper.keep(exchange, outcome)
             return outcome
         failure = failure_of(outcome)
         if failure is not None and failure in self._on:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -35,7 +37,8 @@ def check(
     Find everything that is wrong with configurations, without running them.
 
     Reads the named files and imports their plugins, nothing else; no secret is needed. In a Markdown file the fenced
-    yaml blocks that have a version: are checked; of a directory, the files that have one.
+    yaml blocks that have a version: are checked; of a directory, the files that have one, and files of tests
+    (`<name>_test.yaml`).
 
     Args:
         files: YAML, TOML or Markdown files, or directories; the current directory if none is named.
@@ -75,6 +78,11 @@ def _results(files: Sequence[Path], env: str | None, overlay: Sequence[Path] | N
 
 
 def _one(file: Path, overlays: Sequence[Path]) -> Iterator[Checked]:
+    from ..config.suites import is_suite
+
+    if is_suite(file):
+        yield _of_tests(file)
+        return
     if file.suffix.lower() not in _MARKDOWN:
         yield check_file(file, overlays)
         return
@@ -90,6 +98,16 @@ def _one(file: Path, overlays: Sequence[Path]) -> Iterator[Checked]:
         yield check_text(block.text, str(file), base=file.parent)
 
 
+def _of_tests(file: Path) -> Checked:
+    """A file of tests, with what is wrong with the configuration that it is about."""
+    from ..config import Checked
+    from ..config.suites import TEST_DIR, check_suite
+    from ..model.registry import Registry
+
+    suite = check_suite(file, {**os.environ, TEST_DIR: tempfile.gettempdir()})
+    return Checked(suite.document, suite.problems, Registry(), suite.tests)
+
+
 def _inside(folder: Path) -> list[Path]:
     """The files below a folder that are configurations of their own: the others are parts and overlays of those."""
     suffixes = _CONFIGURATIONS | _MARKDOWN
@@ -98,8 +116,15 @@ def _inside(folder: Path) -> list[Path]:
         path
         for path in found
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.suffix.lower() in _MARKDOWN or _declares_version(path))
+        and (path.suffix.lower() in _MARKDOWN or _declares_version(path) or _is_suite_of_ours(path))
     ]
+
+
+def _is_suite_of_ours(path: Path) -> bool:
+    """Whether a file holds tests of a configuration, by its name and its top level."""
+    from ..config.suites import is_suite
+
+    return is_suite(path) and "\ntests:" in f"\n{path.read_text(encoding='utf-8', errors='replace')}"
 
 
 def _declares_version(path: Path) -> bool:

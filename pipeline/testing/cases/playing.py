@@ -20,6 +20,8 @@ from .findings import Finding, Path
 from .mocks import MockSink
 from .observed import Arrival, Observed, messages_at
 
+MAX_WAIT_S: Final = 86_400.0
+"""Virtual time after which a request is given up: nothing will answer it."""
 MAX_FINDINGS: Final = 20
 """A case ends when it has found so much wrong."""
 
@@ -104,9 +106,9 @@ class Player:
         seen: list[Observed] = []
         for _ in range(sending.repeat):
             if sending.at_once == 1:
-                seen.append(await self._one(sending))
+                seen.append(await self._one(path, sending))
             else:
-                seen += await self._crowd(sending)
+                seen += await self._crowd(path, sending)
             if sending.expect is not None and sending.at_once == 1:
                 self._check(sending.expect, seen[-1], (*path, "expect"))
             if len(self.findings) >= MAX_FINDINGS:
@@ -122,19 +124,19 @@ class Player:
         if expect.figures:
             self.findings += check_figures(expect, self.gateway.engine.snapshot(), path)
 
-    async def _crowd(self, sending: Sending) -> list[Observed]:
+    async def _crowd(self, path: Path, sending: Sending) -> list[Observed]:
         """The same request some times at the same moment; the last to end is the last."""
         seen: list[Observed] = []
 
         async def one() -> None:
-            seen.append(await self._one(sending))
+            seen.append(await self._one(path, sending))
 
         async with trio.open_nursery() as nursery:
             for _ in range(sending.at_once):
                 nursery.start_soon(one)
         return seen
 
-    async def _one(self, sending: Sending) -> Observed:
+    async def _one(self, path: Path, sending: Sending) -> Observed:
         assert sending.request is not None  # the rules of cases
         request, asked = sending.request, list[Json]()
         given = sending.client or self.case.client or ClientGiven()
@@ -149,7 +151,13 @@ class Player:
             with trio.move_on_after(sending.cancel_after):
                 await call.wait()
             call.cancel()
-        await call.wait()
+        with trio.move_on_after(MAX_WAIT_S):
+            await call.wait()
+        if not call.is_done:
+            text = f"{request.method} does not end: cancel it, with cancel_after, if that is right"
+            self.findings.append(Finding((*path, "request"), text))
+            call.cancel()
+            await call.wait()
         seen = Observed(
             exchange=call.exchange,
             reply=call.reply,

@@ -35,6 +35,7 @@ from .stores import FaultyStore, options_in_memory
 
 MAX_LOGGED: Final = 5
 """Exceptions that are shown of what a test logged."""
+_PREFIX: Final = "sluiceway-test-"
 _SOURCE: Final = "test"
 """Id of the source that is added where no declared one feeds the pipeline."""
 
@@ -77,7 +78,7 @@ def prepared(path: Path) -> Iterator[Suite]:
     Args:
         path: A file of tests, or a configuration.
     """
-    with tempfile.TemporaryDirectory(prefix="sluiceway-test-") as folder:
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         suite = check_suite(path, {**os.environ, TEST_DIR: folder})
         before = dict(os.environ)
         os.environ.update({**suite.env, TEST_DIR: folder})
@@ -189,8 +190,10 @@ def _sentences(error: BaseException) -> Iterator[str]:
 
 
 def _empty_folder() -> None:
-    folder = os.environ.get(TEST_DIR)
-    for path in Path(folder).iterdir() if folder else ():
+    folder = Path(os.environ.get(TEST_DIR, ""))
+    if not folder.name.startswith(_PREFIX):  # somebody else's variable of that name: not ours to empty
+        return
+    for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -119,3 +119,14 @@ def test_watching_runs_again_when_a_file_changes(sluiceway, files, monkeypatch):
 def test_the_schema_of_tests_can_be_printed(sluiceway):
     """For editors."""
     assert json.loads(sluiceway("schema", "--tests").out)["title"] == "Tests of a Sluiceway configuration"
+
+
+def test_check_looks_at_files_of_tests_too(sluiceway, files):
+    """By themselves, and of a directory."""
+    assert sluiceway("check", "gateway_test.yaml").out == ""
+    files.write_text(f"tests: [{{nme: beside, {FINE}}}]\n")
+    alone, inside = sluiceway("check", "gateway_test.yaml"), sluiceway("check", ".")
+
+    assert (alone.code, inside.code) == (Exit.FOUND, Exit.FOUND)
+    assert "gateway_test.yaml:1:10: error[config/unknown-key]: unknown key 'nme'" in alone.out
+    assert alone.out in inside.out

@@ -111,4 +111,4 @@ def test_the_examples_of_the_documentation_run(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert "4 passed" in run.stdout, run.stdout
+    assert "5 passed" in run.stdout, run.stdout

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from sluiceway.pipeline.testing.cases.running import prepared, run_case
+
 from .conftest import GATEWAY
 
 SEND = "request: {method: tools/call, params: {name: a, arguments: {q: x}}}"
@@ -294,3 +296,45 @@ def test_every_run_is_the_same(run):
 
     assert len({str(result.failed[0].findings[0].message) for result in results}) == 1
     assert len({result.outcomes[0].virtual_s for result in results}) == 1
+
+
+def test_a_request_that_nobody_ends_fails_its_test(run):
+    """A subscription, for one; the test goes on."""
+    result = run("""\
+  - name: it
+    sinks: {files: {faults: [{effect: hang}]}}
+    steps:
+      - request: {method: subscriptions/listen, params: {notifications: {toolsListChanged: true}}}
+      - {request: {method: ping}, client: {era: legacy}, expect: {result: {}}}
+    expect: {sent_to: {files: 1}}
+""")
+
+    (finding,) = result.failed[0].findings
+    assert finding.path == ("steps", 0, "request")
+    assert "does not end" in finding.message
+
+
+def test_a_directory_of_somebody_else_is_not_emptied(tmp_path, monkeypatch):
+    """Though a variable has the same name."""
+    (tmp_path / "precious").touch()
+    (tmp_path / "gateway.yaml").write_text(
+        GATEWAY + f"tests: [{{name: it, {SERVES}, {SEND}, expect: {{result: {{}}}}}}]\n"
+    )
+    monkeypatch.setenv("TEST_DIR", str(tmp_path))
+    with prepared(tmp_path / "gateway.yaml") as suite:
+        pass
+    assert suite.document is not None
+    outcome = run_case(suite.tests[0], suite.document)
+
+    assert outcome.passed
+    assert (tmp_path / "precious").exists()
+
+
+def test_each_test_finds_an_empty_directory(run):
+    """What the one before has written is gone."""
+    gateway = GATEWAY.replace("[request_id]", '[{audit: {path: "${TEST_DIR}/a/audit.jsonl"}}]')
+    gateway = gateway.replace("/a/audit", "/audit")
+    text = f"    {SERVES}\n    {SEND}\n    expect: {{figures: {{audit_records_total: 1}}}}\n"
+    text = text.replace("audit_records_total: 1", "audit_records_total: {$at_least: 1, $at_most: 2}")
+
+    assert run(f"  - name: one\n{text}  - name: two\n{text}", gateway).failed == []

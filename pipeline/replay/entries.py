@@ -199,6 +199,23 @@ class SessionTold(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True
     message: MessageData
 
 
+class SessionAsked(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_asked"):
+    """A session was put a question that no request caused."""
+
+    session: int
+    question: int
+    """Number of the question on this tape, from 1."""
+    message: MessageData
+
+
+class SessionAnswered(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_answered"):
+    """Its answer; without a reply, nobody waits for one any more."""
+
+    session: int
+    question: int
+    reply: ReplyData | None = None
+
+
 class SessionClosed(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, tag="session_closed"):
     """A session ended."""
 
@@ -362,8 +379,8 @@ class Trailer(Entry, frozen=True, omit_defaults=True, gc=False, kw_only=True, ta
 
 AnyEntry = (
     Header | Configured | Seeded | IdMade | ClockSet | StateChanged | Announced | SessionOpened | SessionTold
-    | SessionClosed | Begun | Relayed | Asked | Answered | CancelAsked | Ended | Called | CallRelayed | CallAsked
-    | CallAnswered | CallEnded | StageEntered | StageLeft | Lost | PartEnded | Trailer
+    | SessionAsked | SessionAnswered | SessionClosed | Begun | Relayed | Asked | Answered | CancelAsked | Ended | Called
+    | CallRelayed | CallAsked | CallAnswered | CallEnded | StageEntered | StageLeft | Lost | PartEnded | Trailer
 )  # fmt: skip
 """Every kind of line."""
 

@@ -38,6 +38,8 @@ from .entries import (
     Relayed,
     ReplyData,
     Seeded,
+    SessionAnswered,
+    SessionAsked,
     SessionClosed,
     SessionOpened,
     SessionTold,
@@ -110,6 +112,19 @@ class Narration:
     def session_told(self, t: float, session: int, notification: Notification) -> SessionTold:
         """A session was told of something."""
         return SessionTold(t=t, session=session, message=self._render.message(notification))
+
+    def session_asked(
+        self, t: float, session: int, question: int, method: str, params: Mapping[str, Json]
+    ) -> SessionAsked:
+        """A session has a question to answer."""
+        message = self._render.message(Notification(method, params))
+        return SessionAsked(t=t, session=session, question=question, message=message)
+
+    def session_answered(
+        self, t: float, session: int, question: int, reply: Reply | None, method: str
+    ) -> SessionAnswered:
+        """A session has answered, or nobody waits for it any more."""
+        return SessionAnswered(t=t, session=session, question=question, reply=self._reply(reply, method))
 
     def session_closed(self, t: float, session: int) -> SessionClosed:
         """A session ended."""

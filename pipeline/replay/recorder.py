@@ -7,7 +7,7 @@ what is recorded must not change: messages do not by contract, and the little el
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 from typing import Final, Literal, final
 
@@ -15,6 +15,7 @@ from ..model.changes import Changes
 from ..model.component import State
 from ..model.document import Document
 from ..model.exchange import Exchange, Service
+from ..model.figures import Figure
 from ..model.handle import Handle, Ticket
 from ..model.session import Asker, Client, Session
 from ..protocol.messages import EMPTY, Json, Notification, Reply, Request, Result
@@ -70,6 +71,7 @@ class Recorder(Edges):
         self.next_call = count(1).__next__
         self._next_visit = count(1).__next__
         self._next_session = count(1).__next__
+        self._next_question = count(1).__next__
         self._sessions: dict[Session, int] = {}
         self._clock = clock
         self._epoch = epoch
@@ -144,6 +146,14 @@ class Recorder(Edges):
         """Written down."""
         self.put(0, self.narration.state_changed, component, state, reason)
 
+    def figures(self) -> Iterable[Figure]:
+        """What was written, what is missing, and what waits."""
+        scribe = self.scribe
+        yield Figure("recording_entries_total", scribe.writer.written, "counter", "Lines of the tape.")
+        yield Figure("recording_written_bytes_total", scribe.writer.bytes, "counter", "Bytes of the tape.")
+        yield Figure("recording_lost_total", scribe.lost, "counter", "Entries that are not on the tape.")
+        yield Figure("recording_waiting_bytes", scribe.waiting, "gauge", "Bytes that wait to be written, roughly.")
+
     def _announced(self, sink: str, notification: Notification) -> None:
         self.put(weight_of(notification), self.narration.announced, sink, notification)
 
@@ -168,6 +178,21 @@ class Recorder(Edges):
             notify(notification)
 
         session.notify = told
+        if session.ask is not None:
+            session.ask = self._asking(session.ask, number)
+
+    def _asking(self, ask: Asker, number: int) -> Asker:
+        async def asked(method: str, params: Mapping[str, Json]) -> Reply:
+            question = self._next_question()
+            self.put(_PLAIN, self.narration.session_asked, number, question, method, params)
+            answer: Reply | None = None
+            try:
+                answer = reply = await ask(method, params)
+            finally:
+                self.put(weight_of(answer), self.narration.session_answered, number, question, answer, method)
+            return reply
+
+        return asked
 
     def _closed(self, session: Session, number: int) -> None:
         self._sessions.pop(session, None)

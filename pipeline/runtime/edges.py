@@ -8,12 +8,13 @@ and writes down what passes; a player stands here and gives what was written dow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..model.changes import Changes
 from ..model.component import State
 from ..model.document import Document
 from ..model.exchange import Service
+from ..model.figures import Figure
 from ..model.handle import Handle
 from .chain import Probe
 
@@ -64,6 +65,10 @@ class Edges:
 
     def became(self, component: str, state: State, reason: str) -> None:
         """Told of every change of a component's state."""
+
+    def figures(self) -> Iterable[Figure]:
+        """What is counted here, for metrics."""
+        return ()
 
 
 def both(outer: Probe | None, inner: Probe | None) -> Probe | None:

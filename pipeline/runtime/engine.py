@@ -144,7 +144,9 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         """Everything that the gateway counts, now; for metrics."""
-        return take_snapshot(self._hosts(), self.pipelines.values(), self._security.figures())
+        return take_snapshot(
+            self._hosts(), self.pipelines.values(), (*self._security.figures(), *self._edges.figures())
+        )
 
     def component(self, component_id: str) -> Component:
         """

@@ -32,6 +32,8 @@ from sluiceway.pipeline.replay.entries import (
     Lost,
     Relayed,
     Seeded,
+    SessionAnswered,
+    SessionAsked,
     SessionClosed,
     SessionOpened,
     SessionTold,
@@ -350,6 +352,39 @@ async def test_a_session_is_a_number_on_the_tape(recorded, entries, autojump_clo
     assert isinstance(again, SessionOpened)
     assert [e.client.session for e in entries(Begun)] == [1, 1, 2]
     assert [n.method for n in told] == ["notifications/tools/list_changed"]
+
+
+async def test_a_question_that_no_request_caused_is_on_the_tape(recorded, entries, autojump_clock):
+    """An upstream may ask a legacy client whenever it likes."""
+
+    async def ask(method, params):
+        return Result({"roots": []})
+
+    session = Session(id="sesame", source="in", ask=ask)
+    async with recorded() as gateway:
+        gateway.client = evolve(gateway.client, era=Era.LEGACY, version="2025-11-25", session=session)
+        await gateway.call("ping")
+        assert session.ask is not None
+        assert await session.ask("roots/list", {}) == Result({"roots": []})
+
+    asked, answered = entries(SessionAsked, SessionAnswered)
+    assert (asked.session, asked.question, asked.message.method) == (1, 1, "roots/list")
+    assert answered.reply.result == {"roots": []}
+
+
+async def test_what_a_recording_writes_and_loses_is_counted(recorded, autojump_clock):
+    """For metrics; without a recorder there are no such figures."""
+    async with recorded() as gateway:
+        await gateway.call("ping")
+        await trio.sleep(1)
+        figures = {each.name: each.value for each in gateway.engine.snapshot() if each.name.startswith("recording_")}
+    async with PipelineHarness.from_stages([]) as plain:
+        none = [each for each in plain.engine.snapshot() if each.name.startswith("recording_")]
+
+    assert figures["recording_entries_total"] > 5
+    assert figures["recording_written_bytes_total"] > 500
+    assert (figures["recording_lost_total"], figures["recording_waiting_bytes"]) == (0, 0)
+    assert none == []
 
 
 async def test_the_date_follows_the_clock_and_a_correction_is_on_the_tape(recorded, entries, autojump_clock):

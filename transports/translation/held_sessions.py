@@ -18,7 +18,6 @@ import trio
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.keys import canonical, principal_of
-from sluiceway.pipeline.model.session import ANONYMOUS
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 
 from .config import TranslationConfig
@@ -26,14 +25,17 @@ from .held_session import HeldSession
 
 _OF_CROWDS: Final = frozenset({"http", "sse", "websocket"})
 """Transports on which more than one person may come from the same address."""
+_UNPROVED: Final = frozenset({"none", "fixed"})
+"""How callers came to their names who did nothing for them: nobody asked, or the configuration says who they are."""
 
 Owner = tuple[str, ...]
 _Key = tuple[Owner, bytes]
 
 
 def owner_of(exchange: Exchange) -> Owner:
-    """Whose a held session is: tenant, subject, and source."""
-    return (*principal_of(exchange), exchange.source)
+    """Whose a held session is: tenant, subject and source; and the address, where nobody proved who it is."""
+    proved = exchange.caller.how not in _UNPROVED
+    return (*principal_of(exchange), exchange.source, "" if proved else str(exchange.client.address))
 
 
 @final
@@ -146,5 +148,4 @@ class HeldSessions:
 
 def _is_crowd(exchange: Exchange) -> bool:
     """Whether several people may look like one caller: nobody proved who they are, and they come over a network."""
-    caller = exchange.caller
-    return caller.how == "none" and caller.subject == ANONYMOUS.subject and exchange.client.transport in _OF_CROWDS
+    return exchange.caller.how in _UNPROVED and exchange.client.transport in _OF_CROWDS

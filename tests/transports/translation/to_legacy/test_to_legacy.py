@@ -356,9 +356,9 @@ async def test_nobody_else_can_take_up_a_parked_call(autojump_clock, server, ser
     assert done["content"] == [YES]
 
 
-async def test_where_nobody_is_authenticated_a_call_belongs_to_an_address(autojump_clock, server, serving):
-    """It is all that is known."""
-    anybody = Caller("anonymous")
+@pytest.mark.parametrize("anybody", [Caller("anonymous"), Caller("guest", tenant="t", how="fixed")])
+async def test_where_nobody_proved_who_calls_a_call_belongs_to_an_address(autojump_clock, server, serving, anybody):
+    """It is all that is known, whatever the configuration calls everybody."""
     server.handlers["tools/call"] = asking(FORM)
     async with serving(server) as peer:
         asked = await peer.tool(caller=anybody)
@@ -660,9 +660,9 @@ async def test_pages_that_must_be_visited_first_are_asked_for_and_the_request_se
     assert lacking == ErrorReply(-32021, "log in first", {"requiredCapabilities": {"elicitation": {"url": {}}}})
 
 
-async def test_an_unaddressed_question_is_never_put_to_somebody_else(autojump_clock, server, serving):
+@pytest.mark.parametrize("anybody", [Caller("anonymous"), Caller("guest", how="fixed")])
+async def test_an_unaddressed_question_is_never_put_to_somebody_else(autojump_clock, server, serving, anybody):
     """Where several people may look like one caller, and two calls are under way, nobody is asked."""
-    anybody = Caller("anonymous")
     both = trio.Event()
 
     async def handle(exchange: Exchange) -> Reply:

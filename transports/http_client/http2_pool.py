@@ -153,8 +153,10 @@ class Http2Pool:
         self._fail(PeerGone(untouched=True, unsent=True))
 
     def decline(self) -> None:
-        """Whoever waits is to use HTTP/1.1."""
+        """Whoever waits is to use HTTP/1.1; connections end with the requests on them."""
         self._fail(SpeaksHttp1())
+        for connection in list(self._connections):
+            connection.retire(End.PEER)
 
     def _most(self) -> int:
         """Requests that may have a place or wait for one."""

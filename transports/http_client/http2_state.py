@@ -25,7 +25,7 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError, TooManyStreamsError
+from h2.exceptions import NoSuchStreamError, ProtocolError, TooManyStreamsError
 from h2.settings import SettingCodes, Settings
 from hpack import HeaderTuple
 
@@ -220,7 +220,12 @@ class Http2State:
                 self._h2.close_connection(error.code)
             self._collect()
             self.broken = True
-            raise MalformedHttp2(f"{error}"[:200]) from error
+            raise MalformedHttp2(_text_of(error)) from error
+        except (
+            Exception
+        ) as error:  # a boundary: whatever h2 makes of what a peer sends ends its connection, not the sink
+            self.broken = True
+            raise MalformedHttp2(f"it cannot be read ({type(error).__name__}: {error})"[:200]) from error
         self._collect()
         self._answers += len(self._output) - before
         if self._answers > _MAX_ANSWERS:
@@ -308,6 +313,13 @@ class Http2State:
 
     def _collect(self) -> None:
         self._output += self._h2.data_to_send()
+
+
+def _text_of(error: Exception) -> str:
+    """h2 says of some errors nothing but the stream."""
+    if isinstance(error, NoSuchStreamError):
+        return f"a frame of stream {error.stream_id}, which is not open"
+    return str(error)[:200]
 
 
 def _name_of(code: int | None) -> str:

@@ -89,8 +89,42 @@ async def test_a_burst_opens_no_more_connections_than_it_needs(h2, autojump_cloc
         assert len(kit.server.peers) == 1
 
 
-async def test_the_fullest_connection_is_used_so_that_others_come_to_rest(h2, autojump_clock):
-    """And are closed."""
+@pytest.mark.parametrize("busy", [0, 1])
+async def test_the_fullest_connection_with_room_is_used(h2, autojump_clock, busy):
+    """Be it the older or the younger one."""
+    gates = [trio.Event() for _ in range(5)]
+
+    async def serve(peer: Any) -> None:
+        await peer.greet({MAX_STREAMS: 2})
+        peer.asked = []
+        async with trio.open_nursery() as nursery:
+
+            async def answer(asked: Any) -> None:
+                await gates[int(asked.body)].wait()
+                await peer.answer(asked)
+
+            while True:
+                asked = await peer.request()
+                peer.asked.append(int(asked.body))
+                nursery.start_soon(answer, asked)
+
+    async with h2.speaking(serve) as kit, trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(kit.ask, b"%d" % number)
+            await trio.sleep(1)
+        assert [peer.asked for peer in kit.server.peers] == [[0, 1], [2, 3]]
+        for number in {0, 1, 2, 3} - {2 * busy}:
+            gates[number].set()
+        await trio.sleep(1)
+        nursery.start_soon(kit.ask, b"4")
+        await trio.sleep(1)
+        assert kit.server.peers[busy].asked[-1] == 4
+        for gate in gates:
+            gate.set()
+
+
+async def test_a_connection_that_is_not_needed_comes_to_rest(h2, autojump_clock):
+    """And is closed."""
     gate = trio.Event()
     async with h2.speaking(holding(gate, {MAX_STREAMS: 2}), idle_s=10.0) as kit:
         async with trio.open_nursery() as nursery:
@@ -500,4 +534,6 @@ async def test_an_origin_may_want_http1_for_what_it_is_asked(h2, autojump_clock,
                 await kit.ask()
         else:
             assert await kit.ask() == b"200 h1"
+            await trio.sleep(1)
+            assert [transport.closed for transport in kit.server.transports] == [True, False]
         nothing_left(kit)

@@ -228,6 +228,19 @@ def test_a_goaway_that_cannot_be_ends_the_connection(frame):
     assert state.broken
 
 
+def test_what_h2_stumbles_over_ends_the_connection_only(monkeypatch):
+    """Whatever it raises."""
+    state, _ = started()
+
+    def stumbles(frame: bytes) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(state._h2, "receive_data", stumbles)
+    with pytest.raises(MalformedHttp2, match=r"it cannot be read \(KeyError: 'oops'\)"):
+        state.receive(head(1).serialize())
+    assert state.broken
+
+
 HARMLESS: dict[str, Sequence[Frame | bytes]] = {
     "4.1 frames of unknown kinds": [raw(0xEE, 0xFF, 0, b"x"), raw(0xEF, 0, 1, b"y")],
     "4.1 undefined flags": [raw(6, 0xFE, 0, bytes(8))],

@@ -9,7 +9,6 @@ having given the connection no more than `HIGH_WATER` bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -18,10 +17,10 @@ from h2 import events
 from h2.errors import ErrorCodes
 from hypercorn.utils import parse_socket_addr
 
-from .fields import Malformed, check_trailers, read_head
 from .frames import FrameRefused
-from .stream import RequestStream
+from .streams import Streams
 from .wire import HEARD_ANSWERS, HEARD_GOAWAY, Wire
+from .writer import GONE, Writer
 
 if TYPE_CHECKING:
     from ..server import HttpServer
@@ -32,7 +31,6 @@ LINGER_S: Final = 1.0
 GRACE_S: Final = 1.0
 """How long a client that was told to go may take to say that it heard."""
 _MAX_LINGER: Final = 8 * 1024 * 1024
-_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @final
@@ -56,11 +54,11 @@ class Http2Connection:
         self.stall_timeout: float = limits.stall_timeout
         """Seconds a client may leave a response unread."""
         self.wire = Wire(limits.max_streams)
+        self._writer = Writer(self.wire, stream, limits.stall_timeout)
         self._server = server
         self._limits = limits
         self._stream = stream
-        self._streams: dict[int, RequestStream] = {}
-        """Requests whose task has not ended: resetting a stream makes no room for another before its task has."""
+        self._streams = Streams(self, server)
         self._reading = trio.CancelScope()
         self._deadline = math.inf
         self._head_by = math.inf
@@ -69,19 +67,6 @@ class Http2Connection:
         self._announced = False
         self._grace_by = math.inf
         self._finished = False
-        self._work = trio.Event()
-        self._taken = trio.Event()
-        self._written = trio.Event()
-        self._on: dict[type[events.Event], Callable[[Any], None]] = {
-            events.RequestReceived: self._request,
-            events.DataReceived: self._data,
-            events.TrailersReceived: self._trailers,
-            events.StreamEnded: self._stream_ended,
-            events.StreamReset: self._stream_reset,
-            events.WindowUpdated: self._window_updated,
-            events.RemoteSettingsChanged: self._settings_changed,
-            events.PingAckReceived: self._ping_answered,
-        }
 
     @property
     def streams(self) -> int:
@@ -98,9 +83,10 @@ class Http2Connection:
             except OSError:
                 return  # gone before it began
         try:
-            async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as nursery:
                 self._server.opened(self)
-                self._nursery.start_soon(self._write)
+                self._streams.open(nursery)
+                nursery.start_soon(self._writer.run, self._is_complete, self._give_up)
                 await self._read()
         finally:
             self._server.closed(self)
@@ -130,15 +116,29 @@ class Http2Connection:
 
     def wake(self) -> None:
         """There is something to write."""
-        self._work.set()
+        self._writer.wake()
 
-    async def until_written(self) -> None:
-        """Wait until the socket has taken some of what waits for it."""
-        await self._taken.wait()
+    async def until_taken(self) -> None:
+        """Wait until the socket gets what waits for it."""
+        await self._writer.until_taken()
 
     def common_headers(self) -> list[tuple[bytes, bytes]]:
         """Of every response."""
         return self._server.hypercorn.response_headers("h2")
+
+    def asked(self) -> None:
+        """The client asks for something more."""
+        if self._draining:
+            self._announce_end()
+
+    def rested(self) -> None:
+        """Everything is answered that the client asked for."""
+        self._rest(trio.current_time())
+        if self._draining and not self._announced:
+            self._grace_by = trio.current_time() + GRACE_S
+            self.wire.ping(HEARD_ANSWERS)
+            self.wake()
+        self._look()
 
     # Reading.
 
@@ -151,7 +151,7 @@ class Http2Connection:
             with trio.CancelScope(deadline=self._deadline) as self._reading:
                 try:
                     data = bytes(await self._stream.receive_some(MAX_RECV))
-                except _GONE:
+                except GONE:
                     left = True
             if self._reading.cancelled_caught:
                 if trio.current_time() >= self._deadline:
@@ -161,7 +161,7 @@ class Http2Connection:
                 self._finish(ErrorCodes.NO_ERROR)
             else:
                 self._received(data)
-        await self._written.wait()
+        await self._writer.until_ended()
         if not left:
             await self._linger()
 
@@ -169,9 +169,10 @@ class Http2Connection:
         greeted, now = self.wire.gate.greeted, trio.current_time()
         try:
             for event in self.wire.receive(data, now):
-                handle = self._on.get(type(event))
-                if handle is not None:
-                    handle(event)
+                if isinstance(event, events.PingAckReceived):
+                    self._ping_answered(event)
+                else:
+                    self._streams.take(event)
             if self.wire.gate.refused is not None:
                 raise self.wire.gate.refused
         except FrameRefused as refused:
@@ -204,14 +205,19 @@ class Http2Connection:
             return
         self._finished = True
         self.wire.end(code)
-        for stream in list(self._streams.values()):
-            stream.leave()
+        self._streams.leave()
         self._reading.cancel()
         self.wake()
 
+    def _is_complete(self) -> bool:
+        return self._finished and not self._streams
+
+    def _give_up(self) -> None:
+        self._finish(ErrorCodes.NO_ERROR)
+
     async def _linger(self) -> None:
         lingered = 0
-        with trio.move_on_after(LINGER_S), suppress(*_GONE):
+        with trio.move_on_after(LINGER_S), suppress(*GONE):
             while lingered <= _MAX_LINGER and (data := await self._stream.receive_some(MAX_RECV)):
                 lingered += len(data)
 
@@ -225,135 +231,6 @@ class Http2Connection:
         if not self._streams:
             by = min(by, self._grace_by, self._idle_by)
         self._deadline = self._reading.deadline = by
-
-    # Writing.
-
-    async def _write(self) -> None:
-        try:
-            while True:
-                if self.wire.pending:
-                    data = self.wire.take()
-                    self._taken.set()
-                    self._taken = trio.Event()
-                    with trio.CancelScope(deadline=trio.current_time() + self.stall_timeout) as patience:
-                        await self._stream.send_all(data)
-                    if patience.cancelled_caught:
-                        await trio.aclose_forcefully(self._stream)
-                        break
-                elif self._finished and not self._streams:
-                    await self._stream.send_eof()
-                    break
-                else:
-                    self._work = trio.Event()
-                    await self._work.wait()
-        except _GONE:
-            pass
-        self._finish(ErrorCodes.NO_ERROR)
-        self._taken.set()
-        self._written.set()
-
-    # What the client says.
-
-    def _request(self, event: events.RequestReceived) -> None:
-        stream_id = event.stream_id
-        assert stream_id is not None
-        if self._draining:
-            self._announce_end()
-        if len(self._streams) >= self._limits.max_streams:
-            self._fail(stream_id, ErrorCodes.REFUSED_STREAM)
-            return
-        try:
-            head = read_head(event.headers or ())
-        except Malformed:
-            self._server.refused(self.client and self.client[0])
-            self._fail(stream_id, ErrorCodes.PROTOCOL_ERROR)
-            return
-        stream = self._streams[stream_id] = RequestStream(self, stream_id, head)
-        if head.status is not None:
-            self._server.refused(self.client and self.client[0])
-            stream.refuse(head.status, *([(b"allow", b"GET, POST, DELETE")] if head.status == 405 else []))
-        self._nursery.start_soon(self._serve, stream)
-
-    def _fail(self, stream_id: int, code: ErrorCodes) -> None:
-        self.wire.gate.spend_reset(trio.current_time())
-        self.wire.reset(stream_id, code)
-
-    async def _serve(self, stream: RequestStream) -> None:
-        """The task of one request; many are over before it starts."""
-        try:
-            if not (stream.gone or stream.answered):
-                await self._server.application(stream.scope(), stream.receive, stream.send)
-        except Exception as error:  # a boundary: a bug in one request ends that request
-            self._server.contain(error)
-        finally:
-            self._end(stream)
-
-    def _end(self, stream: RequestStream) -> None:
-        del self._streams[stream.id]
-        self.wire.consume(stream.id, stream.unread())
-        if not stream.gone:
-            if not stream.started:
-                stream.refuse(500)
-            if not stream.answered:
-                self.wire.reset(stream.id, ErrorCodes.INTERNAL_ERROR)
-            elif not stream.heard_out:
-                self.wire.reset(stream.id, ErrorCodes.NO_ERROR)  # RFC 9113 section 8.1: the rest is not needed
-        self.wake()
-        if not self._streams:
-            self._rest(trio.current_time())
-            if self._draining and not self._announced:
-                self._grace_by = trio.current_time() + GRACE_S
-                self.wire.ping(HEARD_ANSWERS)
-            self._look()
-
-    def _data(self, event: events.DataReceived) -> None:
-        assert event.stream_id is not None
-        stream = self._streams.get(event.stream_id)
-        counted = event.flow_controlled_length or 0
-        if stream is None or stream.gone or stream.answered:
-            self.wire.consume(event.stream_id, counted)
-        else:
-            stream.feed(event.data or b"", counted)
-
-    def _trailers(self, event: events.TrailersReceived) -> None:
-        assert event.stream_id is not None
-        try:
-            check_trailers(event.headers or ())
-        except Malformed:
-            self._fail(event.stream_id, ErrorCodes.PROTOCOL_ERROR)
-            self._leave(event.stream_id)
-
-    def _stream_ended(self, event: events.StreamEnded) -> None:
-        stream = self._streams.get(event.stream_id or 0)
-        if stream is not None and not stream.end_body():
-            self._server.refused(self.client and self.client[0])
-            self._fail(stream.id, ErrorCodes.PROTOCOL_ERROR)
-            stream.leave()
-
-    def _stream_reset(self, event: events.StreamReset) -> None:
-        if not event.remote_reset:  # h2 did, over what the client sent; the gate counts what the client resets
-            self.wire.gate.spend_reset(trio.current_time())
-        self._leave(event.stream_id or 0)
-
-    def _leave(self, stream_id: int) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is not None:
-            stream.leave()
-
-    def _window_updated(self, event: events.WindowUpdated) -> None:
-        if event.stream_id:
-            stream = self._streams.get(event.stream_id)
-            if stream is not None:
-                stream.open_window()
-        else:
-            self._open_windows()
-
-    def _settings_changed(self, _event: events.RemoteSettingsChanged) -> None:
-        self._open_windows()
-
-    def _open_windows(self) -> None:
-        for stream in self._streams.values():
-            stream.open_window()
 
     def _ping_answered(self, event: events.PingAckReceived) -> None:
         if event.ping_data == HEARD_ANSWERS and self._draining:

@@ -184,7 +184,7 @@ class RequestStream:
         """Send as much as there is room for, once there is; how much that was."""
         connection = self._connection
         if connection.wire.pending >= HIGH_WATER:
-            await connection.until_written()
+            await connection.until_taken()
             return 0
         room = min(MAX_PIECE, len(rest), connection.wire.room(self.id)) if rest else 0
         if rest and room <= 0:

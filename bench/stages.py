@@ -168,6 +168,7 @@ def rows(place: Path) -> list[Row]:
         Row("hedge", [("hedge", {"after": "10s"})], None, read),
         Row("hedge, nothing to repeat", [("hedge", {})]),
         Row("fallback", [("fallback", {"empty_lists": True})]),
+        Row("fault", [("fault", {"faults": [{"effect": "refuse", "skip": 1_000_000_000}]})]),
         Row("timeout", [("timeout", {"after": "20s"})]),
         Row("headers", [("headers", {})]),
         Row("request_id", [("request_id", {})]),

@@ -69,6 +69,7 @@ EVERY_SINK_STAGE: Final[list[Any]] = [
     "retry",
     "hedge",
     "circuit_breaker",
+    {"fault": {"faults": [{"effect": "refuse", "skip": 1_000_000}]}},
 ]
 """Every stage that belongs in front of one upstream."""
 CHAINS: Final[Mapping[str, tuple[list[Any], list[Any]]]] = {

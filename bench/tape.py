@@ -23,20 +23,21 @@ import trio.testing
 from figures import report
 
 from sluiceway.pipeline.config import from_data
-from sluiceway.pipeline.model.component import ComponentKind
+from sluiceway.pipeline.model.component import ComponentKind, Context, Sink
 from sluiceway.pipeline.model.document import Record
+from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import ConfigPath
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, Notification, Request, Result
+from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
 from sluiceway.pipeline.replay.assembly import exchanges
 from sluiceway.pipeline.replay.reading import Tape
 from sluiceway.pipeline.replay.recorder import Recorder
 from sluiceway.pipeline.replay.recording import open_recorder
 from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.pipeline.telemetry.log import configure_logging
-from sluiceway.pipeline.testing import FakeSink, FakeSource
+from sluiceway.pipeline.testing import FakeSource
 
 CONFIG = {
     "version": 1,
@@ -63,15 +64,21 @@ async def _emit(_notification: Notification) -> None:
     """Nothing is relayed."""
 
 
-async def _answer(_exchange: object) -> Result:
-    return Result(Body(raw=ANSWER))
+class _Answers(Sink):
+    """Answers, and remembers nothing."""
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        return Result(Body(raw=ANSWER))
 
 
 async def _gateway(
     stack: AsyncExitStack, tape: Path | None, *, stages: bool = False
 ) -> tuple[FakeSource, Recorder | None]:
     source = FakeSource()
-    overrides = {(ComponentKind.SOURCE, "public"): source, (ComponentKind.SINK, "demo"): FakeSink(_answer)}
+    overrides = {
+        (ComponentKind.SOURCE, "public"): source,
+        (ComponentKind.SINK, "demo"): _Answers(None, Context(id="sinks.demo")),
+    }
     recorder = None
     if tape is not None:
         options = Record(folder=ConfigPath(tape.parent), stages=stages, min_free=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -20,25 +21,20 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link, Service, deliver
 from sluiceway.pipeline.model.session import Asker, Session
 from sluiceway.pipeline.protocol.errors import (
-    CapacityExceeded,
     GatewayError,
     SessionNotFound,
-    UpstreamProtocolError,
     UpstreamUnavailable,
 )
-from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, LEGACY_VERSIONS, Era, ErrorCode, method_of
+from sluiceway.pipeline.protocol.mcp import Era, ErrorCode
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request
 
 from .audience import Audience
+from .held_introduction import Introduction
 from .listener import Listener
-from .to_legacy_messages import Completer, introduction, legacy_request
+from .to_legacy_messages import Completer, legacy_request
 
 HANDSHAKE_S: Final = 60.0
 """Time a handshake may take: a server's first start may download it."""
-ROOM_S: Final = 0.25
-"""Pause after an idle session was ended for this one, before the handshake is tried again."""
-ROOM_TRIES: Final = 40
-"""How often it is: a process may take some seconds to end."""
 PAUSES_S: Final = (1.0, 60.0)
 """Shortest and longest pause before a session that somebody listens to is opened again; it doubles, with jitter."""
 
@@ -84,15 +80,12 @@ class HeldSession:
         self._call = call
         self._context = context
         self._nursery = nursery
-        self._source, self._caller = exchange.source, exchange.caller
-        self._client = evolve(exchange.client, era=Era.LEGACY, version=None, session=None, headers={}, certificate=None)
         self._crowd = crowd
-        self._make_room = make_room
         self._session: Session | None = None
         self._handshake: Mapping[str, Json] = EMPTY
         self._opening: _Opening | None = None
-        self._numbers = 0
         self._closed = False
+        self._introduction = Introduction(name, call, exchange, self.ask, make_room)
         self.audience = Audience(self._request)
         """Who hears what the upstream says of its own accord."""
         self.completer = Completer()
@@ -221,17 +214,18 @@ class HeldSession:
 
     async def _request(self, method: str, params: Mapping[str, Json]) -> Reply:
         """Ask the upstream something of our own."""
-        return await self._send(lambda session, number: self._own(session, Request(number, method, params)))
+        return await self._send(
+            lambda session, number: self._introduction.exchange(session, Request(number, method, params))
+        )
 
     async def _send(self, inward: Callable[[Session, int], Exchange]) -> Reply:
         """Ask the upstream, once more with another session if it does not know the first."""
         lost = 0
         while True:
             session = await self.ready()
-            self._numbers += 1
             session.last_activity = trio.current_time()
             try:
-                return await self._call(inward(session, self._numbers))
+                return await self._call(inward(session, self._introduction.next_id()))
             except SessionNotFound as error:
                 self._forget(session)
                 lost += 1
@@ -240,28 +234,9 @@ class HeldSession:
                         f"{self._name}: the upstream ends the sessions that are opened for this caller; try again"
                     ) from error
 
-    def _own(self, session: Session, message: Request | Notification) -> Exchange:
-        return Exchange(
-            request=message,
-            kind=method_of(message.method).kind,
-            client=evolve(self._client, version=session.version, session=session),
-            source=self._source,
-            caller=self._caller,
-            link=Link(drop, self.ask, caller=self._caller),
-        )
-
     async def _open(self, opening: _Opening) -> None:
         """Shake hands; the task of an opening."""
-        session = Session(
-            id=self._context.new_id(),
-            source=self._source,
-            caller=self._caller,
-            last_activity=trio.current_time(),
-            capabilities=self._client.capabilities,
-            info=self._client.info,
-            notify=self.audience.hear,
-            ask=self.ask,
-        )
+        session = self._introduction.session(self._context.new_id(), self.audience.hear)
         opened = False
         try:
             with trio.move_on_after(HANDSHAKE_S) as patience, opening.scope:
@@ -285,33 +260,9 @@ class HeldSession:
             opening.done.set()
 
     async def _shake_hands(self, session: Session) -> None:
-        hello = introduction(session.info, session.capabilities, LATEST_LEGACY)
-        reply = await self._hello(session, hello)
-        if isinstance(reply, ErrorReply):
-            raise UpstreamUnavailable(f"{self._name}: the upstream refused the handshake: {reply.message}")
-        version = reply.value.get("protocolVersion")
-        if version not in LEGACY_VERSIONS:
-            raise UpstreamProtocolError(f"{self._name}: the upstream answers a handshake with version {version!r:.40}")
-        session.version = version
-        self._handshake, self.completer = reply.value, Completer(reply.value)
-        await self._call(self._own(session, Notification("notifications/initialized")))
-        await self.audience.introduce(self.capabilities, lambda method, params: self._say(session, method, params))
-
-    async def _hello(self, session: Session, hello: Mapping[str, Json]) -> Reply:
-        """Send `initialize`; where the sink has no place for one more session, an idle one makes room."""
-        for tries in range(ROOM_TRIES):
-            try:
-                return await self._say(session, "initialize", hello)
-            except CapacityExceeded:
-                if tries == 0 and not self._make_room():
-                    raise
-            await trio.sleep(ROOM_S)
-        return await self._say(session, "initialize", hello)
-
-    async def _say(self, session: Session, method: str, params: Mapping[str, Json]) -> Reply:
-        """Ask something while the session is being opened."""
-        self._numbers += 1
-        return await self._call(self._own(session, Request(self._numbers, method, params)))
+        self._handshake = await self._introduction.shake_hands(session)
+        self.completer = Completer(self._handshake)
+        await self.audience.introduce(self.capabilities, partial(self._introduction.say, session))
 
     def _forget(self, session: Session) -> None:
         """The session has ended, or the upstream does not know it."""
@@ -335,8 +286,3 @@ class HeldSession:
             else:
                 self.audience.missed()
                 return
-
-
-async def drop(_: Notification) -> None:
-    """Take a notification about a request of our own, which nobody waits for."""
-    await trio.lowlevel.checkpoint()

@@ -30,7 +30,8 @@ from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notifi
 from ..mirrors import Mirrors
 from .config import TranslationConfig
 from .held_call import HeldCall, relay_wanted
-from .held_session import Emit, HeldSession, drop
+from .held_introduction import drop
+from .held_session import Emit, HeldSession
 from .held_sessions import HeldSessions, owner_of
 from .parking import Parking
 from .to_legacy_listening import serve_listener

@@ -6,9 +6,9 @@ Under `sluiceway run` the source owns its listening sockets; under a plain hyper
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 import trio
 
@@ -18,6 +18,7 @@ from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
+from sluiceway.pipeline.runtime.nursery import farewell
 
 from ..tls_handshakes import tls_figures
 from .answers import Answer
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from .server import HttpServer
     from .serving import Serving
     from .sessions import Sessions
+
+_LAST_FRAME_S: Final = 1.0
+"""How long the end of a WebSocket may take to be sent by a server that gives up waiting for it."""
 
 
 @final
@@ -164,7 +168,8 @@ class HttpSource(Source):
         """
         Serve a WebSocket that another server holds: an ASGI 3 application for scopes of type `websocket`.
 
-        What is said runs with the source, which its exchanges must not outlive, and ends with the caller.
+        What is said runs with the source, which its exchanges must not outlive, and ends with the caller. Only the
+        caller calls `send`: hypercorn shields it, and a client that reads nothing would hold up our shutdown there.
         """
         from ..websocket.scope import refuse_scope, serve_scope
 
@@ -172,20 +177,21 @@ class HttpSource(Source):
         if serving is None or clients is None:
             await refuse_scope(scope, receive, send, Answer(503, headers={"retry-after": "1"}))
             return
-        life, over = trio.CancelScope(), trio.Event()
+        life = trio.CancelScope()
+        say, said = trio.open_memory_channel[Mapping[str, Any]](0)
 
         async def talk() -> None:
-            try:
-                with life:
-                    await serve_scope(clients, scope, receive, send)
-            finally:
-                over.set()
+            with say, life, suppress(trio.BrokenResourceError):
+                await serve_scope(clients, scope, receive, say.send)
 
         serving.start(talk)
-        try:
-            await over.wait()
-        finally:
-            life.cancel()
+        with said, suppress(OSError):  # which newer servers raise when nobody will read it
+            try:
+                await _pass_on(said, send)
+            finally:
+                life.cancel()
+                with farewell(_LAST_FRAME_S):
+                    await _pass_on(said, send)  # noqa: ASYNC102  # farewell is a bounded shield
 
     def stop_accepting(self) -> None:
         """Close the listeners and idle connections, end what only waits, and refuse new requests with `Draining`."""
@@ -211,6 +217,11 @@ def _http2_figures(server: HttpServer) -> Iterator[Figure]:
     streams = sum(connection.streams for connection in spoken)
     yield Figure("http2_streams", streams, "gauge", "Requests on them that are being served.")
     yield Figure("http2_floods_total", server.floods, "counter", "Connections ended for what they cost.")
+
+
+async def _pass_on(events: AsyncIterable[Mapping[str, Any]], send: Send) -> None:
+    async for event in events:
+        await send(event)
 
 
 def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> Clients | None:

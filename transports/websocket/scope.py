@@ -8,9 +8,11 @@ is ours then. What is checked before a WebSocket is accepted, and what is said o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, final
+from typing import Any, Final, final
+
+import trio
 
 from sluiceway.pipeline.protocol.errors import GatewayError
 
@@ -21,6 +23,8 @@ from .frames import TOO_BIG
 from .handshake import Visit
 from .wire import ABNORMAL, Gone, Refused
 
+_CLOSING_S: Final = 2.0
+
 
 @final
 class ScopeSocket:
@@ -29,7 +33,7 @@ class ScopeSocket:
 
     Args:
         receive: ASGI's. Nobody else may call it.
-        send: ASGI's.
+        send: As ASGI's; raises `trio.BrokenResourceError` if nobody will read what it takes.
         max_message: Bytes of one message of the client.
     """
 
@@ -55,12 +59,13 @@ class ScopeSocket:
         """Send a message as text. Raises `Gone` if the server tells that nobody will read it; not every one does."""
         try:
             await self._send({"type": "websocket.send", "text": message.decode(), "bytes": None})
-        except OSError as error:  # ASGI 3, version 2.4 of the HTTP and WebSocket message format
+        except trio.BrokenResourceError as error:
             raise Gone(ABNORMAL, "the client is gone") from error
 
     async def close(self, code: int, reason: str = "") -> None:
-        """End it with a close frame. The answer is the server's to wait for."""
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+        """End it with a close frame, if that can be sent within two seconds. The answer is the server's to wait for."""
+        with trio.move_on_after(_CLOSING_S), suppress(trio.BrokenResourceError):
+            await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def leave(self, code: int, reason: str) -> None:
         """End it with a close frame."""
@@ -68,7 +73,7 @@ class ScopeSocket:
 
 
 async def serve_scope(clients: Clients, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-    """Serve one WebSocket until it ends, or refuse it."""
+    """Serve one WebSocket until it ends, or refuse it. `send` is as `ScopeSocket` takes it."""
     visit = _visit_of(scope)
     try:
         if scope["http_version"] != "1.1":

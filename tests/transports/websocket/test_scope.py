@@ -47,6 +47,7 @@ class Visitor:
         self._send, self._receive = trio.open_memory_channel[dict[str, Any]](10)
         self.over = trio.Event()
         self.breaks = False
+        self.stuck: trio.Event | None = None
         self.say("connect")
 
     async def run(
@@ -67,6 +68,9 @@ class Visitor:
         await trio.lowlevel.checkpoint()
         if self.breaks:
             raise OSError("closed")
+        if self.stuck is not None:
+            with trio.CancelScope(shield=True):
+                await self.stuck.wait()
         self.sent.append(event)
 
     def say(self, what: str, **event: Any) -> None:
@@ -215,6 +219,26 @@ async def test_a_server_that_gives_up_waiting_cancels_what_is_in_flight(autojump
         assert source.websockets is not None
         assert len(source.websockets) == 0
         assert visitor.said == ["accept", "close"]
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    """hypercorn shields its writes: what waits there is its own, and the gateway stops without it."""
+    async with hosted(document()) as (app, nursery):
+        visitor = Visitor(app)
+        nursery.start_soon(visitor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        visitor.stuck = trio.Event()
+        visitor.say("receive", text=PING)
+        await trio.testing.wait_all_tasks_blocked()
+        [source] = app._sources
+        source.stop_accepting()
+        await trio.sleep(10)
+        assert source.websockets is not None
+        assert len(source.websockets) == 0
+        visitor.stuck.set()
+        await visitor.over.wait()
+
+    assert visitor.said == ["accept", "send"]
 
 
 async def test_two_sources_cannot_have_websockets_at_one_place(autojump_clock: trio.testing.MockClock) -> None:

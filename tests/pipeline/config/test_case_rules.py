@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from sluiceway.pipeline.config import check_text
+from sluiceway.pipeline.config.declarations import options_of
+from sluiceway.pipeline.config.schema import PARTS
 from sluiceway.pipeline.config.suites import check_suite, is_suite, suite_beside
+from sluiceway.pipeline.model.cases import Asked, Between, Case, ClientAnswer, Decided, Said, Step
+from sluiceway.pipeline.model.faults import Fault, Odds, StoreFault
+from sluiceway.pipeline.testing.configs import make_group
 
 GATEWAY = """\
 version: 1
@@ -174,3 +179,32 @@ def test_included_files_add_their_tests(tmp_path):
     )
 
     assert [each.case.name for each in check_suite(tmp_path / "gateway.yaml", {}).tests] == ["whole", "part"]
+
+
+@pytest.mark.parametrize("cls", [Case, *PARTS, Step, ClientAnswer, Said, Asked, Between, Decided, Fault, StoreFault])
+def test_every_example_can_be_written(cls):
+    """What the schema shows to whoever writes is right."""
+    needed = {option.name: option.info.example for option in options_of(cls) if option.required}
+    for option in options_of(cls):
+        if option.info.example is not None:
+            beside = {"latency": "1s"} if issubclass(cls, Odds) else {}
+            assert isinstance(make_group(cls, {**beside, **needed, option.name: option.info.example}), cls)
+
+
+def test_a_table_has_a_bound():
+    """And so has the time it takes."""
+    rows = ", ".join("{a: 1}" for _ in range(1001))
+
+    assert problems_of(f"  - {{name: <a>, {SEND}, {EXPECT}, cases: [{rows}]}}\n")[0][2].startswith("1001 rows")
+
+
+def test_a_table_that_is_none_is_a_mistake_of_types():
+    """Like everything that is no list where one belongs."""
+    assert [each[0] for each in problems_of(f"  - {{name: it, {SEND}, {EXPECT}, cases: 5}}\n")] == ["config/type"]
+
+
+def test_a_configuration_without_pipelines_cannot_be_tested(tmp_path):
+    """It says so, and nothing else is wrong with the test."""
+    found = check_text(f"version: 1\npipelines: {{}}\ntests: [{{name: it, {SEND}, {EXPECT}}}]\n").problems
+
+    assert [problem.rule for problem in found if problem.level == "error"] == ["tests/source"]

@@ -613,3 +613,51 @@ async def test_a_body_of_single_bytes_takes_no_more_than_its_window(h2, autojump
             await trio.testing.wait_all_tasks_blocked()
             assert await response.chunk() == b"x" * 10_000
             assert await response.chunk() == b""
+
+
+@pytest.mark.parametrize("then", ["answers", "hangs up"])
+@pytest.mark.parametrize(
+    "moment", ["before the request", "after it", "after the head", "within the body", "after the end"]
+)
+async def test_a_peer_may_go_away_at_any_moment(h2, autojump_clock, nothing_left, moment, then):
+    """What it has taken is answered unless it hangs up; what it has not taken goes out again; nothing runs twice."""
+    taken: list[int] = []
+
+    async def serve(peer: Any) -> None:
+        async def leave(at: str) -> None:
+            if at == moment and peer.number == 0:
+                await peer.goaway(asked.stream_id if asked is not None else 0)
+                if then == "hangs up":
+                    await trio.sleep(1)
+                    peer.hang_up()
+                    raise h2.Hung
+
+        asked = None
+        await peer.greet()
+        await trio.sleep(0.1)
+        await leave("before the request")
+        asked = await peer.request()
+        if moment != "before the request" or peer.number:
+            taken.append(peer.number)
+        await leave("after it")
+        await peer.send(peer.head(asked.stream_id))
+        await leave("after the head")
+        await peer.send(peer.data(asked.stream_id, b"all "))
+        await leave("within the body")
+        await peer.send(peer.data(asked.stream_id, b"of it", ends=True))
+        await leave("after the end")
+        await peer.serve()
+
+    async with h2.speaking(serve) as kit:
+        if then == "hangs up" and moment in ("after it", "after the head", "within the body"):
+            with pytest.raises(UpstreamClosed, match="before its answer was complete; the request may have run"):
+                await kit.ask()
+            assert taken == [0]
+        else:
+            assert await kit.ask() == b"200 all of it"
+            assert taken == [1 if moment == "before the request" else 0]
+        answer = await kit.ask(b"next")
+        assert answer in (b"200 next", b"200 all of it")
+        await trio.sleep(5)
+        assert kit.server.transports[0].closed
+        nothing_left(kit)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, final
 
 import trio
 from attrs import define, evolve, field
 
-from ...config.case_rules import Declared, component_ids, jump_s
+from ...config.case_rules import Declared, component_ids, jump_s, sendings
 from ...model.cases import CallerGiven, Case, ClientGiven, Expect, Sending, Step
 from ...model.session import ANONYMOUS, Asker, Caller, Client, Session
 from ...model.when import glob
+from ...protocol.errors import GatewayError
 from ...protocol.mcp import LATEST, LATEST_LEGACY, Era, ErrorCode
 from ...protocol.messages import ErrorReply, Json, Reply, Result
 from ..harness import PipelineHarness
@@ -70,6 +72,8 @@ class Player:
 
     async def play(self) -> None:
         """Play it to its end, or until it has found enough wrong."""
+        for _, sending in sendings(self.case):
+            await self._open_session(sending)
         if not self.case.steps:
             await self._send((), self.case)
             return
@@ -171,6 +175,19 @@ class Player:
         self.observed.append(seen)
         return seen
 
+    async def _open_session(self, sending: Sending) -> None:
+        """The session of a legacy client, as its handshake would have left it: it belongs to who opened it."""
+        given = sending.client or self.case.client
+        if sending.request is None or given is None or given.era == "modern" or given.session in self._sessions:
+            return
+        client = evolve(self._client(given), headers={**given.headers, **sending.request.headers})
+        session = client.session
+        assert session is not None
+        session.caller = caller_of(sending.caller or self.case.caller)
+        with suppress(GatewayError):  # then the request itself is refused, too
+            await self.gateway.engine.sources[self.source].identify(client, None)
+        session.version = client.version
+
     def _client(self, given: ClientGiven) -> Client:
         """What sends a request; one session for each name."""
         if given.era == "modern":
@@ -182,7 +199,7 @@ class Player:
         session = self._sessions.get(given.session)
         if session is None:
             session = self._sessions[given.session] = Session(
-                id=given.session, source=self.source, version=version, capabilities=given.capabilities, info=given.info
+                id=given.session, source=self.source, capabilities=given.capabilities, info=given.info
             )
         return Client(
             era=Era.LEGACY, version=version, capabilities=given.capabilities, info=given.info, session=session,

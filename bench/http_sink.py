@@ -5,7 +5,8 @@ What a call over the `http` sink costs, and how its pool behaves: CPU of this pr
 
 The upstream is a process of its own that reads a request and writes an answer it has ready, so that everything
 measured is the sink: making headers, the pool, writing, parsing, the strict gate on the answer. The floor is a write
-and a read on a Trio socket, without any HTTP; what is above it is ours. CPU time, median of rounds.
+and a read on a Trio socket, without any HTTP; what is above it is ours. CPU time, median of rounds. HTTP/2 is measured
+against the same upstream, which then has h2 as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import trio
 from figures import report
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.session import Client, Session
@@ -35,6 +39,8 @@ from sluiceway.transports.http_upstream.config import HttpSinkConfig
 BOUNDS = {
     "modern, one at a time, us": 200.0,
     "modern, 32 at a time, us": 200.0,
+    "modern over HTTP/2, one at a time, us": 700.0,
+    "modern over HTTP/2, 32 at a time, us": 600.0,
     "modern, 32 at a time, connections": 32.0,
 }
 CALL = (
@@ -61,6 +67,22 @@ def _events(*bodies: bytes) -> bytes:
     return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events)
 
 
+async def _upstream_http2(connection: trio.SocketStream, data: bytes) -> None:
+    """The same over HTTP/2: all that was asked in one read is answered in one write."""
+    state = H2Connection(H2Configuration(client_side=False, validate_inbound_headers=False))
+    state.initiate_connection()
+    head = [(":status", "200"), ("content-type", "application/json"), ("content-length", str(len(ANSWER)))]
+    while data:
+        for event in state.receive_data(data):
+            if isinstance(event, DataReceived):
+                state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                state.send_headers(event.stream_id, head)
+                state.send_data(event.stream_id, ANSWER, end_stream=True)
+        await connection.send_all(state.data_to_send())
+        data = await connection.receive_some(65536)
+
+
 async def upstream() -> None:
     """Answer what stands in the request: `events` with a stream, `echo` with JSON; tells how many connected."""
     plain, stream, hello = _answer(ANSWER), _events(NOTE, NOTE, NOTE, ANSWER), _answer(HELLO)
@@ -72,7 +94,9 @@ async def upstream() -> None:
         connected += 1
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while data := await connection.receive_some(65536):
-            if data == b"connected?":
+            if data.startswith(b"PRI * HTTP/2.0"):
+                await _upstream_http2(connection, data)
+            elif data == b"connected?":
                 await connection.send_all(str(connected - 1).encode())
             elif data.startswith((b"GET", b"DELETE")):
                 await connection.send_all(nothing.replace(b"202 Accepted", b"405 No"))
@@ -140,7 +164,8 @@ async def measure(port: int, rounds: int, count: int) -> dict[str, float]:
 
     modern = HttpSink(HttpSinkConfig(url=url, era="modern"), Context(id="modern"))
     legacy = HttpSink(HttpSinkConfig(url=url, era="legacy"), Context(id="legacy"))
-    async with modern.open(), legacy.open():
+    http2 = HttpSink(HttpSinkConfig(url=url, era="modern", http2="always"), Context(id="http2"))
+    async with modern.open(), legacy.open(), http2.open():
         client = await _legacy_client(legacy, 1)
 
         async def plain() -> None:
@@ -149,12 +174,20 @@ async def measure(port: int, rounds: int, count: int) -> dict[str, float]:
         async def events() -> None:
             assert isinstance(await modern(_exchange("events")), Result)
 
+        async def over_http2() -> None:
+            assert isinstance(await http2(_exchange("echo")), Result)
+
         async def in_session() -> None:
             assert isinstance(await legacy(_exchange("echo", client)), Result)
 
         for _ in range(rounds):
             await rounds_of("floor: write and read on a socket, us", bare, 1)
-            for name, call in (("modern", plain), ("modern, 3 notes in a stream", events), ("legacy", in_session)):
+            for name, call in (
+                ("modern", plain),
+                ("modern over HTTP/2", over_http2),
+                ("modern, 3 notes in a stream", events),
+                ("legacy", in_session),
+            ):
                 await rounds_of(f"{name}, one at a time, us", call, 1)
                 await rounds_of(f"{name}, 32 at a time, us", call, 32)
     for at_once in (1, 32, 200):

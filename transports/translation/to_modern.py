@@ -234,7 +234,6 @@ class ToModern:
         uri = _uri_of(exchange)
         if not held.offers("resources", "subscribe"):
             return _unknown(exchange.method)
-        held.uris.pop(uri, None)
         ear = self._ears.get(session)
         if ear is not None:
             ear.unwatch(uri)

@@ -19,8 +19,11 @@ from sluiceway.pipeline.client.memory import open_service_client
 from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.model.component import ComponentKind
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
-from sluiceway.pipeline.protocol.messages import Notification
+from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY
+from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.pipeline.runtime.engine import Engine
+from sluiceway.pipeline.testing import legacy_client, memory_exchange
+from sluiceway.transports import lines
 from sluiceway.transports.embedded.sink import EmbeddedSink
 
 HERE = Path(__file__).parent
@@ -168,3 +171,41 @@ async def test_without_translate_clients_are_refused(transport, tmp_path):
         with pytest.raises(UnsupportedVersion):
             async with open_service_client(sink, era="legacy"):
                 pytest.fail("was served")
+
+
+REFUSING = """
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("method") == "initialize":
+        answer = {"error": {"code": -32022, "message": "no", "data": {"supported": ["2026-07-28"]}}}
+    elif message.get("method") == "server/discover":
+        answer = {"result": {"supportedVersions": ["2026-07-28"], "capabilities": {}, "resultType": "complete"}}
+    else:
+        answer = {"result": {"tools": [], "resultType": "complete"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+"""
+
+
+async def test_a_child_that_refused_a_handshake_leaves_its_place_to_the_one_that_all_share(monkeypatch):
+    """The session lives on without it, and the next one does not start another."""
+    monkeypatch.setattr(lines, "_LAST_ANSWERS_S", 0.0)  # a session whose child was lost ends at once
+    document = {
+        "version": 1,
+        "sources": {"s": {"stdio": {}}},
+        "pipelines": {"main": {"sink": "up"}},
+        "sinks": {"up": {"stdio": {"command": [sys.executable, "-S", "-c", REFUSING], "max_children": 1}}},
+    }
+    clients = [legacy_client(session_id=name) for name in ("one", "other")]
+    hello = {"protocolVersion": LATEST_LEGACY, "capabilities": {}}
+    async with Engine(from_data(document), listen=False).running() as engine:
+        sink = engine.sinks["up"]
+        for client in clients:
+            assert client.session is not None
+            client.session.version = None
+            assert isinstance(await sink(memory_exchange("initialize", hello, client=client)), Result)
+        for client in clients:
+            assert await sink(memory_exchange("tools/list", client=client)) == Result({"tools": []})
+        closed = [client.session.closed for client in clients if client.session is not None]
+
+    assert closed == [False, False]

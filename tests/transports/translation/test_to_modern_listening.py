@@ -179,6 +179,37 @@ async def test_a_listener_that_is_lost_is_opened_again_and_the_client_told(autoj
     assert peer.heard == [TOOLS_CHANGED, updated("a:1")]
 
 
+async def test_changes_that_nobody_heard_of_are_made_up_for(autojump_clock, kit, upstream, peer):
+    """Whether a listener was lost, or could not be opened to begin with."""
+    upstream.refuses_listeners = ConnectFailed("away")
+    async with kit.translating(upstream) as translator:
+        await peer.start(translator)
+        await trio.sleep(10)
+        upstream.refuses_listeners = None
+        await trio.sleep(61)
+        assert peer.heard == [TOOLS_CHANGED]
+        lost, upstream.lost = upstream.lost, trio.Event()
+        lost.set()
+        await trio.sleep(61)
+        assert len(upstream.listeners) == 1
+
+    assert peer.heard == [TOOLS_CHANGED, TOOLS_CHANGED]
+
+
+async def test_who_subscribes_before_it_is_initialized_hears_of_lists_from_then_on(autojump_clock, kit, upstream, peer):
+    """The listener it has is exchanged for another one."""
+    async with kit.translating(upstream) as translator:
+        await peer.start(translator, ready=False)
+        await translator(peer.exchange("resources/subscribe", {"uri": "a:1"}))
+        await translator(peer.exchange("notifications/initialized"))
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert wishes(upstream) == [
+        {"resourceSubscriptions": ["a:1"]},
+        {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]},
+    ]
+
+
 async def test_an_upstream_that_knows_no_listeners_is_not_asked_on_and_on(autojump_clock, kit, upstream, peer):
     """Whatever it has declared."""
     upstream.refuses_listeners = ErrorReply(-32601, "what?")

@@ -244,6 +244,22 @@ async def test_a_page_to_visit_has_the_id_that_the_older_revision_requires(autoj
     assert peer.asked[1][1]["elicitationId"] == "theirs"
 
 
+async def test_a_result_that_may_be_a_question_is_not_passed_on_in_pieces(autojump_clock, kit, upstream, peer):
+    """What it is stands in the result itself."""
+    script(upstream, DONE)
+    exchange = peer.exchange("tools/call", {"name": "n"})
+
+    async def pieces(piece: bytes) -> None:
+        raise AssertionError(piece)
+
+    exchange.link.pieces = pieces
+    async with kit.translating(upstream) as translator:
+        await peer.start(translator)
+        await translator(exchange)
+
+    assert upstream.exchanges[-1].takes_pieces is False
+
+
 async def test_progress_never_goes_back(autojump_clock, kit, upstream, peer):
     """Each round counts anew, and the client knows one request only."""
 

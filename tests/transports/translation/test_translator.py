@@ -69,8 +69,9 @@ async def _only_legacy(exchange: Any) -> Any:
 
 @pytest.mark.parametrize("code", [-32601, -32020, -32022])
 async def test_a_refusal_that_only_a_modern_upstream_makes_is_enough(autojump_clock, kit, upstream, peer, code):
-    """On a connection that carries everything the sink does not judge it (2026-07-28, basic/versioning)."""
+    """On a connection that carries everything the sink does not judge it, so the code counts, whatever else is said."""
     upstream.handshake = ErrorReply(code, "what?")
+    upstream.discovered = Result({**kit.SERVER, "supportedVersions": [LATEST, LATEST_LEGACY]})
     async with kit.translating(upstream) as translator:
         assert isinstance(await peer.start(translator), Result)
 

@@ -221,3 +221,17 @@ async def test_a_lock_file_that_cannot_be_read_is_said_at_the_start(tmp_path, co
     with pytest.raises(ComponentError, match=why):
         async with pin.open():
             pass
+
+
+async def test_who_opens_it_again_begins_with_what_was_approved(world):
+    """What was found before is not held against tools that may have changed back meanwhile."""
+    async with world() as it:
+        it.upstream.tools[0] = POISONED
+        await it.names()
+    before = it.pin.details()
+    it.upstream.tools[0] = ADD
+    async with it.pin.open():
+        await it("tools/call", name="add")
+
+        assert (before["drifted"], it.pin.details()["drifted"]) == ([], [])
+        assert it.upstream.called == ["add"]

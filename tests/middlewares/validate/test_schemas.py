@@ -142,3 +142,17 @@ def test_what_is_listed_is_wrong_and_what_is_not_fits(value):
     import jsonschema_rs
 
     assert (Schema(PERSON).check(value) == []) == jsonschema_rs.is_valid(PERSON, value)
+
+
+def test_what_is_no_object_is_wrong_as_a_whole_where_nothing_can_be_explained():
+    """Its members cannot be named: it has none."""
+    assert Schema({**doubling(10), "type": "object"}).check(["c"]) == [Wrong("", "does not fit the schema")]
+
+
+def test_the_same_schema_in_ever_new_objects_takes_no_more_room():
+    """An upstream that is asked again and again answers with equal definitions, which are other objects."""
+    schemas = Schemas(2)
+    for _ in range(10):
+        schemas.ready({"type": "object"})
+
+    assert (len(schemas), len(schemas._names)) == (1, 2)

@@ -16,7 +16,7 @@ import trio
 from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamClosed
 from sluiceway.pipeline.protocol.mcp import LOG_MESSAGE, PROGRESS, ErrorCode, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
 
@@ -53,7 +53,7 @@ class HeldCall:
         exchange: The one that begins it.
         capabilities: What its client declared; empty if the method allows no questions.
         admit: Asked when the upstream has asked; whether the call may be parked.
-        closed: What to say where the sink closed around it.
+        closed: What to say where the sink closed around it: it was sent, and may have run.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HeldCall:
         capabilities: Mapping[str, Json],
         *,
         admit: Callable[[HeldCall], bool],
-        closed: Callable[[], UpstreamUnavailable],
+        closed: Callable[[], UpstreamClosed],
     ) -> None:
         self.id = call_id
         self.owner = owner

@@ -23,7 +23,7 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import continues
 from sluiceway.pipeline.model.session import Asker
 from sluiceway.pipeline.model.tools import CALL, LIST, ToolBook
-from sluiceway.pipeline.protocol.errors import UnknownMethod, UpstreamUnavailable
+from sluiceway.pipeline.protocol.errors import UnknownMethod, UpstreamClosed, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import ErrorCode, Kind, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
 
@@ -193,7 +193,7 @@ class ToLegacy:
             exchange,
             exchange.client.capabilities if askable else EMPTY,
             admit=self._parking.admit,
-            closed=held.ended,
+            closed=self._cut_off,
         )
         self._calls[call] = held
         nursery.start_soon(self._host, call, exchange, held, level)
@@ -270,6 +270,9 @@ class ToLegacy:
         if sink == self._name:
             self._mirrors.heard(notification)
             self._tools.forget(sink, notification)
+
+    def _cut_off(self) -> UpstreamClosed:
+        return UpstreamClosed(f"{self._name}: was closed before the upstream answered")
 
     def _closed(self) -> UpstreamUnavailable:
         return UpstreamUnavailable(f"{self._name}: is closed, and holds no more sessions")

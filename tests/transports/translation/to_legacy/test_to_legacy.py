@@ -511,7 +511,7 @@ async def test_closing_ends_what_is_parked(autojump_clock, server, serving):
         async with trio.open_nursery() as nursery:
 
             async def attend() -> None:
-                with pytest.raises(UpstreamUnavailable):
+                with pytest.raises(UpstreamClosed, match="before the upstream answered"):
                     await peer.call("prompts/get", {"name": "p"})
 
             nursery.start_soon(attend)

@@ -37,6 +37,9 @@ _END_STREAM = _ACK = 0x1
 _END_HEADERS: Final = 0x4
 _PADDED: Final = 0x8
 _KNOWN_SETTINGS: Final = frozenset({1, 2, 3, 4, 5, 6, 8})
+_HEADER_TABLE_SIZE: Final = 1
+_MAX_TABLE: Final = 4096
+"""Bytes that we remember of header fields for a client, however many it offers to."""
 _CHATTER: Final = frozenset({PRIORITY, PING, WINDOW_UPDATE})
 
 
@@ -196,11 +199,14 @@ def _check_ack(frame: bytes) -> bytes:
 
 
 def _known_settings(frame: bytes) -> bytes:
-    """The frame without settings that mean nothing here, which must be ignored; h2 would keep them."""
+    """The frame without settings nobody knows, which h2 would keep, and without a table of a size it would fill."""
     if (len(frame) - _HEAD) % 6:
         return frame  # for h2 to refuse
-    pairs = [frame[at : at + 6] for at in range(_HEAD, len(frame), 6)]
-    known = b"".join(pair for pair in pairs if int.from_bytes(pair[:2], "big") in _KNOWN_SETTINGS)
+    pairs = [(code, value) for code, value in struct.iter_unpack(">HI", frame[_HEAD:]) if code in _KNOWN_SETTINGS]
+    known = b"".join(
+        struct.pack(">HI", code, min(value, _MAX_TABLE) if code == _HEADER_TABLE_SIZE else value)
+        for code, value in pairs
+    )
     return len(known).to_bytes(3, "big") + frame[3:_HEAD] + known
 
 

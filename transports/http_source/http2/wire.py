@@ -33,8 +33,6 @@ HEARD_ANSWERS: Final = b"answered"
 HEARD_GOAWAY: Final = b"draining"
 """What our PINGs ask, and their answers tell."""
 
-_MAX_TABLE: Final = 4096
-"""Bytes that we remember of header fields for a client, however many it offers to."""
 _EARNED_BY_KIB: Final = 4
 _EARNED_BY_ANSWER: Final = 4
 """Frames that carry nothing which a client may send for what it is sent: it has two windows to open."""
@@ -124,8 +122,6 @@ class Wire:
                 self._out += goaway_frame(self._h2.highest_inbound_stream_id, code)
             raise FrameRefused(code, str(error)) from error
         finally:
-            if self._h2.encoder.header_table_size > _MAX_TABLE:
-                self._h2.encoder.header_table_size = _MAX_TABLE
             self._collect()
 
     def room(self, stream_id: int) -> int:

@@ -65,10 +65,8 @@ class Peer:
         self.answers_pings = True
         self._data = b""
 
-    async def start(self, settings: Mapping[int, int] | None = None) -> None:
+    async def start(self) -> None:
         """Preface and settings."""
-        for code, value in (settings or {}).items():
-            self.h2.local_settings[code] = value
         self.h2.initiate_connection()
         await self.flush()
 
@@ -227,10 +225,10 @@ Dial = Callable[..., Any]
 def dial() -> Dial:
     """A started connection to a source that is served in memory: `await dial(served)`."""
 
-    async def connect(served: Any, *, settings: Any = None, **options: Any) -> Peer:
+    async def connect(served: Any, **options: Any) -> Peer:
         peer = Peer(_connect(served), **options)
         served.wires.append(peer)
-        await peer.start(settings)
+        await peer.start()
         return peer
 
     return connect

@@ -172,7 +172,8 @@ async def test_rapid_reset_costs_no_more_than_the_streams_that_are_allowed(
 async def test_a_header_table_of_any_size_is_offered_in_vain(running: Any, dial: Any, autojump_clock: Any) -> None:
     """What we remember for a client is bounded by us (SETTINGS_HEADER_TABLE_SIZE)."""
     async with running() as served:
-        peer = await dial(served, settings={1: 2**31})
+        peer = await dial(served)
+        await peer.raw(frame(SETTINGS, payload=struct.pack(">HI", 1, 2**31)))
         for n in range(300):
             await peer.ask("GET", f"/none{n}" + "x" * 100)
         [connection] = served.source.server.http2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import pytest
 
@@ -109,8 +109,8 @@ class SuiteFile(pytest.File):
 class CaseItem(pytest.Item):
     """One test of a configuration."""
 
-    obj: Final[Callable[[], None]] = staticmethod(lambda: None)
-    """Other plugins look whether the function behind an item is an async one; here is none at all."""
+    def obj(self) -> None:
+        """Other plugins look whether the function behind an item is an async one. There is none behind these."""
 
     def runtest(self) -> None:
         """Run it, in a gateway of its own."""

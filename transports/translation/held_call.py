@@ -212,8 +212,8 @@ class HeldCall:
 
     def _outcome(self) -> Reply:
         if self._error is not None:
-            # a twin: the same failure may be told to several
-            raise self._error.with_data() if isinstance(self._error, GatewayError) else self._error
+            # once its client was asked, it has been sent, whatever the failure says of its latest try
+            raise as_sent(self._error) if self.round and isinstance(self._error, GatewayError) else self._error
         if self._reply is None:
             raise self._closed()
         return self._reply
@@ -227,6 +227,13 @@ class HeldCall:
         while not self._over:
             self._wake = trio.Event()
             await self._wake.wait()
+
+
+def as_sent(error: GatewayError) -> GatewayError:
+    """The same failure of a call that the upstream has begun to serve: nobody may make it again for the client."""
+    twin = error.with_data()
+    twin.retryable = False
+    return twin
 
 
 async def relay_wanted(exchange: Exchange, notification: Notification) -> None:

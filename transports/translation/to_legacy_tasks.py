@@ -16,6 +16,8 @@ from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamProtocolErr
 from sluiceway.pipeline.protocol.messages import Json, Reply, Request, Result
 from sluiceway.pipeline.runtime.nursery import farewell
 
+from .held_call import as_sent
+
 _FAREWELL_S: Final = 1.0
 
 Send = Callable[[Request], Awaitable[Reply]]
@@ -61,6 +63,8 @@ async def call_as_task(name: str, request: Request, send: Send) -> Reply:
         reply = await send(Request(request.id, "tasks/result", {"taskId": task_id}))
         done = True
         return reply
+    except GatewayError as error:
+        raise as_sent(error) from error
     finally:
         if not done:
             with farewell(_FAREWELL_S):

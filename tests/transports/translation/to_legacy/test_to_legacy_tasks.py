@@ -109,3 +109,18 @@ async def test_what_is_no_task_is_an_error(autojump_clock, tasks, serving):
         tasks.handlers["tools/call"] = odd
         with pytest.raises(UpstreamProtocolError, match="none"):
             await peer.call("tools/call", {"name": "t"})
+
+
+async def test_a_task_that_cannot_be_waited_for_was_begun_all_the_same(autojump_clock, tasks, serving):
+    """Nobody may begin another one for the client."""
+
+    async def away(exchange: Exchange) -> Reply:
+        raise ConnectFailed("away")
+
+    tasks.handlers["tasks/result"] = away
+    async with serving(tasks) as peer:
+        with pytest.raises(ConnectFailed, match="away") as raised:
+            await peer.tool()
+
+    assert not raised.value.retryable
+    assert tasks.of("tasks/cancel") == [{"taskId": "7"}]

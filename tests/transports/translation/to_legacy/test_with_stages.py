@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
 import trio
 
 from sluiceway.middlewares.cache.stage import Cache
@@ -12,7 +13,7 @@ from sluiceway.middlewares.dedup import Dedup
 from sluiceway.middlewares.retry import Retry
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.protocol.errors import UpstreamClosed
+from sluiceway.pipeline.protocol.errors import ConnectFailed, UpstreamClosed
 from sluiceway.pipeline.protocol.messages import Reply, Result
 
 YES = {"action": "accept"}
@@ -55,12 +56,13 @@ async def test_questions_and_answers_pass_each_on_its_own(autojump_clock, server
     assert len(server.of("resources/read")) >= 3
 
 
-async def test_an_answer_is_not_sent_twice_when_the_upstream_dies_of_it(autojump_clock, server, serving):
-    """The call may have run."""
+@pytest.mark.parametrize("kind", [UpstreamClosed, ConnectFailed])
+async def test_an_answer_is_not_sent_twice_when_the_upstream_dies_of_it(autojump_clock, server, serving, kind):
+    """The call may have run, even if the latest try was not sent."""
 
     async def handle(exchange: Exchange) -> Reply:
         await exchange.ask("elicitation/create", {"message": "m"})
-        raise UpstreamClosed("gone")
+        raise kind("gone")
 
     server.handlers["prompts/get"] = handle
     failures: list[str] = []
@@ -72,7 +74,7 @@ async def test_an_answer_is_not_sent_twice_when_the_upstream_dies_of_it(autojump
             params = {"name": "p", "requestState": asked.value["requestState"], "inputResponses": {"q1": YES}}
             try:
                 await service(peer.exchange("prompts/get", params))
-            except UpstreamClosed as error:
+            except kind as error:
                 failures.append(error.message)
 
     assert failures == ["gone"]

@@ -63,11 +63,12 @@ class Narration:
     Args:
         masking: What is taken out.
         digest: Told the digest of each configuration that comes into use.
+        spliced: Whether entries are only to be encoded; see `Render`.
     """
 
-    def __init__(self, masking: Masking, digest: Callable[[str], None]) -> None:
+    def __init__(self, masking: Masking, digest: Callable[[str], None], *, spliced: bool = True) -> None:
         self._masking = masking
-        self._render = Render(masking, spliced=True)
+        self._render = Render(masking, spliced=spliced)
         self._digest = digest
 
     # The gateway.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, Protocol, final
 
 from ..model.changes import Changes
 from ..model.component import State
@@ -22,7 +22,7 @@ from ..protocol.messages import EMPTY, Json, Notification, Reply, Request, Resul
 from ..runtime.chain import Probe
 from ..runtime.edges import Edges
 from .narration import Narration, public_ids
-from .scribe import Scribe
+from .scribe import Make
 
 STEP_S: Final = 0.05
 """Seconds by which the date may be off from where the clock says it should be; more is a correction."""
@@ -40,6 +40,22 @@ def weight_of(message: Request | Notification | Reply | None) -> int:
     return message.body.held if isinstance(message, Result | Notification) else _PLAIN
 
 
+class Desk(Protocol):
+    """Where a recorder hands in what it saw: a `Scribe`, or something that wants it at once."""
+
+    def put(self, weight: int, make: Make, *arguments: Any) -> None:
+        """See `Scribe.put`."""
+        ...
+
+    def note(self, t: float, make: Make, *arguments: Any) -> None:
+        """See `Scribe.note`."""
+        ...
+
+    def figures(self) -> Iterable[Figure]:
+        """What it counts."""
+        ...
+
+
 @final
 class Recorder(Edges):
     """
@@ -54,7 +70,7 @@ class Recorder(Edges):
 
     def __init__(
         self,
-        scribe: Scribe,
+        scribe: Desk,
         narration: Narration,
         clock: Callable[[], float],
         epoch: float,
@@ -148,11 +164,7 @@ class Recorder(Edges):
 
     def figures(self) -> Iterable[Figure]:
         """What was written, what is missing, and what waits."""
-        scribe = self.scribe
-        yield Figure("recording_entries_total", scribe.writer.written, "counter", "Lines of the tape.")
-        yield Figure("recording_written_bytes_total", scribe.writer.bytes, "counter", "Bytes of the tape.")
-        yield Figure("recording_lost_total", scribe.lost, "counter", "Entries that are not on the tape.")
-        yield Figure("recording_waiting_bytes", scribe.waiting, "gauge", "Bytes that wait to be written, roughly.")
+        return self.scribe.figures()
 
     def _announced(self, sink: str, notification: Notification) -> None:
         self.put(weight_of(notification), self.narration.announced, sink, notification)

@@ -19,6 +19,7 @@ from typing import Any, Final, final
 import structlog
 import trio
 
+from ..model.figures import Figure
 from ..model.options import render_size
 from ..runtime.nursery import farewell, open_background_nursery
 from .entries import Entry, Lost, Trailer
@@ -84,6 +85,13 @@ class Scribe:
     def waiting(self) -> int:
         """Bytes that wait to be written, roughly."""
         return self._weight
+
+    def figures(self) -> Iterable[Figure]:
+        """What was written, what is missing, and what waits."""
+        yield Figure("recording_entries_total", self.writer.written, "counter", "Lines of the tape.")
+        yield Figure("recording_written_bytes_total", self.writer.bytes, "counter", "Bytes of the tape.")
+        yield Figure("recording_lost_total", self.lost, "counter", "Entries that are not on the tape.")
+        yield Figure("recording_waiting_bytes", self.waiting, "gauge", "Bytes that wait to be written, roughly.")
 
     def put(self, weight: int, make: Make, *arguments: Any) -> None:
         """

@@ -145,7 +145,6 @@ class Listening:
         self._nursery: trio.Nursery | None = None
         self._pause_s = PAUSES_S[0]
         self._lost = resumed
-        self._ended = False
 
     @property
     def is_open(self) -> bool:
@@ -169,9 +168,8 @@ class Listening:
                     while True:
                         await self._wait(await self._open_anew())
         finally:
-            self._ended = True
             for waiter in self._waiters:
-                waiter.settle(self._is_closed())
+                waiter.settle(UpstreamUnavailable(f"{self._name}: is closed, and takes no more subscriptions"))
 
     async def watch(self, uri: str) -> Reply:
         """
@@ -181,8 +179,6 @@ class Listening:
             CapacityExceeded: `MAX_URIS` are watched.
             UpstreamFault: The upstream failed.
         """
-        if self._ended:
-            raise self._is_closed()
         if self.is_open and self._stream is not None and uri in self._stream.wish.uris and uri in self._uris:
             await trio.lowlevel.checkpoint()
             return Result()
@@ -206,9 +202,6 @@ class Listening:
         """Watch a resource no more."""
         self._uris.pop(uri, None)
         self._news.set()
-
-    def _is_closed(self) -> UpstreamUnavailable:
-        return UpstreamUnavailable(f"{self._name}: is closed, and takes no more subscriptions")
 
     async def _wait(self, pause_s: float) -> None:
         """Until there is something to do, and no longer than that."""

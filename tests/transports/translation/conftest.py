@@ -52,6 +52,9 @@ class ModernUpstream:
         self.refuses_listeners: Reply | Exception | None = None
         self.grants: Callable[[str], bool] = lambda uri: not uri.startswith("none:")
         self.silent = False
+        """Whether listeners are not answered."""
+        self.waiting = 0
+        """Those that wait for an answer."""
 
     def of(self, method: str) -> list[Any]:
         """The requests of a method, in order."""
@@ -82,7 +85,11 @@ class ModernUpstream:
         if self.refuses_listeners is not None:
             return self.refuses_listeners
         if self.silent:
-            await trio.sleep_forever()
+            self.waiting += 1
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.waiting -= 1
         wanted = dict(exchange.request.params["notifications"])
         if "resourceSubscriptions" in wanted:
             wanted["resourceSubscriptions"] = [uri for uri in wanted["resourceSubscriptions"] if self.grants(uri)]

@@ -108,7 +108,7 @@ class _Ear:
         """Seconds since it began to listen."""
         return self._clock.current_time() - self._zero
 
-    def put(self, _weight: int, make: Callable[..., Entry], *arguments: Any) -> None:
+    def put(self, weight: int, make: Callable[..., Entry], *arguments: Any) -> None:
         """See `Scribe`."""
         self._see(make(self.clock(), *arguments))
 

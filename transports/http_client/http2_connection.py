@@ -111,7 +111,8 @@ class Http2Connection:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     await self._read()
-                    self._leaving = True
+                    self.retired = self._leaving = True
+                    self._state.lose(self._how)  # now, though the last word may take a moment
                     self._kick()
                     nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORD_S
         finally:
@@ -187,6 +188,7 @@ class Http2Connection:
             if now - self._asked >= _SIGN_S:
                 self._how = f"gave no sign of life for {now - self._heard:.0f} s"
                 self.end = End.DEAD
+                self.retired = True
                 self._scope.cancel()
         elif self.taken and now - self._heard >= _SILENCE_S:
             self._ask(now)
@@ -236,6 +238,7 @@ class Http2Connection:
                     self._writer = trio.lowlevel.current_task()
                     await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         except trio.BrokenResourceError:
+            self.retired = True
             self._scope.deadline = trio.current_time() + _LAST_WORD_S  # the reader may still find an answer
         else:
             self._scope.cancel()

@@ -12,6 +12,7 @@ import contextvars
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -150,11 +151,11 @@ class Http2Pool:
         self._closed = True
         for connection in list(self._connections):
             connection.retire(End.CLOSED)
-        self._fail(PeerGone(untouched=True, unsent=True))
+        self._fail(lambda: PeerGone(untouched=True, unsent=True))
 
     def decline(self) -> None:
         """Whoever waits is to use HTTP/1.1; connections end with the requests on them."""
-        self._fail(SpeaksHttp1())
+        self._fail(SpeaksHttp1)
         for connection in list(self._connections):
             connection.retire(End.PEER)
 
@@ -219,10 +220,11 @@ class Http2Pool:
             waiter.connection = connection
             trio.lowlevel.reschedule(waiter.task)
 
-    def _fail(self, failure: Exception) -> None:
+    def _fail(self, failure: Callable[[], Exception]) -> None:
+        """Whoever waits gets an exception of its own."""
         while self._waiting:
             waiter = self._waiting.popleft()
-            waiter.failure = type(failure)(*failure.args) if isinstance(failure, DialFailed) else failure
+            waiter.failure = failure()
             trio.lowlevel.reschedule(waiter.task)
 
     def _grow(self) -> None:
@@ -245,7 +247,7 @@ class Http2Pool:
         except (DialFailed, SpeaksHttp1) as failure:
             self._no_growth_before = trio.current_time() + _PAUSE_S
             if isinstance(failure, SpeaksHttp1) or (self._opening == 1 and not self._serves):
-                self._fail(failure)
+                self._fail(partial(type(failure), *failure.args))
             return
         finally:
             self._opening -= 1
@@ -295,7 +297,7 @@ class Http2Pool:
             self._connections.remove(connection)
             self._counts.ended[connection.end or End.CLOSED] += 1
             if not connection.uses and connection.end is End.PEER and not self._serves:
-                self._fail(DialFailed("it closes connections before it has taken a request"))
+                self._fail(lambda: DialFailed("it closes connections before it has taken a request"))
             self._serve()
 
     def _changed(self, connection: Http2Connection) -> None:

@@ -661,3 +661,42 @@ async def test_a_peer_may_go_away_at_any_moment(h2, autojump_clock, nothing_left
         await trio.sleep(5)
         assert kit.server.transports[0].closed
         nothing_left(kit)
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_peer_that_hung_up_gets_no_new_requests(h2, autojump_clock, nothing_left, resets):
+    """Though what was to be said to it is stuck; what was under way fails at once."""
+
+    async def serve(peer: Any) -> None:
+        await peer.greet()
+        if peer.number:
+            await peer.serve()
+        asked = await peer.request()
+        await trio.sleep(1)
+        if resets:
+            await peer.raw(bytes(9))
+        peer.hang_up()
+        assert asked
+
+    async with h2.speaking(serve) as kit:
+        async with trio.open_nursery() as nursery:
+
+            async def fails() -> None:
+                with pytest.raises(UpstreamClosed):
+                    await kit.ask()
+                assert trio.current_time() < 1.5
+
+            nursery.start_soon(fails)
+            await trio.sleep(0.5)
+
+            async def stuck(_: bytes) -> None:
+                await trio.sleep_forever()
+
+            kit.server.transports[0].send_all = stuck
+            nursery.start_soon(fails)
+            await trio.sleep(0.6)
+            assert await kit.ask(b"next") == b"200 next"
+            assert trio.current_time() < 1.5
+        await trio.sleep(2)
+        assert [transport.closed for transport in kit.server.transports] == [True, False]
+        nothing_left(kit)

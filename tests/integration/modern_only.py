@@ -38,7 +38,7 @@ async def serve_stdio() -> None:
             async with send:
                 async for item in reader:
                     message = getattr(item, "message", None)
-                    if getattr(message, "method", None) == "initialize":
+                    if message is not None and getattr(message, "method", None) == "initialize":
                         refusal = types.JSONRPCError(jsonrpc="2.0", id=message.id, error=REFUSAL)
                         await writer.send(SessionMessage(refusal))
                     else:

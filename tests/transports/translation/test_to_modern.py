@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -333,10 +335,8 @@ async def test_a_legacy_client_can_give_up_anywhere(kit, upstream, peer):
             await translator(visitor.exchange("resources/unsubscribe", {"uri": "a:1"}))
             visitor.session.close()
 
-    from contextlib import asynccontextmanager
-
     @asynccontextmanager
-    async def trial() -> Any:
+    async def trial() -> AsyncIterator[Callable[[], Awaitable[None]]]:
         yield visit
         assert upstream.listeners == []
 

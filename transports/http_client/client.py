@@ -104,6 +104,7 @@ class HttpClient:
     def _http2_pool(self, use: Use, http2: Http2Offer, limits: PoolLimits, max_requests: int | None) -> Http2Pool:
         def declined(transport: Transport) -> None:
             self._pools[use].adopt(transport)
+            self._resting.set()
             self._decline_http2()
 
         return Http2Pool(

@@ -106,10 +106,12 @@ class Access(Middleware):
         method = exchange.request.method
         if method == "tools/call":
             self._admit(exchange)
-            if may_be_task(exchange):
-                exchange.hold()
+            if not may_be_task(exchange):
+                return await call_next(exchange)
+            exchange.hold()
             reply = await call_next(exchange)
-            if may_be_task(exchange) and (task := task_in(reply)) is not None:  # it is the caller's
+            task = task_in(reply)
+            if task is not None:  # it is the caller's
                 await self._learn(exchange, task)
             return reply
         handler = self._handlers.get(method)

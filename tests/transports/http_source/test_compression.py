@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from importlib import import_module
 
 import pytest
@@ -98,3 +99,17 @@ async def test_a_large_body_is_compressed_elsewhere(monkeypatch):
     monkeypatch.setattr(compression, "THREAD_FROM", 10)
 
     assert gzip.decompress(await compress(b"x" * 100, installed_codings()["gzip"])) == b"x" * 100
+
+
+async def test_only_a_large_body_leaves_the_thread_that_serves():
+    """What takes longer than a switch of threads; below that the switch would cost more than it saves."""
+    threads = []
+
+    def encode(body):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return body
+
+    for size in (compression.THREAD_FROM - 1, compression.THREAD_FROM):
+        await compress(b"x" * size, encode)
+
+    assert threads == [True, False]

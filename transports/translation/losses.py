@@ -49,7 +49,10 @@ TABLE: Final[dict[Era, tuple[Row, ...]]] = {
         _lost("tasks", "the client is offered none, and `task` of a call is left out: it is answered at its end"),
         _lost("output that is no object", "output schemas and `structuredContent` of other types are left out"),
         _lost("log messages before `logging/setLevel`", "none are sent: a level has to be asked for"),
-        _lost("log messages of no request", "there are none: each belongs to a request"),
+        _lost(
+            "log messages of no request",
+            "there are none; where a connection carries several requests at once, what could be anybody's is left out",
+        ),
         _lost("`notifications/roots/list_changed`", "goes nowhere: an upstream asks for roots when it needs them"),
         _lost("`notifications/elicitation/complete`", "never comes"),
         _lost("questions that no request caused", "there are none"),

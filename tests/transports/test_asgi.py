@@ -19,6 +19,8 @@ from sluiceway.pipeline.model.component import Sink, State
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, SourceSpec
 from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Result
+from sluiceway.pipeline.replay.entries import event_of
+from sluiceway.pipeline.replay.reading import Tape
 from sluiceway.transports import asgi
 from sluiceway.transports.asgi import Gateway, load_configured
 from sluiceway.transports.http_source.config import HttpConfig
@@ -332,3 +334,25 @@ async def test_a_failed_start_ends_a_plain_hypercorn(sink_class):
     with pytest.RaisesGroup(LifespanFailureError, flatten_subgroups=True):
         async with under_hypercorn(lambda: document(sink_class)):
             await trio.sleep_forever()  # it may listen for a moment
+
+
+async def test_a_configuration_that_asks_for_a_recording_gets_one(tmp_path):
+    """Whoever owns the sockets: `run.record` belongs to the gateway."""
+    text = f"""
+version: 1
+sources:
+  web:
+    http: {{path: /mcp}}
+pipelines:
+  main: {{chain: [], sink: demo}}
+sinks:
+  demo:
+    embedded: {{server: demo}}
+run:
+  record: {{folder: '{tmp_path}/tapes', min_free: 0B}}
+"""
+    async with hosted(lambda: load_text(text, base=tmp_path)) as host:
+        assert host.said == ["lifespan.startup.complete"]
+    (tape,) = (each for each in (tmp_path / "tapes").iterdir() if each.suffix == ".jsonl")
+
+    assert event_of(list(Tape(tape).entries())[-1]) == "end"

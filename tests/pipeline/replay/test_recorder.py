@@ -488,3 +488,24 @@ async def test_a_body_that_does_not_pass_the_gate_is_not_on_the_tape(recorded, e
     reply = entries(CallEnded)[0].reply
     assert reply.result is None
     assert reply.unreadable != ""
+
+
+async def test_a_long_result_is_taken_whole(recorded, entries, autojump_clock):
+    """A source that could take it in pieces does not get it so, for the tape has to."""
+    took: list[bool] = []
+
+    async def answer(exchange: Exchange) -> Result:
+        took.append(exchange.takes_pieces)
+        return Result({"content": []})
+
+    async def piece(_text: bytes) -> None:
+        raise AssertionError("must not come in pieces")
+
+    async with recorded(sink=FakeSink(answer)) as gateway:
+        source = gateway.engine.sources["in"]
+        ticket = source.handle(Request(1, "tools/call", {"name": "x"}), client=gateway.client, emit=_drop)
+        ticket.exchange.link.pieces = piece
+        await ticket.run()
+
+    assert took == [False]
+    assert entries(Ended)[0].reply.result == {"content": []}

@@ -256,12 +256,8 @@ class Generation:
 
     def _probe(self, owner: str) -> Probe | None:
         """What stands around the stages of one chain."""
-        probe, told = self._around.probe, None
-        if probe is not None:
-
-            def told(stage_id: str, exchange: Exchange, stage: Service) -> Awaitable[Reply]:
-                return probe(f"{owner}.{stage_id}", exchange, stage)
-
+        probe = self._around.probe
+        told = None if probe is None else _named(owner, probe)
         return around_stages(told) if self._sees_stages else told
 
     def _chain(self, owner: str, specs: Sequence[StageSpec]) -> list[Stage]:
@@ -292,6 +288,15 @@ class Generation:
             new_id=self._around.edges.new_id(owner, self._around.new_id),
             alarm=self._around.alarm,
         )
+
+
+def _named(owner: str, probe: Probe) -> Probe:
+    """A probe of one chain that is told component ids."""
+
+    def told(stage_id: str, exchange: Exchange, stage: Service) -> Awaitable[Reply]:
+        return probe(f"{owner}.{stage_id}", exchange, stage)
+
+    return told
 
 
 def _sees_stages(document: Document) -> bool:

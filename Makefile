@@ -58,6 +58,7 @@ bench: $(READY) ## what the core and each stage cost on this machine
 	$(BIN)/python bench/core.py
 	$(BIN)/python bench/stages.py
 	$(BIN)/python bench/audit.py
+	$(BIN)/python bench/tape.py
 
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py

@@ -26,6 +26,7 @@ from ..http_client.parser import Head
 
 JSON: Final = "application/json"
 EVENTS: Final = "text/event-stream"
+_SERVER_ERROR: Final = -32000
 
 
 def error_in(body: bytes, limits: Limits) -> ErrorReply | None:
@@ -101,6 +102,15 @@ def check_answers(name: str, response: Response, request_id: RequestId) -> Reply
     if type(answered) is not type(request_id) or answered != request_id:
         raise UpstreamProtocolError(f"{name}: the upstream answers a request with another id")
     return response.reply
+
+
+def knows_no_session(status: int, reply: Reply) -> bool:
+    """
+    Whether an error response to a request with a session id says that there is no such session, in the words of the
+    examples that many servers are made of; the spec says 404 (2025-11-25, transports, session management).
+    """
+    said = isinstance(reply, ErrorReply) and reply.code == _SERVER_ERROR and "session" in reply.message.lower()
+    return status == 400 and said
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

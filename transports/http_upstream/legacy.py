@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Final, final
@@ -28,7 +28,7 @@ from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 from ..eras import legacy
 from ..http_client.connection import Response as HttpResponse
 from ..questions import Questions, answer_at_once, nobody
-from .answers import check_answers
+from .answers import check_answers, knows_no_session
 from .handshake import Handshake
 from .headers import legacy_headers
 from .long_result import LongResult, conclude
@@ -212,6 +212,9 @@ class LegacySession:
                     reply = await self._converse(exchange, questions, response)
                 else:
                     reply = await self._upstream.refusal(response)
+                    if lost is not None and knows_no_session(status, reply):
+                        ended = True
+                        raise _SessionLost
             ended = True
             return reply
         except GatewayError:
@@ -363,7 +366,7 @@ class LegacySession:
     def _give_up(self) -> SessionNotFound:
         """The session cannot go on; its client has to initialize again."""
         if self._nursery is not None:
-            self._nursery.start_soon(_later, self._session.close)
+            self._nursery.start_soon(_close_later, self._session)
         return SessionNotFound(f"{self._upstream.name}: the upstream has ended this session; initialize again")
 
     def _modern_only(self, exchange: Exchange) -> UnsupportedVersion:
@@ -392,6 +395,6 @@ class LegacySession:
             self._log.debug("the upstream was not told that a session ended", reason=error.reason)
 
 
-async def _later(callback: Callable[[], None]) -> None:
+async def _close_later(session: Session) -> None:
     await trio.sleep(_LAST_ANSWERS_S)
-    callback()
+    session.close()

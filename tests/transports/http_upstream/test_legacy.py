@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ class Server:
     def __init__(self, upstream: Any) -> None:
         self.sessions = 0
         self.known: set[str] = set()
+        self.refuse: Callable[[Any], Awaitable[None]] = lambda answer: answer.send(404)
+        """How it answers who has no session that it knows."""
         self.upstream = upstream
         upstream.handle = self.handle
 
@@ -49,7 +52,7 @@ class Server:
             self.known.add(f"up-{self.sessions}")
             await answer.result(seen, SERVER, mcp_session_id=f"up-{self.sessions}")
         elif seen.headers.get("mcp-session-id") not in self.known:
-            await answer.send(404)
+            await self.refuse(answer)
         elif "method" in seen.json and "id" in seen.json:
             await self.call(seen, answer)
         else:
@@ -122,11 +125,20 @@ async def test_an_upstream_without_sessions_is_served_as_well(autojump_clock, up
     assert "DELETE" not in [seen.method for seen in upstream.seen]
 
 
+NO_SESSION = {"code": -32000, "message": "Bad Request: No valid session ID provided"}
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, None), (404, NO_SESSION), (400, NO_SESSION)])
 async def test_a_forgotten_session_is_renewed_once_and_the_request_repeated(
-    autojump_clock, upstream, server, make_sink, peer
+    autojump_clock, upstream, server, make_sink, peer, status, error
 ):
-    """A 404 means it was not served, so even a call may go out again; those who fail together renew together."""
+    """
+    It was not served, so even a call may go out again; those who fail together renew together. The spec's word for it
+    is 404, that of many servers is the example's they were made of.
+    """
     replies: list[Any] = []
+    if error is not None:
+        server.refuse = lambda answer: answer.json({"jsonrpc": "2.0", "id": None, "error": error}, status)
     async with make_sink() as sink:
         await peer.start(sink)
         server.known.clear()
@@ -168,6 +180,19 @@ async def test_a_session_that_cannot_be_renewed_ends(autojump_clock, upstream, s
         assert peer.session.closed
         with pytest.raises(SessionNotFound):
             await sink(peer.exchange("tools/call"))
+
+
+@pytest.mark.parametrize(("code", "message"), [(-32000, "Bad Request: no"), (-32602, "no such session of yours")])
+async def test_other_errors_are_the_upstreams_word(autojump_clock, upstream, server, make_sink, peer, code, message):
+    """A 400 that is not about the session goes to the client, and the session stays."""
+    async with make_sink() as sink:
+        await peer.start(sink)
+        error = {"code": code, "message": message}
+        server.call = lambda seen, answer: answer.json({"jsonrpc": "2.0", "id": 1, "error": error}, 400)
+        reply = await sink(peer.exchange("tools/call"))
+
+    assert reply == ErrorReply(code, message)
+    assert len(upstream.of("initialize")) == 1
 
 
 async def test_a_session_that_is_lost_again_at_once_ends(autojump_clock, upstream, server, make_sink, peer):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
@@ -103,6 +103,11 @@ class Trace(Middleware):
         self._passed = 0
         self._tracer: Tracer
         self._spans: Recorder
+
+    @classmethod
+    def secluded(cls, config: Any) -> Any:
+        """Nothing is exported."""
+        return evolve(config, otlp=None)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

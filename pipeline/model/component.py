@@ -191,6 +191,19 @@ class Component:
         """What there is to know about these options beyond what they say, a line each; `explain` prints it. No I/O."""
         return ()
 
+    @classmethod
+    def in_force(cls, config: Any) -> Any:
+        """These options with those written out that follow from others, so that `diff` compares what they do. No I/O."""
+        return config
+
+    @classmethod
+    def secluded(cls, config: Any) -> Any:
+        """
+        These options, changed so that the component reaches nobody outside of this process and writes no file: what it
+        is made with when a tape is played. No I/O.
+        """
+        return config
+
     def details(self) -> Mapping[str, Json]:
         """What `status` shows of it beside its state: small, JSON, without secrets. Called while it is open."""
         return EMPTY

@@ -36,6 +36,14 @@ SHORTEST_SECRET: Final = 6
 """Characters; a shorter secret of the configuration would be found everywhere."""
 
 
+_FINGERPRINT: Final = re.compile(re.escape(MASK) + r":[0-9a-f]{12}")
+
+
+def is_masked(value: Json) -> bool:
+    """Whether a value stands in for a secret: a fingerprint, or the bare mask of something that has none."""
+    return isinstance(value, str) and (value == MASK or _FINGERPRINT.fullmatch(value) is not None)
+
+
 @final
 class Masking:
     """
@@ -61,7 +69,9 @@ class Masking:
         self._secrets = _any_of(self._hidden)
 
     def fingerprint(self, value: str | bytes) -> str:
-        """What stands in for a secret."""
+        """What stands in for a secret; a fingerprint stays what it is, so that a tape can be recorded again."""
+        if isinstance(value, str) and is_masked(value):
+            return value
         data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         return f"{MASK}:{blake2s(data, key=self._key, digest_size=6).hexdigest()}"
 

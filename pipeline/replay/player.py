@@ -2,37 +2,36 @@
 A player: stands at the edges of a gateway and gives what a tape has: clients, upstreams, chance, ids, the date.
 
 One task reads the tape in order and delivers what came from outside, each at its time and when everything before it
-has settled; on a mock clock the time between is free. So the order in which Trio runs tasks does not matter, and what
-the gateway makes of it all is a function of tape and configuration.
+has settled; on a clock of its own the time between is free. So the order in which Trio runs tasks does not matter, and
+what the gateway makes of it all is a function of tape and configuration.
 
-A call of a sink is answered by the recorded call of the same exchange, sink and attempt. Where the gateway calls what
-it had not called, nothing was recorded; what then happens is told by whoever plays (`unknown`).
+Where the gateway calls what it had not called, nothing was recorded: whoever plays tells what happens then (`Unknown`),
+and `lacking` says what the nearest recorded request has different.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, NoReturn, final
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Final, NoReturn, final
 
 import trio
 from attrs import define, evolve, field
-from trio.testing import wait_all_tasks_blocked
 
 from ..model.changes import Changes
 from ..model.document import Document
 from ..model.exchange import Exchange, Service
 from ..model.handle import Handle, Ticket
 from ..model.session import Caller, Session
+from ..protocol.mcp import ASSUMED_VERSION
 from ..protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from ..runtime.edges import Edges
 from ..runtime.nursery import unwrap_single
+from .clock import Pace
 from .entries import (
     Announced,
     Answered,
     Begun,
     CallAsked,
-    Called,
     CallEnded,
     CallRelayed,
     CancelAsked,
@@ -44,28 +43,13 @@ from .entries import (
     SessionTold,
 )
 from .timeline import Timeline
-from .values import caller_of, client_of, exception_of, message_of, reply_of
+from .upstreams import Unknown, Upstreams, played_reply
+from .values import caller_of, client_of, message_of
 
-Unknown = Callable[[Exchange, str], Awaitable[Reply]]
-"""Answers a call of a sink (its id) that is on no tape."""
-
-
-@define(eq=False)
-class _Inbox:
-    """What the tape has of one call, as far as the player has come."""
-
-    events: deque[CallRelayed | CallAsked | CallEnded] = field(factory=deque)
-    news: trio.Event = field(factory=trio.Event)
-
-    def put(self, entry: CallRelayed | CallAsked | CallEnded) -> None:
-        self.events.append(entry)
-        self.news.set()
-        self.news = trio.Event()
-
-    async def get(self) -> CallRelayed | CallAsked | CallEnded:
-        while not self.events:
-            await self.news.wait()
-        return self.events.popleft()
+OWN: Final = 1 << 32
+"""Numbers from here on are of exchanges that components begin by themselves, and did not when the tape was made."""
+MAX_LACKING: Final = 100
+"""What the tape lacks is described so often; after that it is counted."""
 
 
 @define(eq=False)
@@ -84,66 +68,99 @@ class _Live:
 @final
 class Player(Edges):
     """
-    Plays one tape, once, on the clock that runs.
+    Plays one tape, once, from now on.
 
     Args:
         entries: The tape's, in order.
         epoch: The date at its beginning, in seconds since 1970; of its header.
+        pace: How time passes between entries.
         unknown: Answers calls that are on no tape.
+        upstreams: Whether sinks are answered from the tape; otherwise only clients are played.
+        ignored: Globs of paths (`params.arguments.now`) that do not decide which recorded answer a request gets.
     """
 
-    def __init__(self, entries: Iterator[Entry], epoch: float, unknown: Unknown) -> None:
+    def __init__(
+        self,
+        entries: Iterator[Entry],
+        epoch: float,
+        pace: Pace,
+        unknown: Unknown,
+        *,
+        upstreams: bool = True,
+        ignored: Collection[str] = (),
+    ) -> None:
         self.lacking: list[str] = []
-        """What was asked for that the tape does not have."""
+        """What was asked for that the tape does not have; the first `MAX_LACKING`."""
+        self.lacked = 0
+        """How often something was asked for that the tape does not have."""
+        self.begun = 0
+        """Exchanges so far."""
         self._tape = Timeline(entries)
         self._epoch = epoch
-        self._unknown = unknown
+        self._pace = pace
+        self._plays_upstreams = upstreams
         self._zero = trio.current_time()
         self._made = 0
+        self._beginning = 0
         self._changes: Changes | None = None
         self._feeds: dict[str, Handle] = {}
         self._sessions: dict[int, Session] = {}
         self._live: dict[int, _Live] = {}
-        self._numbers: dict[int, int] = {}
-        """Numbers that exchanges have on the tape, by identity of their link."""
-        self._inboxes: dict[int, _Inbox] = {}
+        self._upstreams = Upstreams(self._tape, self._zero, unknown, self._lack, self._live, ignored)
         self._nursery: trio.Nursery | None = None
         self._deliveries: Mapping[type[Entry], Callable[[Any], None]] = {
             Begun: self._begin,
             CancelAsked: self._cancel,
             Answered: self._answered,
             Ended: self._ended,
-            CallRelayed: self._came,
-            CallAsked: self._came,
-            CallEnded: self._came,
             SessionOpened: self._open_session,
-            SessionTold: self._tell_session,
             SessionClosed: self._close_session,
-            Announced: self._announce,
             ClockSet: self._set_clock,
         }
+        if upstreams:
+            self._deliveries |= {
+                CallRelayed: self._upstreams.came,
+                CallAsked: self._upstreams.came,
+                CallEnded: self._upstreams.came,
+                SessionTold: self._tell_session,
+                Announced: self._announce,
+            }
+
+    @property
+    def reloads(self) -> int:
+        """How often the recorded gateway changed its configuration, which a replay does not."""
+        return self._tape.reloads
 
     async def run(self) -> None:
         """
         Deliver everything that is on the tape; sources must be connected. Returns at its end; what has not ended on the
         tape is cancelled then.
         """
+        end = self._zero
         with unwrap_single():
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 while (entry := self._tape.next()) is not None:
                     deliver = self._deliveries.get(type(entry))
                     if deliver is not None:
-                        await trio.sleep_until(self._zero + entry.t)
-                        await wait_all_tasks_blocked()
+                        end = self._zero + entry.t
+                        await self._pace.reach(end)
                         deliver(entry)
-                await wait_all_tasks_blocked()
+                await self._pace.reach(end)
                 nursery.cancel_scope.cancel()
 
     def caller_of(self, exchange: Exchange) -> Caller | ErrorReply | None:
         """Who an exchange was found to be of, or how it was refused instead; see `PlayedIdentity`."""
-        number = self._numbers.get(id(exchange.link))
-        return None if number is None else self._tape.caller(number)
+        return self._tape.caller(exchange.link.number)
+
+    def next_exchange(self) -> int:
+        """The number of the exchange that begins now: the one that it has on the tape."""
+        number, self._beginning = self._beginning, 0
+        number = number or self._tape.own_exchange() or 0
+        if not number:
+            self._made += 1
+            number = OWN + self._made
+        return number
 
     # The edges.
 
@@ -162,15 +179,9 @@ class Player(Edges):
 
     def sink(self, sink: str, service: Service) -> Service:
         """What the sink would ask its upstream is answered from the tape."""
-
-        def call(exchange: Exchange) -> Awaitable[Reply]:
-            called = self._called(exchange, sink)
-            if called is None:
-                self.lacking.append(f"{sink}: an answer to {exchange.method} {exchange.target or ''}".rstrip())
-                return self._unknown(exchange, sink)
-            return self._answer(exchange, called)
-
-        return call
+        if not self._plays_upstreams:
+            return service
+        return lambda exchange: self._upstreams.call(exchange, sink)
 
     def seed(self, component: str, seed: int) -> int:
         """The recorded one."""
@@ -184,67 +195,21 @@ class Player(Edges):
             found = self._tape.new_id(component)
             if found is None:
                 self._made += 1
-                self.lacking.append(f"an id for {component}")
+                self._lack(f"an id for {component}")
                 found = f"replay-{self._made}"
             return found
 
         return make
 
-    # Upstreams.
-
-    def _called(self, exchange: Exchange, sink: str) -> Called | None:
-        """The recorded call that answers this one."""
-        message, attempt = exchange.request, exchange.attempt
-
-        def same(called: Called) -> bool:
-            return called.sink == sink and called.attempt == attempt
-
-        number = self._numbers.get(id(exchange.link))
-        if number is not None:
-            return self._tape.call(number, same) or self._tape.call(number, lambda called: called.sink == sink)
-
-        def alike(called: Called) -> bool:
-            data = called.message
-            return same(called) and data is not None and (data.method, data.params) == (message.method, message.params)
-
-        return self._tape.call_of_any(alike)
-
-    async def _answer(self, exchange: Exchange, called: Called) -> Reply:
-        """Do what the sink did, as much later as it is called later; never earlier than it came."""
-        inbox = self._inboxes.setdefault(called.call, _Inbox())
-        late = max(0.0, trio.current_time() - self._zero - called.t)
-        ended: CallEnded | None = None
-        with unwrap_single():
-            async with trio.open_nursery() as questions:
-                while ended is None:
-                    entry = await inbox.get()
-                    if late:
-                        await trio.sleep_until(self._zero + entry.t + late)
-                    match entry:
-                        case CallRelayed():
-                            message = message_of(entry.message)
-                            assert isinstance(message, Notification)
-                            await exchange.relay(message)
-                        case CallAsked():
-                            questions.start_soon(exchange.ask, entry.message.method, entry.message.params)
-                        case CallEnded():
-                            ended = entry
-                questions.cancel_scope.cancel()
-        del self._inboxes[called.call]
-        if ended.reply is not None:
-            return reply_of(ended.reply)
-        if ended.failure is not None:
-            raise exception_of(ended.failure)
-        return await _wait_to_be_cancelled()
-
-    def _came(self, entry: CallRelayed | CallAsked | CallEnded) -> None:
-        self._inboxes.setdefault(entry.call, _Inbox()).put(entry)
+    def _lack(self, what: str) -> None:
+        self.lacked += 1
+        if len(self.lacking) < MAX_LACKING:
+            self.lacking.append(what)
 
     def _announce(self, entry: Announced) -> None:
-        assert self._changes is not None
         message = message_of(entry.message)
-        assert isinstance(message, Notification)
-        self._changes.announce(entry.sink, message)
+        if self._changes is not None and isinstance(message, Notification):
+            self._changes.announce(entry.sink, message)
 
     def _set_clock(self, entry: ClockSet) -> None:
         self._epoch = entry.epoch
@@ -256,11 +221,14 @@ class Player(Edges):
             return  # a component began it of its own accord, and will
         feed = self._feeds.get(entry.source)
         if feed is None:
-            self.lacking.append(f"a source {entry.source}")
+            self._lack(f"a source {entry.source}")
             return
         assert entry.client is not None
+        assert self._nursery is not None
         session = None if entry.client.session is None else self._sessions.get(entry.client.session)
         client = evolve(client_of(entry.client), session=session)
+        if session is not None:
+            session.capabilities, session.info = client.capabilities, client.info
         live: _Live
 
         async def emit(_notification: Notification) -> None:
@@ -269,26 +237,24 @@ class Player(Edges):
         async def ask(_method: str, _params: Mapping[str, Json]) -> Reply:
             return await self._ask(live)
 
+        self.begun += 1
+        self._beginning = entry.exchange
         ticket = feed(message_of(entry.message), client=client, emit=emit, ask=ask if entry.can_ask else None)
         live = self._live[entry.exchange] = _Live(entry.exchange, ticket, session)
         exchange = ticket.exchange
         if entry.caller is not None:
             exchange.caller = exchange.link.caller = caller_of(entry.caller)
-        self._numbers[id(exchange.link)] = entry.exchange
-        assert self._nursery is not None
         self._nursery.start_soon(self._run, live)
 
     async def _run(self, live: _Live) -> None:
-        exchange, session = live.ticket.exchange, live.session
         try:
             with live.scope:
                 reply = await live.ticket.run()
-                if exchange.method == "initialize" and session is not None:
-                    _settle(session, reply)
+                if live.ticket.exchange.method == "initialize" and live.session is not None:
+                    _settle(live.session, reply)
         finally:
             del self._live[live.number]
-            del self._numbers[id(exchange.link)]
-            self._tape.forget(live.number)
+            self._tape.end(live.number)
 
     async def _ask(self, live: _Live) -> Reply:
         live.asked = number = live.asked + 1
@@ -300,7 +266,7 @@ class Player(Edges):
     def _answered(self, entry: Answered) -> None:
         live = self._live.get(entry.exchange)
         if live is not None:
-            live.answers[entry.question] = None if entry.reply is None else reply_of(entry.reply)
+            live.answers[entry.question] = None if entry.reply is None else played_reply(entry.reply)
             live.news.set()
             live.news = trio.Event()
 
@@ -311,8 +277,13 @@ class Player(Edges):
 
     def _ended(self, entry: Ended) -> None:
         live = self._live.get(entry.exchange)
-        if live is not None and entry.cancelled == "connection":
+        if live is None:
+            self._tape.end(entry.exchange)
+        elif entry.cancelled == "connection":
             live.scope.cancel()
+        elif entry.cancelled == "shutdown":
+            live.ticket.cancel("shutdown")
+        self._upstreams.drop(entry.exchange)
 
     def _open_session(self, entry: SessionOpened) -> None:
         self._sessions[entry.session] = Session(id=f"session-{entry.session}", source=entry.source)
@@ -335,8 +306,8 @@ async def _wait_to_be_cancelled() -> NoReturn:
 
 def _settle(session: Session, reply: Reply | None) -> None:
     """What a source does when a handshake has ended."""
-    version = reply.value.get("protocolVersion") if isinstance(reply, Result) else None
-    if isinstance(version, str):
-        session.version = version
+    if isinstance(reply, Result):
+        version = reply.value.get("protocolVersion")
+        session.version = version if isinstance(version, str) else ASSUMED_VERSION
     else:
         session.close()

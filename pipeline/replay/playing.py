@@ -2,20 +2,20 @@
 Play a tape to a gateway of some configuration, and hand out what that made of it, as entries of another tape.
 
 The gateway is a real one: its engine, its stages, its routers. Only what reaches the world outside is stood in for:
-sources, sinks that lead to an upstream, stores, and stages that read credentials, which are on no tape.
+sources, sinks that lead to an upstream, stores, and stages that read credentials, which are on no tape; see
+`stand_ins.py`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, final
 
 import trio
-from trio.testing import MockClock
 
 from ..model.changes import Changes
-from ..model.component import Component, ComponentKind, State
+from ..model.component import State
 from ..model.document import Document
 from ..model.exchange import Exchange, Service
 from ..model.figures import Figure
@@ -25,16 +25,20 @@ from ..protocol.messages import Reply
 from ..runtime.chain import Probe
 from ..runtime.edges import Edges
 from ..runtime.engine import Engine
+from ..runtime.nursery import unwrap_single
+from ..telemetry.metrics import Snapshot
+from .clock import RealPace, TapeClock
 from .entries import Entry
 from .masking import Masking
 from .narration import Narration
-from .player import Player, Unknown
+from .player import Player
 from .reading import Tape
 from .recorder import Recorder
-from .stand_ins import PlayedIdentity, PlayedSink, PlayedSource
+from .stand_ins import identities, played_sources, secluded, stand_ins
+from .upstreams import Unknown
 
-IDENTITY = frozenset({"auth", "tenant"})
-"""Roles of stages that read what is on no tape."""
+See = Callable[[Entry], None]
+"""Told of entries, in order."""
 
 
 @final
@@ -43,58 +47,126 @@ class Played:
 
     def __init__(self) -> None:
         self.lacking: list[str] = []
-        """What was asked for that the tape does not have."""
+        """What was asked for that the tape does not have, in words; the first hundred."""
+        self.lacked = 0
+        """How often something was asked for that the tape does not have."""
+        self.begun = 0
+        """Exchanges that were played."""
+        self.reloads = 0
+        """How often the recorded gateway changed its configuration; the replay has one only."""
+        self.figures: Snapshot = ()
+        """What the gateway counted, at the end."""
 
 
-def play(tape: Tape, document: Document, see: Callable[[Entry], None], *, unknown: Unknown | None = None) -> Played:
+def play(
+    tape: Tape,
+    document: Document,
+    see: See,
+    *,
+    hear: See | None = None,
+    unknown: Unknown | None = None,
+    ignored: Collection[str] = (),
+    files: bool = False,
+) -> Played:
     """
-    Play a tape on a clock of its own; takes as long as the work takes, however long the tape is.
+    Play a tape on a clock of its own; takes as long as the work takes, however long the tape is. Outside of Trio.
 
     Args:
-        tape: What is played.
+        tape: What is played: clients and upstreams.
         document: The configuration under which.
-        see: Told of everything that happens, as a recorder would write it down, in order.
+        see: Told of everything that happens, as a recorder would write it down, in order. Numbers of exchanges are
+            those of the tape; numbers of lines are 0.
+        hear: Told of the tape's own entries, in order, as they are read: a bounded way ahead of what happens.
         unknown: Answers what upstreams were not asked when the tape was made; that fails if absent.
+        ignored: Globs of paths (`params.arguments.now`) that do not decide which recorded answer a request gets.
+        files: Whether what `see` is told has the text of the configuration.
 
     Raises:
         ComponentError: A component cannot be opened.
     """
     played = Played()
-    trio.run(_play, tape, document, see, unknown or _nobody, played, clock=MockClock(autojump_threshold=0))
+    trio.run(_play_fast, tape, document, see, hear, unknown or fail_unknown, ignored, files, played, clock=TapeClock())
     return played
 
 
-async def _nobody(exchange: Exchange, sink: str) -> Reply:
+def play_clients(tape: Tape, document: Document, see: See, *, hear: See | None = None) -> Played:
+    """
+    Play the clients of a tape to a gateway with its real upstreams, as fast as the clients were then. Outside of Trio.
+
+    Args:
+        tape: What is played.
+        document: The configuration; its sinks are opened, and called.
+        see: See `play`.
+        hear: See `play`.
+
+    Raises:
+        ComponentError: A component cannot be opened.
+    """
+    played = Played()
+
+    async def main() -> None:
+        player = Player(_heard(tape, hear), tape.header.epoch, RealPace(), fail_unknown, upstreams=False)
+        await _run(player, document, see, played, upstreams=False)
+
+    trio.run(main)
+    return played
+
+
+async def fail_unknown(exchange: Exchange, sink: str, spent_s: float) -> Reply:
+    """
+    What a sink says that was not asked when the tape was made. One that was cancelled then is to be cancelled again.
+
+    Raises:
+        UpstreamUnavailable: Always, if it does not wait.
+    """
+    if spent_s:
+        await trio.sleep_forever()
     await trio.lowlevel.checkpoint()
     raise UpstreamUnavailable(f"{sink}: the tape has no answer to {exchange.method}")
 
 
-async def _play(tape: Tape, document: Document, see: Callable[[Entry], None], unknown: Unknown, played: Played) -> None:
-    player = Player(tape.entries(), tape.header.epoch, unknown)
-    sources = {source_id: PlayedSource(source_id) for source_id in document.sources}
-    engine = Engine(document, listen=False, overrides=_stand_ins(document, player, sources), edges=_both(player, see))
+def _heard(tape: Tape, hear: See | None) -> Iterator[Entry]:
+    for entry in tape.entries():
+        if hear is not None:
+            hear(entry)
+        yield entry
+
+
+async def _play_fast(
+    tape: Tape,
+    document: Document,
+    see: See,
+    hear: See | None,
+    unknown: Unknown,
+    ignored: Collection[str],
+    files: bool,
+    played: Played,
+) -> None:
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, TapeClock)
+    player = Player(_heard(tape, hear), tape.header.epoch, clock, unknown, ignored=ignored)
+    with unwrap_single():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(clock.serve)
+            await _run(player, document, see, played, files=files)
+            nursery.cancel_scope.cancel()
+
+
+async def _run(
+    player: Player, document: Document, see: See, played: Played, *, files: bool = False, upstreams: bool = True
+) -> None:
+    sources = played_sources(document)
+    overrides = {**sources, **identities(document, player.caller_of)}
+    if upstreams:
+        overrides |= stand_ins(document)
+    engine = Engine(secluded(document), listen=False, overrides=overrides, edges=_both(player, see, files))
     async with engine.running():
         for source in sources.values():
             await source.handle()
         await player.run()
-    played.lacking = player.lacking
-
-
-def _stand_ins(
-    document: Document, player: Player, sources: dict[str, PlayedSource]
-) -> dict[tuple[ComponentKind, str], Component]:
-    found: dict[tuple[ComponentKind, str], Component] = {
-        (ComponentKind.SOURCE, source_id): source for source_id, source in sources.items()
-    }
-    for sink in document.sinks.values():
-        if not sink.routes:
-            found[ComponentKind.SINK, sink.id] = PlayedSink(sink.id)
-    chains = [each.chain for each in document.pipelines.values()] + [each.chain for each in document.sinks.values()]
-    for chain in chains:
-        for stage in chain:
-            if (stage.cls.role or stage.cls.name) in IDENTITY:
-                found[ComponentKind.MIDDLEWARE, stage.id] = PlayedIdentity(stage.id, player.caller_of)
-    return found
+        played.figures = engine.snapshot()
+    played.lacking, played.lacked, played.reloads = player.lacking, player.lacked, player.reloads
+    played.begun = player.begun
 
 
 class _Ear:
@@ -121,11 +193,12 @@ class _Ear:
         return ()
 
 
-def _both(player: Player, see: Callable[[Entry], None]) -> Edges:
-    """The player, and around it a recorder."""
+def _both(player: Player, see: See, files: bool) -> Edges:
+    """The player, and around it a recorder, which gives exchanges the numbers that they have on the tape."""
     ear = _Ear(see)
-    masking = Masking(secrets.token_bytes(32), (), ())
-    recorder = Recorder(ear, Narration(masking, lambda _digest: None, spliced=False), ear.clock, 0.0)
+    narration = Narration(Masking(secrets.token_bytes(32)), lambda _digest: None, spliced=False)
+    recorder = Recorder(ear, narration, ear.clock, 0.0, files=files)
+    recorder.next_exchange = player.next_exchange
     return _Stack(player, recorder)
 
 

@@ -2,24 +2,70 @@
 A tape as its player reads it: in order, and a bounded way ahead of that.
 
 What a component asks for (an id, the call that answers it, who a caller is) stands on the tape behind what caused it,
-so it is looked for ahead of the place where the player is, and kept until somebody asks.
+so it is looked for ahead of the place where the player is, and kept until somebody asks or its exchange is over.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final, TypeVar, final
+
+from attrs import define, field
 
 from ..model.session import Caller
 from ..protocol.messages import ErrorReply
-from .entries import Called, Ended, Entry, ErrorData, IdMade, ReplyData, Seeded
+from .entries import (
+    Begun,
+    CallAsked,
+    Called,
+    CallEnded,
+    CallRelayed,
+    Configured,
+    Ended,
+    Entry,
+    ErrorData,
+    IdMade,
+    MessageData,
+    ReplyData,
+    Seeded,
+)
 from .values import caller_of
 
 AHEAD: Final = 10_000
 """Entries that are looked through for one that is asked for."""
+MAX_OPEN: Final = 20_000
+"""Exchanges of which something is kept; the oldest goes when there are more."""
+
+CallEvent = CallRelayed | CallAsked | CallEnded
+
+_MAX_INSIDE: Final = 1000
+"""Exchanges that components began by themselves, of which calls are offered to others."""
+
+_IDENTITY: Final = frozenset({"unauthenticated", "malformed_credentials", "forbidden", "session_not_found"})
+"""Reasons for which a stage refuses that finds out who calls."""
 
 T = TypeVar("T")
+
+
+@final
+@define(eq=False)
+class Open:
+    """What was read of an exchange."""
+
+    message: MessageData | None = None
+    """What its client sent."""
+    calls: list[Called] = field(factory=list)
+    """Calls that nothing was bound to yet."""
+    caller: Caller | ErrorReply | None = None
+    """Who it is of, or how it was refused before anybody knew."""
+    is_over: bool = False
+    """Its end was read."""
+
+    def request_of(self, called: Called) -> MessageData | None:
+        """What a sink was asked in a call."""
+        return self.message if called.message is None else called.message
 
 
 @final
@@ -30,12 +76,16 @@ class Timeline:
     """
 
     def __init__(self, entries: Iterator[Entry]) -> None:
+        self.reloads = 0
+        """How often the configuration changed in what was read."""
         self._entries = entries
         self._ahead: deque[Entry] = deque()
         self._seeds: dict[str, deque[int]] = {}
         self._ids: dict[str, deque[str]] = {}
-        self._calls: dict[int, list[Called]] = {}
-        self._callers: dict[int, Caller | ErrorReply] = {}
+        self._own: deque[int] = deque(maxlen=AHEAD)
+        self._begun_inside: deque[int] = deque(maxlen=_MAX_INSIDE)
+        self._ended_early: dict[int, None] = {}
+        self._open: dict[int, Open] = {}
 
     def next(self) -> Entry | None:
         """The next entry; None at the end."""
@@ -49,61 +99,132 @@ class Timeline:
         """The next id that a component made; a fingerprint in place of one that is masked."""
         return self._found(lambda: _first(self._ids.get(component)))
 
+    def own_exchange(self) -> int | None:
+        """The number of the next exchange that a component began by itself."""
+        return self._found(lambda: _first(self._own))
+
     def caller(self, exchange: int) -> Caller | ErrorReply | None:
         """Who an exchange was found to be of; how it was refused before anybody was found; None if nobody was."""
-        self._found(lambda: exchange in self._callers or None)
-        return self._callers.get(exchange)
 
-    def call(self, exchange: int, wanted: Callable[[Called], bool]) -> Called | None:
+        def look() -> Open | None:
+            seen = self._open.get(exchange)
+            return seen if seen is not None and (seen.caller is not None or seen.is_over) else None
+
+        seen = self._found(look)
+        return None if seen is None else seen.caller
+
+    def call(self, exchange: int, wanted: Callable[[Open, Called], bool]) -> Called | None:
         """The first call of an exchange that is wanted, and was not asked for yet."""
-        return self._found(lambda: self._claimed(exchange, wanted))
+        found = self._found(lambda: self._claimed(exchange, wanted) or self._is_over(exchange))
+        return found if isinstance(found, Called) else None
 
-    def call_of_any(self, wanted: Callable[[Called], bool]) -> Called | None:
-        """Likewise of any exchange, among those that were read already."""
-        for exchange in list(self._calls):
+    def call_of(self, exchanges: Iterable[int], wanted: Callable[[Open, Called], bool]) -> Called | None:
+        """Likewise of any of some exchanges, in what was read already."""
+        for exchange in exchanges:
             found = self._claimed(exchange, wanted)
             if found is not None:
                 return found
         return None
 
-    def forget(self, exchange: int) -> None:
-        """Nobody will ask for this exchange any more."""
-        self._calls.pop(exchange, None)
-        self._callers.pop(exchange, None)
+    def call_of_own(self, wanted: Callable[[Open, Called], bool]) -> Called | None:
+        """Likewise of exchanges that a component began by itself."""
+        return self.call_of(self._begun_inside, wanted)
 
-    def _claimed(self, exchange: int, wanted: Callable[[Called], bool]) -> Called | None:
-        calls = self._calls.get(exchange, [])
-        found = next(filter(wanted, calls), None)
+    def unclaimed(self, exchanges: Iterable[int]) -> list[tuple[Open, Called]]:
+        """Calls of some exchanges that were read, and that nothing was bound to."""
+        found = [self._open[each] for each in exchanges if each in self._open]
+        return [(open_, called) for open_ in found for called in open_.calls]
+
+    def rest_of(self, call: int) -> list[CallEvent] | None:
+        """What happens in a call, all of it; None if its end is too far ahead. It stays where it is."""
+        found: list[CallEvent] = []
+        for entry in self._look_ahead():
+            if isinstance(entry, CallRelayed | CallAsked | CallEnded) and entry.call == call:
+                found.append(entry)
+                if isinstance(entry, CallEnded):
+                    return found
+        return None
+
+    def end(self, exchange: int) -> None:
+        """Nobody will ask for this exchange any more; what is read of it later is not kept."""
+        seen = self._open.pop(exchange, None)
+        if seen is not None and not seen.is_over:
+            self._ended_early[exchange] = None
+            if len(self._ended_early) > MAX_OPEN:
+                del self._ended_early[next(iter(self._ended_early))]
+
+    def _is_over(self, exchange: int) -> bool | None:
+        seen = self._open.get(exchange)
+        return True if seen is not None and seen.is_over else None
+
+    def _claimed(self, exchange: int, wanted: Callable[[Open, Called], bool]) -> Called | None:
+        seen = self._open.get(exchange)
+        if seen is None:
+            return None
+        found = next((called for called in seen.calls if wanted(seen, called)), None)
         if found is not None:
-            calls.remove(found)
+            seen.calls.remove(found)
         return found
 
     def _found(self, look: Callable[[], T | None]) -> T | None:
-        while (found := look()) is None and len(self._ahead) < AHEAD:
-            entry = self._read()
-            if entry is None:
-                break
-            self._ahead.append(entry)
+        found = look()
+        while found is None and len(self._ahead) < AHEAD and self._read_ahead():
+            found = look()
         return found
+
+    def _look_ahead(self) -> Iterator[Entry]:
+        yield from islice(self._ahead, AHEAD)
+        while len(self._ahead) < AHEAD and self._read_ahead():
+            yield self._ahead[-1]
+
+    def _read_ahead(self) -> bool:
+        entry = self._read()
+        if entry is None:
+            return False
+        self._ahead.append(entry)
+        return True
 
     def _read(self) -> Entry | None:
         entry = next(self._entries, None)
         match entry:
             case Seeded():
-                self._seeds.setdefault(entry.component, deque()).append(int(entry.seed, 16))
+                self._seeds.setdefault(entry.component, deque(maxlen=AHEAD)).append(int(entry.seed, 16))
             case IdMade():
-                self._ids.setdefault(entry.component, deque()).append(entry.value)
-            case Called():
-                self._calls.setdefault(entry.exchange, []).append(entry)
-                self._learn(entry.exchange, caller_of(entry.caller))
-            case Ended(reply=ReplyData(error=ErrorData() as error), caller=None):
-                self._learn(entry.exchange, ErrorReply(error.code, error.message, error.data, error.http_status))
+                self._ids.setdefault(entry.component, deque(maxlen=AHEAD)).append(entry.value)
+            case Configured():
+                self.reloads += entry.generation > 1
+            case Begun():
+                self._of(entry.exchange).message = entry.message
+                if not entry.source:
+                    self._own.append(entry.exchange)
+                    self._begun_inside.append(entry.exchange)
+            case Called() if entry.exchange not in self._ended_early:
+                seen = self._of(entry.exchange)
+                seen.calls.append(entry)
+                seen.caller = seen.caller or caller_of(entry.caller)
+            case Ended() if entry.exchange in self._ended_early:
+                del self._ended_early[entry.exchange]
             case Ended():
-                self._learn(entry.exchange, caller_of(entry.caller))
+                seen = self._of(entry.exchange)
+                seen.caller, seen.is_over = seen.caller or _identity(entry), True
         return entry
 
-    def _learn(self, exchange: int, found: Caller | ErrorReply) -> None:
-        self._callers.setdefault(exchange, found)
+    def _of(self, exchange: int) -> Open:
+        found = self._open.get(exchange)
+        if found is None:
+            found = self._open[exchange] = Open()
+            if len(self._open) > MAX_OPEN:
+                del self._open[next(iter(self._open))]
+        return found
+
+
+def _identity(ended: Ended) -> Caller | ErrorReply | None:
+    """Who an exchange was of, or how it was refused because nobody knew."""
+    match ended.reply:
+        case ReplyData(error=ErrorData(data={"reason": str() as reason}) as error) if ended.caller is None:
+            if reason in _IDENTITY:
+                return ErrorReply(error.code, error.message, error.data, error.http_status)
+    return caller_of(ended.caller)
 
 
 def _first(waiting: deque[T] | None) -> T | None:

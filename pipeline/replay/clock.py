@@ -1,0 +1,82 @@
+"""
+Time while a tape is played: virtual, at rest while anything can still happen, and moved by one task only.
+
+It goes to the next deadline, or to the next time that the player waits for, whichever comes first; at the same instant
+deadlines come first. What happens at one instant is over before time goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Final, NoReturn, Protocol, final
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+_NAP_S: Final = 0.0005
+"""Real time between two looks at whether threads are done."""
+_FAR_S: Final = 999_999_999.0
+
+
+class Pace(Protocol):
+    """How a player gets from one entry to the next."""
+
+    async def reach(self, when: float) -> None:
+        """Return when it is that late (in Trio's seconds), and what happened before is over."""
+        ...
+
+
+@final
+class TapeClock(trio.abc.Clock):
+    """
+    A clock that stands still, unless `serve` moves it. Begins at 0.
+
+    Times on a tape count from 0, too: what a stage computes from them is, to the last bit, what it computed then.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._awaited = math.inf
+        self._reached = trio.Event()
+
+    def start_clock(self) -> None:
+        """See `trio.abc.Clock`."""
+
+    def current_time(self) -> float:
+        """See `trio.abc.Clock`."""
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """See `trio.abc.Clock`: nothing is due until this clock is moved."""
+        return 0.0 if deadline <= self._now else _FAR_S
+
+    async def reach(self, when: float) -> None:
+        """See `Pace`. One task at a time."""
+        self._awaited, self._reached = when, trio.Event()
+        await self._reached.wait()
+
+    async def serve(self) -> NoReturn:
+        """Move the clock whenever nothing else can happen. Threads at work are waited for: they hold up time."""
+        threads = trio.to_thread.current_default_thread_limiter()
+        naps = trio.CapacityLimiter(1)
+        while True:
+            await wait_all_tasks_blocked()
+            left = trio.lowlevel.current_statistics().seconds_to_next_deadline
+            if self._awaited <= self._now:
+                self._awaited = math.inf
+                self._reached.set()
+            elif threads.borrowed_tokens or min(left, self._awaited) == math.inf:
+                await trio.to_thread.run_sync(time.sleep, _NAP_S, limiter=naps)
+            else:
+                due = max(self._now + left, math.nextafter(self._now, math.inf))
+                self._now = min(due, self._awaited)
+
+
+@final
+class RealPace:
+    """Time as it passes."""
+
+    async def reach(self, when: float) -> None:
+        """See `Pace`; what happened before may still go on."""
+        await trio.sleep_until(when)

@@ -156,6 +156,33 @@ def exchange_of(entry: Entry) -> int:
     return entry.exchange if isinstance(entry, _OF_EXCHANGE) else 0
 
 
+@final
+class Assembly:
+    """Puts entries together that come one by one."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, RecordedExchange] = {}
+
+    def add(self, entry: Entry) -> RecordedExchange | None:
+        """Take an entry, in order; an exchange that is over with it, or that there is no more room for."""
+        number = exchange_of(entry)
+        if not number:
+            return None
+        exchange = self._open.get(number)
+        if exchange is None:
+            exchange = self._open[number] = RecordedExchange(number)
+        exchange.add(entry)
+        if exchange.is_over:
+            return self._open.pop(number)
+        if len(self._open) > MAX_OPEN:
+            return self._open.pop(next(iter(self._open)))
+        return None
+
+    def rest(self) -> Iterator[RecordedExchange]:
+        """What is not over, oldest first; once nothing more comes."""
+        yield from self._open.values()
+
+
 def exchanges(entries: Iterable[Entry]) -> Iterator[RecordedExchange]:
     """
     Every exchange, in the order in which they end, with all its calls; what did not end comes last, oldest first.
@@ -163,17 +190,9 @@ def exchanges(entries: Iterable[Entry]) -> Iterator[RecordedExchange]:
     A sink's call can outlast its exchange (an attempt that lost); then the exchange waits for it. One that a component
     began by itself is handed out whenever its calls have ended, so perhaps several times.
     """
-    open_: dict[int, RecordedExchange] = {}
+    assembly = Assembly()
     for entry in entries:
-        number = exchange_of(entry)
-        if not number:
-            continue
-        exchange = open_.get(number)
-        if exchange is None:
-            exchange = open_[number] = RecordedExchange(number)
-        exchange.add(entry)
-        if exchange.is_over:
-            yield open_.pop(number)
-        elif len(open_) > MAX_OPEN:
-            yield open_.pop(next(iter(open_)))
-    yield from open_.values()
+        exchange = assembly.add(entry)
+        if exchange is not None:
+            yield exchange
+    yield from assembly.rest()

@@ -12,7 +12,7 @@ and `lacking` says what the nearest recorded request has different.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Final, NoReturn, final
+from typing import Any, Final, Literal, NoReturn, final
 
 import trio
 from attrs import define, evolve, field
@@ -27,6 +27,7 @@ from ..protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from ..runtime.edges import Edges
 from ..runtime.nursery import unwrap_single
 from .clock import Pace
+from .course import NUMBER
 from .entries import (
     Announced,
     Answered,
@@ -50,6 +51,10 @@ OWN: Final = 1 << 32
 """Numbers from here on are of exchanges that components begin by themselves, and did not when the tape was made."""
 MAX_LACKING: Final = 100
 """What the tape lacks is described so often; after that it is counted."""
+
+
+_MAX_EARLY: Final = 1000
+"""Cancelled exchanges that are kept in mind although nothing is known of them."""
 
 
 @define(eq=False)
@@ -95,7 +100,11 @@ class Player(Edges):
         """How often something was asked for that the tape does not have."""
         self.begun = 0
         """Exchanges so far."""
+        self.corrected: Callable[[float], None] = _nobody
+        """Told when the date was corrected, with what it is at the tape's beginning."""
         self._tape = Timeline(entries)
+        self.look_ahead = self._tape.look_ahead
+        """Reads the tape up to a time, in its seconds, and a bounded way."""
         self._epoch = epoch
         self._pace = pace
         self._plays_upstreams = upstreams
@@ -106,6 +115,8 @@ class Player(Edges):
         self._feeds: dict[str, Handle] = {}
         self._sessions: dict[int, Session] = {}
         self._live: dict[int, _Live] = {}
+        self._cancelled_early: dict[int, Literal["client", "shutdown"]] = {}
+        """Exchanges that were cancelled before they began, as far as anybody knows."""
         self._upstreams = Upstreams(self._tape, self._zero, unknown, self._lack, self._live, ignored)
         self._nursery: trio.Nursery | None = None
         self._deliveries: Mapping[type[Entry], Callable[[Any], None]] = {
@@ -144,9 +155,9 @@ class Player(Edges):
                     deliver = self._deliveries.get(type(entry))
                     if deliver is not None:
                         end = self._zero + entry.t
-                        await self._pace.reach(end)
+                        await self._pace.reach(end, entry)
                         deliver(entry)
-                await self._pace.reach(end)
+                await self._pace.reach(end, None)
                 nursery.cancel_scope.cancel()
 
     def caller_of(self, exchange: Exchange) -> Caller | ErrorReply | None:
@@ -213,6 +224,7 @@ class Player(Edges):
 
     def _set_clock(self, entry: ClockSet) -> None:
         self._epoch = entry.epoch
+        self.corrected(entry.epoch)
 
     # Clients.
 
@@ -242,11 +254,15 @@ class Player(Edges):
         ticket = feed(message_of(entry.message), client=client, emit=emit, ask=ask if entry.can_ask else None)
         live = self._live[entry.exchange] = _Live(entry.exchange, ticket, session)
         exchange = ticket.exchange
+        early = self._cancelled_early.pop(entry.exchange, None)
+        if early is not None:
+            ticket.cancel(early)
         if entry.caller is not None:
             exchange.caller = exchange.link.caller = caller_of(entry.caller)
         self._nursery.start_soon(self._run, live)
 
     async def _run(self, live: _Live) -> None:
+        NUMBER.set(live.number)
         try:
             with live.scope:
                 reply = await live.ticket.run()
@@ -271,9 +287,13 @@ class Player(Edges):
             live.news = trio.Event()
 
     def _cancel(self, entry: CancelAsked) -> None:
-        live = self._live.get(entry.exchange)
+        live, reason = self._live.get(entry.exchange), _reason_of(entry)
         if live is not None:
-            live.ticket.cancel("shutdown" if entry.by == "shutdown" else "client")
+            live.ticket.cancel(reason)
+        else:
+            self._cancelled_early[entry.exchange] = reason
+            if len(self._cancelled_early) > _MAX_EARLY:
+                del self._cancelled_early[next(iter(self._cancelled_early))]
 
     def _ended(self, entry: Ended) -> None:
         live = self._live.get(entry.exchange)
@@ -297,6 +317,14 @@ class Player(Edges):
         session = self._sessions.pop(entry.session, None)
         if session is not None:
             session.close()
+
+
+def _reason_of(entry: CancelAsked) -> Literal["client", "shutdown"]:
+    return "shutdown" if entry.by == "shutdown" else "client"
+
+
+def _nobody(_epoch: float) -> None:
+    """Is told."""
 
 
 async def _wait_to_be_cancelled() -> NoReturn:

@@ -28,6 +28,7 @@ from ..runtime.engine import Engine
 from ..runtime.nursery import unwrap_single
 from ..telemetry.metrics import Snapshot
 from .clock import RealPace, TapeClock
+from .course import Course, Stride
 from .entries import Entry
 from .masking import Masking
 from .narration import Narration
@@ -144,11 +145,19 @@ async def _play_fast(
 ) -> None:
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, TapeClock)
-    player = Player(_heard(tape, hear), tape.header.epoch, clock, unknown, ignored=ignored)
-    with unwrap_single():
+    course = Course(trio.current_time())
+    player = Player(
+        course.watched(_heard(tape, hear)), tape.header.epoch, Stride(clock, course), unknown, ignored=ignored
+    )
+
+    def saw(entry: Entry) -> None:
+        course.saw(entry)
+        see(entry)
+
+    with unwrap_single(), course.taken(player.look_ahead):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.serve)
-            await _run(player, document, see, played, files=files)
+            await _run(player, document, saw, played, files=files)
             nursery.cancel_scope.cancel()
 
 
@@ -199,6 +208,7 @@ def _both(player: Player, see: See, files: bool) -> Edges:
     narration = Narration(Masking(secrets.token_bytes(32)), lambda _digest: None, spliced=False)
     recorder = Recorder(ear, narration, ear.clock, 0.0, files=files)
     recorder.next_exchange = player.next_exchange
+    player.corrected = lambda epoch: ear.note(ear.clock(), narration.clock_set, epoch)
     return _Stack(player, recorder)
 
 

@@ -1,8 +1,8 @@
 """
 Time while a tape is played: virtual, at rest while anything can still happen, and moved by one task only.
 
-It goes to the next deadline, or to the next time that the player waits for, whichever comes first; at the same instant
-deadlines come first. What happens at one instant is over before time goes on.
+It goes to the next deadline, or to the next time that the player waits for, whichever comes first. What happens at one
+instant is over before time goes on; in which order it happens, `course.py` says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Final, NoReturn, Protocol, final
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from .entries import Entry
+
 _NAP_S: Final = 0.0005
 """Real time between two looks at whether threads are done."""
 _FAR_S: Final = 999_999_999.0
@@ -22,8 +24,11 @@ _FAR_S: Final = 999_999_999.0
 class Pace(Protocol):
     """How a player gets from one entry to the next."""
 
-    async def reach(self, when: float) -> None:
-        """Return when it is that late (in Trio's seconds), and what happened before is over."""
+    async def reach(self, when: float, entry: Entry | None) -> None:
+        """
+        Return when an entry is to be delivered: it is that late (in Trio's seconds), and what happened before is over.
+        At the end there is no entry.
+        """
         ...
 
 
@@ -52,7 +57,10 @@ class TapeClock(trio.abc.Clock):
         return 0.0 if deadline <= self._now else _FAR_S
 
     async def reach(self, when: float) -> None:
-        """See `Pace`. One task at a time."""
+        """Return when it is that late, whatever else is due then. One task at a time."""
+        if when <= self._now:
+            await trio.lowlevel.checkpoint()
+            return
         self._awaited, self._reached = when, trio.Event()
         await self._reached.wait()
 
@@ -63,20 +71,20 @@ class TapeClock(trio.abc.Clock):
         while True:
             await wait_all_tasks_blocked()
             left = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if self._awaited <= self._now:
-                self._awaited = math.inf
-                self._reached.set()
-            elif threads.borrowed_tokens or min(left, self._awaited) == math.inf:
+            if threads.borrowed_tokens or min(left, self._awaited) == math.inf:
                 await trio.to_thread.run_sync(time.sleep, _NAP_S, limiter=naps)
             else:
                 due = max(self._now + left, math.nextafter(self._now, math.inf))
                 self._now = min(due, self._awaited)
+                if self._awaited <= self._now:
+                    self._awaited = math.inf
+                    self._reached.set()
 
 
 @final
 class RealPace:
     """Time as it passes."""
 
-    async def reach(self, when: float) -> None:
+    async def reach(self, when: float, entry: Entry | None) -> None:
         """See `Pace`; what happened before may still go on."""
         await trio.sleep_until(when)

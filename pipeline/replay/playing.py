@@ -157,18 +157,25 @@ async def _play_fast(
     with unwrap_single(), course.taken(player.look_ahead):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.serve)
-            await _run(player, document, saw, played, files=files)
+            await _run(player, document, saw, played, stages=tape.header.stages, files=files)
             nursery.cancel_scope.cancel()
 
 
 async def _run(
-    player: Player, document: Document, see: See, played: Played, *, files: bool = False, upstreams: bool = True
+    player: Player,
+    document: Document,
+    see: See,
+    played: Played,
+    *,
+    stages: bool = False,
+    files: bool = False,
+    upstreams: bool = True,
 ) -> None:
     sources = played_sources(document)
     overrides = {**sources, **identities(document, player.caller_of)}
     if upstreams:
         overrides |= stand_ins(document)
-    engine = Engine(secluded(document), listen=False, overrides=overrides, edges=_both(player, see, files))
+    engine = Engine(secluded(document), listen=False, overrides=overrides, edges=_both(player, see, files, stages))
     async with engine.running():
         for source in sources.values():
             await source.handle()
@@ -202,11 +209,11 @@ class _Ear:
         return ()
 
 
-def _both(player: Player, see: See, files: bool) -> Edges:
+def _both(player: Player, see: See, files: bool, stages: bool) -> Edges:
     """The player, and around it a recorder, which gives exchanges the numbers that they have on the tape."""
     ear = _Ear(see)
     narration = Narration(Masking(secrets.token_bytes(32)), lambda _digest: None, spliced=False)
-    recorder = Recorder(ear, narration, ear.clock, 0.0, files=files)
+    recorder = Recorder(ear, narration, ear.clock, 0.0, stages=stages, files=files)
     recorder.next_exchange = player.next_exchange
     player.corrected = lambda epoch: ear.note(ear.clock(), narration.clock_set, epoch)
     return _Stack(player, recorder)

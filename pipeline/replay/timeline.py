@@ -7,6 +7,7 @@ so it is looked for ahead of the place where the player is, and kept until someb
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -80,6 +81,7 @@ class Timeline:
         """How often the configuration changed in what was read."""
         self._entries = entries
         self._ahead: deque[Entry] = deque()
+        self._read_to = 0.0
         self._seeds: dict[str, deque[int]] = {}
         self._ids: dict[str, deque[str]] = {}
         self._own: deque[int] = deque(maxlen=AHEAD)
@@ -90,6 +92,11 @@ class Timeline:
     def next(self) -> Entry | None:
         """The next entry; None at the end."""
         return self._ahead.popleft() if self._ahead else self._read()
+
+    def look_ahead(self, until: float) -> None:
+        """Read up to a time, in seconds of the tape."""
+        while self._read_to <= until and len(self._ahead) < AHEAD and self._read_ahead():
+            pass
 
     def seed(self, component: str) -> int | None:
         """The next seed of a component."""
@@ -186,6 +193,7 @@ class Timeline:
 
     def _read(self) -> Entry | None:
         entry = next(self._entries, None)
+        self._read_to = math.inf if entry is None else entry.t
         match entry:
             case Seeded():
                 self._seeds.setdefault(entry.component, deque(maxlen=AHEAD)).append(int(entry.seed, 16))

@@ -80,6 +80,8 @@ ADMIN = "integration/test_process_options.py::test_admin_serves_status_where_bin
 LOG = "integration/test_process_options.py::test_log_level_and_log_format_shape_what_is_written"
 
 TAPE = "pipeline/replay/test_recording.py::"
+ALERTS = "pipeline/telemetry/test_alerts.py::"
+ALERTING = "pipeline/runtime/test_alerting.py::"
 
 ROWS: Mapping[str, Two | By] = {
     "limits.max_in_flight": _limit("max_in_flight", 1, 2),
@@ -156,6 +158,26 @@ ROWS: Mapping[str, Two | By] = {
     "when.source": _when("source", "in"),
     "when.tenant": _when("tenant", "acme"),
     "run.error_codes": Two("run.error_codes", "spec", "legacy", {"pipelines.main.max_in_flight": 1}),
+    "run.alerts": By(ALERTING + "test_an_alert_fires_and_clears_on_the_gateways_clock"),
+    "run.alerts.every": By(ALERTING + "test_every_says_how_often_is_looked"),
+    "run.alerts.preset": By(ALERTING + "test_preset_none_has_only_rules_of_ones_own"),
+    "run.alerts.rules": By(ALERTING + "test_preset_none_has_only_rules_of_ones_own"),
+    "run.alerts.rules.above": By(ALERTS + "test_an_alert_goes_from_phase_to_phase", "value"),
+    "run.alerts.rules.after": By(ALERTS + "test_rows_figures_and_rules_tell_what_fires"),
+    "run.alerts.rules.at_least": By(ALERTS + "test_a_share_of_too_little_says_nothing"),
+    "run.alerts.rules.below": By(ALERTS + "test_a_share_of_too_little_says_nothing"),
+    "run.alerts.rules.by": By(ALERTS + "test_samples_of_a_group_are_added_up"),
+    "run.alerts.rules.clear": By(ALERTS + "test_a_firing_alert_stays_until_clear"),
+    "run.alerts.rules.figure": By(
+        ALERTS + "test_figures_are_named_as_metrics_show_them_or_without_what_all_have_in_common"
+    ),
+    "run.alerts.rules.labels": By(
+        ALERTS + "test_figures_are_named_as_metrics_show_them_or_without_what_all_have_in_common"
+    ),
+    "run.alerts.rules.severity": By(ALERTS + "test_rows_figures_and_rules_tell_what_fires"),
+    "run.alerts.rules.share_of": By(ALERTS + "test_a_share_of_too_little_says_nothing"),
+    "run.alerts.rules.summary": By(ALERTS + "test_rows_figures_and_rules_tell_what_fires"),
+    "run.alerts.rules.within": By(ALERTS + "test_what_counters_had_reached_before_anybody_looked_is_not_added"),
     "run.drain_timeout": Two("run.drain_timeout", "3s", "100s"),
     "run.admin": By(ADMIN),
     "run.admin.bind": By(ADMIN),

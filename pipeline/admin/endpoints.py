@@ -3,6 +3,7 @@ What an operator sees and does of a running gateway, one component at a time or 
 
     GET  /-/metrics, /metrics           Prometheus' text format, or OpenMetrics for who accepts it
     GET  /-/traces                      the spans that ended lately, latest first; ?trace=<id>, ?limit=<n>
+    GET  /-/alerts                      alerts that fire or are about to, and the rules
     GET  /-/audit                       entries of the audit trails; filters as of `sluiceway audit query`
     GET  /-/components/{id}             one component: its state, details, actions and figures
     POST /-/components/{id}/{action}    have it do one of its actions, with a JSON object of arguments
@@ -46,6 +47,10 @@ class Gateway(Protocol):
         """Everything that is counted."""
         ...
 
+    def alerts(self) -> Mapping[str, Json]:
+        """Alerts and their rules."""
+        ...
+
     def component(self, component_id: str) -> Component:
         """An open component; raises LookupError or ComponentError."""
         ...
@@ -66,6 +71,9 @@ def endpoints_of(gateway: Gateway) -> list[BaseRoute]:
 
     async def traces(request: Request) -> Response:  # Starlette would run a plain function in a thread
         return PlainJson({"spans": _spans(gateway, request.query_params)})
+
+    async def alerts(_request: Request) -> Response:  # Starlette would run a plain function in a thread
+        return PlainJson(dict(gateway.alerts()))
 
     async def audit(request: Request) -> Response:
         trails = [each for each in gateway.components() if each.name == "audit" and "query" in each.actions]
@@ -108,6 +116,7 @@ def endpoints_of(gateway: Gateway) -> list[BaseRoute]:
         Route("/-/metrics", metrics),
         Route("/metrics", metrics),
         Route("/-/traces", traces),
+        Route("/-/alerts", alerts),
         Route("/-/audit", audit),
         Route("/-/components/{id}", show),
         Route("/-/components/{id}/{action}", act, methods=["POST"]),

@@ -40,6 +40,10 @@ def _show(answer: Json) -> None:
     uptime = render_duration(float(int(answer["uptime_s"])))
     emit(f"sluiceway {answer['version']}: {state}, up {uptime}, configuration {answer['generation']}")
     emit("")
+    if answer.get("alerts"):
+        alerts = [(each["rule"], each["state"], _value(each), _labels(each)) for each in answer["alerts"]]
+        table(("alert", "state", "value", "of"), alerts)
+        emit("")
     rows = [(each["id"], each["kind"], each["state"], each["reason"]) for each in answer["components"]]
     table(("component", "kind", "state", "reason"), rows, styles=("", "dim"))
     details = [(each["id"], name, _plain(value)) for each in answer["components"] for name, value in _details(each)]
@@ -56,6 +60,14 @@ def _show(answer: Json) -> None:
 
 def _details(component: Json) -> list[tuple[str, Json]]:
     return list(component.get("details", {}).items())
+
+
+def _value(alert: Json) -> str:
+    return f"{alert['value']:g}, {alert['condition']}"
+
+
+def _labels(alert: Json) -> str:
+    return ", ".join(alert["labels"].values())
 
 
 def _plain(value: Json) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Literal, final
 
 from attrs import Factory, field, frozen
 
+from .alerts import Alerts
 from .component import Component, Middleware, Sink, Source, Store
 from .options import DAY, HOUR, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
 from .when import When
@@ -179,6 +180,10 @@ class Run:
     admin: Admin | None = option(
         None, doc="Where to serve status; off when absent.",
         example={"bind": "127.0.0.1:9464", "token": {"from_env": "SLUICEWAY_ADMIN_TOKEN"}},
+    )  # fmt: skip
+    alerts: Alerts | None = option(
+        None, doc="Watch the gateway's own figures, and say when one is wrong; off when absent.",
+        example={"preset": "recommended"},
     )  # fmt: skip
     record: Record | None = option(
         None, doc="Record what passes the gateway's edges; off when absent.", example={"folder": "./tapes"}

@@ -22,9 +22,10 @@ from ..model.component import Component, ComponentKind, Middleware, Sink, Source
 from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
 from ..protocol.errors import CODE_TABLES, ComponentError
-from ..protocol.messages import EMPTY, Notification, Request
+from ..protocol.messages import EMPTY, Json, Notification, Request
 from ..telemetry.metrics import Snapshot
 from ..telemetry.security import SecurityEvents
+from .alerting import Alerting
 from .chain import Probe
 from .deadlines import Deadlines
 from .edges import Edges, both
@@ -97,6 +98,7 @@ class Engine:
         self._targets = {source_id: spec.pipeline for source_id, spec in document.sources.items()}
         self._sessions: dict[Session, None] = {}
         """The live legacy sessions, to tell of changes; the sources bound their number."""
+        self._alerting = Alerting(self.snapshot, document.run.alerts)
         self._number = 1
         self._draining = False
         self._started = 0.0
@@ -140,13 +142,17 @@ class Engine:
             "generation": self._number,
             "components": self.board.rows(),
             "pipelines": [pipeline.status() for pipeline in self.pipelines.values()],
+            "alerts": self._alerting.rows(),
         }
+
+    def alerts(self) -> Mapping[str, Json]:
+        """Alerts that fire or are about to, and every rule there is, as JSON."""
+        return self._alerting.report()
 
     def snapshot(self) -> Snapshot:
         """Everything that the gateway counts, now; for metrics."""
-        return take_snapshot(
-            self._hosts(), self.pipelines.values(), (*self._security.figures(), *self._edges.figures())
-        )
+        others = (*self._security.figures(), *self._edges.figures(), *self._alerting.figures())
+        return take_snapshot(self._hosts(), self.pipelines.values(), others)
 
     def component(self, component_id: str) -> Component:
         """
@@ -185,6 +191,7 @@ class Engine:
                 nursery, self.board, stop_timeout_s=run.stop_timeout, on_crash=self._crash, rng=self._around.random
             )
             nursery.start_soon(self.deadlines.serve)
+            nursery.start_soon(self._alerting.serve)
             await self._supervisor.open(self._hosts())
             try:
                 for host in self._sources.values():
@@ -263,6 +270,7 @@ class Engine:
             notes = self._restart_notes(document)
             offers_change = (document.sinks, document.pipelines) != (self.document.sinks, self.document.pipelines)
             self.document, self._generation = document, new
+            self._alerting.configure(document.run.alerts)
             self._number += 1
             for source_id, spec in document.sources.items():
                 if source_id in self._targets:

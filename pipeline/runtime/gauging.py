@@ -73,6 +73,8 @@ def _pipelines(pipelines: Iterable[Pipeline]) -> Iterator[Figure]:
             yield Figure("pipeline_exchanges_total", float(counts[end]), "counter", text, {**labels, "end": end})
         admitted = float(pipeline.admission.admitted)
         yield Figure("pipeline_admitted_total", admitted, "counter", "Exchanges that were let in.", labels)
+        most = float(pipeline.limits.max_in_flight)
+        yield Figure("pipeline_max_in_flight", most, "gauge", "Exchanges that may be inside.", labels)
         for name, text in _NOW:
             yield Figure(f"pipeline_{name}", float(counts[name]), "gauge", text, labels)
 

@@ -95,7 +95,9 @@ async def test_metrics_are_served_in_both_formats():
     assert {sample.exemplar.labels["trace_id"] for sample in buckets if sample.exemplar} == {spans[0]["trace_id"]}
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/-/metrics", "/-/traces", "/-/audit", "/-/components/sinks.sink"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/-/metrics", "/-/traces", "/-/audit", "/-/alerts", "/-/components/sinks.sink"]
+)
 async def test_everything_needs_the_token(path):
     """Also what is only read."""
     async with admin_of(headers={}) as (_, client):
@@ -208,6 +210,31 @@ async def test_the_audit_trail_is_asked_with_the_filters_of_the_command_line(tmp
     assert [entry["resource"] for entry in one.json()["entries"]] == ["pay"]
     assert wrong.status_code == 400
     assert "colour" in wrong.json()["error"]
+
+
+async def test_alerts_and_their_rules_are_shown():
+    """What fires, and what is watched: a rule without groups may name a figure that is not there."""
+    data = {
+        "version": 1,
+        "sources": {"in": {"stdio": {}}},
+        "pipelines": {"main": {"sink": "up"}},
+        "sinks": {"up": {"embedded": {}}},
+        "run": {"alerts": {"preset": "none", "rules": {
+            "tasks": {"figure": "trio_tasks", "above": 0}, "typo": {"figure": "trio_task", "above": 0}}}},
+    }  # fmt: skip
+    admin = Admin(bind="127.0.0.1:0", token=Secret(from_env="ADMIN_TOKEN"))
+    async with PipelineHarness.from_data(data) as gateway, trio.open_nursery() as nursery:
+        (bound,) = await nursery.start(serve_admin, admin, gateway.engine.status, gateway.engine)
+        async with httpx2.AsyncClient(base_url=f"http://{bound}", headers=TOKEN, trust_env=False) as client:
+            shown = (await client.get("/-/alerts")).json()
+            status = (await client.get("/-/status")).json()
+            metrics = (await client.get("/metrics")).text
+        nursery.cancel_scope.cancel()
+
+    assert [(row["rule"], row["state"]) for row in shown["alerts"]] == [("tasks", "firing")]
+    assert [(row["rule"], row["groups"]) for row in shown["rules"]] == [("tasks", 1), ("typo", 0)]
+    assert [row["rule"] for row in status["alerts"]] == ["tasks"]
+    assert 'sluiceway_alerts{rule="tasks",severity="warning"} 1.0' in metrics
 
 
 async def test_nothing_secret_is_in_metrics_or_traces():

@@ -52,6 +52,16 @@ def test_every_figure_is_shown(sluiceway, answering):
     assert lines[10].split() == ["main", "1", "2", "3", "4", "5"]
 
 
+def test_alerts_stand_above_everything_else(sluiceway, answering):
+    """Those that fire, or are about to, with what they are about."""
+    alert = {"rule": "pending", "state": "firing", "value": 0.75, "condition": "above 0.5", "labels": {"a": "main"}}
+    with answering(200, json.dumps({**ANSWER, "alerts": [alert]}).encode()) as (address, _):
+        lines = sluiceway("status", "--admin", address).out.splitlines()
+
+    assert lines[3].split() == ["pending", "firing", "0.75,", "above", "0.5", "main"]
+    assert lines[6].split() == ["sinks.up", "sink", "degraded", "restarting?"]
+
+
 @pytest.mark.parametrize(
     ("changes", "word"), [({"ready": False}, "not ready"), ({"ready": False, "draining": True}, "draining")]
 )

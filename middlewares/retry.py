@@ -160,6 +160,17 @@ class Retry(Middleware):
                 "put it into sinks.<id>.chain of each",
             )  # fmt: skip
 
+    @classmethod
+    def in_force(cls, config: Config) -> Config:
+        """With the values of the preset."""
+        preset = PRESETS[config.preset]
+        series: dict[str, Any] = {
+            "max_attempts": preset.max_attempts, "base_delay": preset.base_delay_s, "multiplier": preset.multiplier,
+            "max_delay": preset.max_delay_s, "jitter": preset.jitter,
+        }  # fmt: skip
+        absent = {name: value for name, value in series.items() if getattr(config, name) is None}
+        return evolve(config, preset="standard", **absent)
+
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
         given = {name: getattr(config, name) for name in ("max_attempts", "multiplier", "jitter")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.gcra import Limit, Window
 from sluiceway.pipeline.model.options import MINUTE, Duration, Rate, option
@@ -44,13 +44,15 @@ def limit_of(rate: Rate | tuple[Rate, ...], burst: int | tuple[int, ...] | None)
         ValueError: There is no rate, a burst is less than 1, or there are not as many bursts as rates.
     """
     rates = rate if isinstance(rate, tuple) else (rate,)
-    if burst is None:
-        bursts = tuple(max(1, int(each.count)) for each in rates)
-    else:
-        bursts = burst if isinstance(burst, tuple) else (burst,)
+    bursts = bursts_of(rate) if burst is None else burst if isinstance(burst, tuple) else (burst,)
     if not rates or len(rates) != len(bursts):
         raise ValueError(f"give one burst for each rate, in the same order: {len(rates)} rates, {len(bursts)} bursts")
     return Limit(*map(Window, rates, bursts))
+
+
+def bursts_of(rate: Rate | tuple[Rate, ...]) -> tuple[int, ...]:
+    """What may come at once where no option says so: what each rate counts."""
+    return tuple(max(1, int(each.count)) for each in (rate if isinstance(rate, tuple) else (rate,)))
 
 
 @final
@@ -107,3 +109,9 @@ class RateLimitConfig:
         for override in self.overrides:
             limit_of(override.rate, override.burst)
         key_of(self.parts, self.trusted_proxies, self.ipv6_prefix)
+
+
+def with_bursts(config: RateLimitConfig) -> RateLimitConfig:
+    """The same with every burst written out."""
+    overrides = tuple(evolve(each, burst=each.burst or bursts_of(each.rate)) for each in config.overrides)
+    return evolve(config, burst=config.burst or bursts_of(config.rate), overrides=overrides)

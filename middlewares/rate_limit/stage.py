@@ -27,7 +27,7 @@ from sluiceway.pipeline.protocol.messages import Json, Reply
 
 from .fields import Fields
 from .keys import bounded, key_of
-from .options import RateLimitConfig, limit_of
+from .options import RateLimitConfig, limit_of, with_bursts
 from .shared import SharedLedger, StoreFailed
 from .turnstile import Turnstile, turnstile
 
@@ -90,6 +90,11 @@ class RateLimit(Middleware):
             applies=lambda config: {"caller", "tenant", "address", "source"}.isdisjoint(config.parts),
         ),
     )
+
+    @classmethod
+    def in_force(cls, config: RateLimitConfig) -> RateLimitConfig:
+        """With the bursts that follow from the rates."""
+        return with_bursts(config)
 
     def __init__(self, config: RateLimitConfig, context: Context) -> None:
         super().__init__(config, context)

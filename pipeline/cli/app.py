@@ -25,6 +25,7 @@ _VERBS: Final = (
     ("doctor", "doctor:doctor", "Talk to each upstream and name what is wrong, with the remedy."),
     ("import", "import_:import_", "Turn another program's configuration into one for Sluiceway."),
     ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
+    ("diff", "diff:diff", "Say what a configuration does otherwise than another one."),
     ("list", "catalogue:list_components", "List the components that are installed."),
     ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),
     ("schema", "schema:schema", "Print the JSON Schema of configurations, for editors."),

@@ -193,7 +193,7 @@ class Component:
 
     @classmethod
     def in_force(cls, config: Any) -> Any:
-        """These options with those written out that follow from others, so that `diff` compares what they do. No I/O."""
+        """These options with what follows from others written out: `diff` compares what they do. No I/O."""
         return config
 
     @classmethod

@@ -1,0 +1,1 @@
+"""What a configuration does otherwise than another one, in sentences: `sluiceway diff`."""

@@ -44,6 +44,7 @@ class TapeClock(trio.abc.Clock):
         self._now = 0.0
         self._awaited = math.inf
         self._reached = trio.Event()
+        self._rested: trio.Event | None = None
 
     def start_clock(self) -> None:
         """See `trio.abc.Clock`."""
@@ -64,6 +65,11 @@ class TapeClock(trio.abc.Clock):
         self._awaited, self._reached = when, trio.Event()
         await self._reached.wait()
 
+    async def rest(self) -> None:
+        """Return when nothing more can happen at this instant."""
+        self._rested = trio.Event()
+        await self._rested.wait()
+
     async def serve(self) -> NoReturn:
         """Move the clock whenever nothing else can happen. Threads at work are waited for: they hold up time."""
         threads = trio.to_thread.current_default_thread_limiter()
@@ -71,8 +77,12 @@ class TapeClock(trio.abc.Clock):
         while True:
             await wait_all_tasks_blocked()
             left = trio.lowlevel.current_statistics().seconds_to_next_deadline
-            if threads.borrowed_tokens or min(left, self._awaited) == math.inf:
+            is_over = self._rested is None and min(left, self._awaited) == math.inf
+            if threads.borrowed_tokens or is_over:
                 await trio.to_thread.run_sync(time.sleep, _NAP_S, limiter=naps)
+            elif self._rested is not None:
+                self._rested.set()
+                self._rested = None
             else:
                 due = max(self._now + left, math.nextafter(self._now, math.inf))
                 self._now = min(due, self._awaited)

@@ -178,7 +178,7 @@ class Stride:
         self._course.expect(entry)
         await self._clock.reach(when)
         if entry is None:
-            await trio.testing.wait_all_tasks_blocked()
+            await self._clock.rest()
         else:
             self._course.passed(entry.n)
 

@@ -38,7 +38,7 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._work = trio.Event()
-        self._room = trio.Event()
+        self._room: trio.Event | None = None
 
     @property
     def size(self) -> int:
@@ -76,6 +76,8 @@ class Outbox:
             try:
                 return self.put_nowait(message)
             except trio.WouldBlock:
+                if self._room is None:
+                    self._room = trio.Event()
                 await self._room.wait()
 
     def withdraw(self, key: Hashable) -> bool:
@@ -90,7 +92,7 @@ class Outbox:
         """Take nothing more. `run` ends when what waits is written. Idempotent."""
         self._closed = True
         self._work.set()
-        self._room.set()
+        self._let_in()
 
     async def run(self, stream: Writer) -> None:
         """
@@ -123,9 +125,12 @@ class Outbox:
 
     def _release(self, size: int) -> None:
         self._size -= size
-        self._room.set()
-        if not self._closed:
-            self._room = trio.Event()
+        self._let_in()
+
+    def _let_in(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, final
@@ -130,7 +131,7 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], se
     headers: dict[str, str] = {}
     repeated: set[str] = set()
     for raw_name, raw_value in raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        name, value = sys.intern(raw_name.decode("latin-1").lower()), raw_value.decode("latin-1").strip()
         if "_" in name:
             continue  # somebody behind us would read x_forwarded_for as x-forwarded-for
         if name in headers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import final
 
 from .answers import Answer
@@ -45,9 +46,15 @@ class HttpResponse:
         """Begin a response. Our server holds the head back until there is something to write behind it."""
         if self._closing():
             self.headers["connection"] = "close"
-        lines = [(k.encode("latin-1"), v.encode("latin-1", "replace")) for k, v in {**self.headers, **headers}.items()]
+        lines = [_line(name, value) for name, value in {**self.headers, **headers}.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": lines})
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Write a piece of the body; blocks while the client reads slowly. Nothing happens after it left."""
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+@lru_cache(256)
+def _line(name: str, value: str) -> tuple[bytes, bytes]:
+    """A header as ASGI takes it. Most are those of every response, and a response that does not end keeps them."""
+    return name.encode("latin-1"), value.encode("latin-1", "replace")

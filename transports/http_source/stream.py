@@ -8,7 +8,7 @@ twice (MCP 2025-03-26 to 2025-11-25, transports, resumability). In the modern er
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Final, final
 
 import trio
@@ -88,14 +88,14 @@ class MessageStream:
         self.is_broken = False
         """It broke off."""
         self._pieces: list[bytes] = []
-        self._messages: deque[bytes] = deque()
+        self._messages: dict[int, bytes] = {}
         self._first = 1
         self._taken = 0
         self._untaken = 0
         self._reader: object | None = None
         self._replay: Replay | None = None
-        self._changed = trio.Event()
-        self._room = trio.Event()
+        self._changed: trio.Event | None = None
+        self._room: trio.Event | None = None
 
     @property
     def last(self) -> int:
@@ -132,7 +132,7 @@ class MessageStream:
         """
         self.put_nowait(message)
         while self._reader is not None and self._is_behind and not self.ended:
-            await self._room.wait()
+            await self._more_room()
 
     @property
     def _is_behind(self) -> bool:
@@ -157,7 +157,7 @@ class MessageStream:
         self._pieces.append(piece)
         self.wake()
         while self._pieces and self._reader is not None and not self.ended:
-            await self._room.wait()
+            await self._more_room()
 
     def end_long(self, rest: bytes | None) -> None:
         """Append the last part of a long reply; None if it broke off."""
@@ -174,7 +174,7 @@ class MessageStream:
         self._let_in()
 
     def _append(self, message: bytes) -> None:
-        self._messages.append(message)
+        self._messages[self.last + 1] = message
         self.size += len(message)
         self._untaken += len(message)
         if self._replay is not None:
@@ -200,7 +200,7 @@ class MessageStream:
         if position > self.last or position + 1 < self._first:
             return False
         self._taken = position
-        self._untaken = sum(len(self._messages[n]) for n in range(position + 1 - self._first, len(self._messages)))
+        self._untaken = sum(len(self._messages[number]) for number in range(position + 1, self.last + 1))
         self._reader = reader
         self.wake()
         return True
@@ -219,8 +219,7 @@ class MessageStream:
 
     def take(self) -> list[tuple[int, bytes]]:
         """Every message not yet taken, with its number."""
-        skip = self._taken + 1 - self._first
-        found = [(self._first + n, self._messages[n]) for n in range(skip, len(self._messages))]
+        found = [(number, self._messages[number]) for number in range(self._taken + 1, self.last + 1)]
         self._taken, self._untaken = self.last, 0
         if self._replay is None:
             while self._messages:
@@ -237,12 +236,15 @@ class MessageStream:
 
     async def changed(self) -> None:
         """Wait for a message, the end, or another reader. Ask for the state first: only news wakes."""
+        if self._changed is None:
+            self._changed = trio.Event()
         await self._changed.wait()
 
     def wake(self) -> None:
         """Let the reader look again."""
-        self._changed.set()
-        self._changed = trio.Event()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
     def forget_oldest(self) -> bool:
         """
@@ -257,7 +259,7 @@ class MessageStream:
         return True
 
     def _forget(self) -> None:
-        message = self._messages.popleft()
+        message = self._messages.pop(self._first)
         if self._first > self._taken:
             self.dropped += 1
             self._taken = self._first
@@ -268,5 +270,11 @@ class MessageStream:
             self._replay.size -= len(message)
 
     def _let_in(self) -> None:
-        self._room.set()
-        self._room = trio.Event()
+        room, self._room = self._room, None
+        if room is not None:
+            room.set()
+
+    async def _more_room(self) -> None:
+        if self._room is None:
+            self._room = trio.Event()
+        await self._room.wait()

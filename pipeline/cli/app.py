@@ -33,6 +33,8 @@ _VERBS: Final = (
     ("lock", "lock:lock", "Write down what tools are, for the stage `pin` to hold upstreams to."),
     ("keys", "keys:keys", "Make, list and revoke the API keys of a file."),
     ("record", "record:record", "Serve a gateway, and write what passes its edges to a tape."),
+    ("replay", "replay:replay", "Replay a tape, and show what a gateway makes of it differently."),
+    ("simulate", "simulate:simulate", "Show what a configuration would have made of a tape's traffic."),
     ("tape", "tape:tape", "Show, check and print tapes."),
     ("audit", "audit:audit", "Check and ask an audit trail."),
     ("status", "status:status", "Show the state of a running gateway."),

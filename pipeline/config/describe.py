@@ -5,6 +5,7 @@ Components and their options in words: for `explain NAME`, and for the reference
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 
 from ..model.component import Component, ComponentKind, Middleware
@@ -30,9 +31,9 @@ def describe(cls: type[Component]) -> str:
 
 
 def _doc(cls: type) -> list[str]:
-    """The docstring without its list of errors, which is for callers in Python."""
+    """The docstring without its lists of arguments and errors, which are for callers in Python."""
     doc = inspect.cleandoc(cls.__doc__ or "")
-    return doc.split("\n\nRaises:")[0].splitlines()
+    return re.split(r"\n\n(?:Args|Raises):", doc)[0].splitlines()
 
 
 def _text_options(options: Iterable[Option], indent: str) -> Iterator[str]:

@@ -95,3 +95,12 @@ def test_the_reference_has_everything(registry: Registry) -> None:
     assert "| `drain_timeout` |" in text
     assert "| `pipeline` |" in text
     assert reference().count("### ") == text.count("### ") - len(list(registry.rows())) + len(list(Registry().rows()))
+
+
+def test_what_only_callers_in_python_need_is_left_out() -> None:
+    """The lists of arguments and errors of a class are nothing to who writes YAML."""
+    source = Registry().find(ComponentKind.SOURCE, "stdio")
+
+    assert "Args:" in (source.__doc__ or "") + (source.__init__.__doc__ or "")
+    assert "Args:" not in describe(source)
+    assert "Args:" not in reference()

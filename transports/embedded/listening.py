@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import trio
-
 from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Json, Request
-from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .context import Context
 from .errors import InvalidParams, InvalidRequest
@@ -62,9 +59,11 @@ async def listen(runtime: Runtime, context: Context) -> dict[str, Json]:
     uris = frozenset(uri for uri in asked if served and runtime.serves(uri))
     lists = granted_lists(wanted, [kind for kind in LISTS if runtime.offers(kind)])
     listener = runtime.hub.listen(request.id, lists, uris)
+    runtime.drains.add(context.exchange.draining, listener)
     try:
         await _stream(listener, context)
     finally:
+        runtime.drains.remove(context.exchange.draining, listener)
         runtime.hub.leave(listener)
     return {"_meta": {MetaKey.SUBSCRIPTION_ID: listener.id}}
 
@@ -73,15 +72,6 @@ async def _stream(listener: Listener, context: Context) -> None:
     relay = context.exchange.relay
     granted = acknowledgement(listener.lists, listener.uris)
     await relay(listener.notification("notifications/subscriptions/acknowledged", granted))
-
-    async def finish_when_draining() -> None:
-        await context.exchange.draining.wait()
-        listener.finish()
-
-    with unwrap_single():
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(finish_when_draining)
-            while changes := await listener.take():
-                for change in changes:
-                    await relay(change)
-            nursery.cancel_scope.cancel()
+    while changes := await listener.take():
+        for change in changes:
+            await relay(change)

@@ -11,6 +11,7 @@ from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.protocol.messages import Json
 
 from .content import without_none
+from .drains import Drains
 from .errors import NotFound
 from .mrtr import Sealer
 from .resources import Readable, find_resource
@@ -39,6 +40,8 @@ class Runtime:
     info: Mapping[str, Json]
     """`serverInfo`."""
     hub: Hub
+    drains: Drains
+    """Who ends streams that only listen when the gateway drains."""
     sealer: Sealer
     new_id: Callable[[], str]
     clock: Callable[[], float]

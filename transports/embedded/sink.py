@@ -18,8 +18,10 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE, Duration, Secret, option
 from sluiceway.pipeline.protocol.errors import ComponentError, UpstreamUnavailable
 from sluiceway.pipeline.protocol.messages import Reply
+from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .dispatch import answer
+from .drains import Drains
 from .mrtr import Sealer
 from .runtime import FEATURES, Feature, Runtime
 from .server import Server
@@ -103,8 +105,8 @@ class EmbeddedSink(Sink):
             ComponentError: The server cannot be found, or does not start; the text says why.
         """
         server = self._given or self._find()
-        async with AsyncExitStack() as stack:
-            runtime = await self._start(server, stack)
+        async with open_background_nursery() as nursery, AsyncExitStack() as stack:
+            runtime = await self._start(server, stack, Drains(nursery))
             server.attach(runtime)
             self._runtime = runtime
             try:
@@ -134,8 +136,8 @@ class EmbeddedSink(Sink):
             raise self._failure(f"server {target!r} is a {type(server).__name__}, not a Server")
         return server
 
-    async def _start(self, server: Server, stack: AsyncExitStack) -> Runtime:
-        runtime = self._runtime_of(server)
+    async def _start(self, server: Server, stack: AsyncExitStack, drains: Drains) -> Runtime:
+        runtime = self._runtime_of(server, drains)
         try:
             if server.lifespan_hook is not None:
                 runtime.lifespan = await stack.enter_async_context(server.lifespan_hook())
@@ -144,7 +146,7 @@ class EmbeddedSink(Sink):
             raise self._failure(f"server {server.name!r} did not start: {type(error).__name__}: {error}") from error
         return runtime
 
-    def _runtime_of(self, server: Server) -> Runtime:
+    def _runtime_of(self, server: Server, drains: Drains) -> Runtime:
         config, context = self.config, self.context
         since_epoch = time.time() - trio.current_time()
         return Runtime(
@@ -154,6 +156,7 @@ class EmbeddedSink(Sink):
             page_size=config.page_size,
             info={"name": config.name or server.name, "version": config.version or server.version, **server.details},
             hub=Hub(context.id, config.max_subscriptions, partial(context.changes.announce, context.id)),
+            drains=drains,
             sealer=Sealer(self._key(), config.state_ttl),
             new_id=context.new_id,
             clock=lambda: since_epoch + trio.current_time(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, final
 
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -19,6 +20,7 @@ _HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,
 _ORIGIN: Final = re.compile(r"https?://([^/?#@\s]+)")
 
 
+@lru_cache(maxsize=256)
 def split_host(value: str) -> tuple[str, str | None] | None:
     """`Example.com:80` -> ("example.com", "80"); brackets are taken off IPv6; None if it is not `host[:port]`."""
     match = _HOST.fullmatch(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 JSON: Final = "application/json"
@@ -10,6 +11,7 @@ EVENTS: Final = "text/event-stream"
 _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 
+@lru_cache(maxsize=256)
 def is_json(content_type: str | None, content_encoding: str | None = None) -> bool:
     """Whether a body is plain JSON in UTF-8: nothing else is read, for what is inspected must be what is forwarded."""
     if content_type is None or (content_encoding or "identity").strip().lower() != "identity":
@@ -24,6 +26,7 @@ def is_json(content_type: str | None, content_encoding: str | None = None) -> bo
     return True
 
 
+@lru_cache(maxsize=256)
 def accepts(accept: str | None, media_type: str) -> bool:
     """
     Whether an `Accept` header lists a media type, also by `*/*` or `application/*`.
@@ -41,6 +44,7 @@ def accepts(accept: str | None, media_type: str) -> bool:
     return quality > 0
 
 
+@lru_cache(maxsize=256)
 def prefers_events(accept: str | None) -> bool:
     """
     Whether a client would rather have an event stream than plain JSON, or takes nothing else.

@@ -1,54 +1,35 @@
 """
-HTTP/1.1 on one connection: hypercorn's h11 protocol behind the edge guard, with its sharp edges taken off.
+HTTP/1.1 on one connection, without I/O: what was read becomes requests, what is answered becomes bytes.
 
-What differs from hypercorn 0.18, and why:
-
-* The guard looks at every request head before h11 does. HTTP/2 is never switched to; WebSockets are handed over.
-* While a response is under way the reader goes on reading, so that it sees a client leave even if more was sent.
-* A body that nobody reads any more is dropped; hypercorn's queue would hold up the connection for ever.
-* What belongs together is written together: head and body, last event and end.
+One request is served at a time; what a client sends early waits in the buffer. While a response is under way the
+connection goes on reading, so that it sees a client leave even if more was sent. What belongs together is written
+together: head and body, last event and end.
 """
 
 from __future__ import annotations
 
+import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, Final, final
+from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.events import RawData
-from hypercorn.protocol.events import Event, Request, StreamClosed
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
-from hypercorn.trio.task_group import TaskGroup
 
-from .edge import MAX_HEAD, inspect_head
-from .request import ON_GONE
+from .edge import Head, read_head
+from .framing import LAST_CHUNK, Chunks, Sized, chunk
 
 MAX_UNREAD: Final = 256 * 1024
 """Bytes of a body that wait for the application before the connection stops reading."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-
-class EdgeConnection(h11.Connection):
-    """h11's state machine behind the edge guard."""
-
-    def __init__(self) -> None:
-        super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-
-    def next_event(self) -> Any:
-        """
-        The next event; NEED_DATA also while the current request is not answered yet.
-
-        Raises:
-            h11.RemoteProtocolError: What was sent is refused.
-        """
-        if self.their_state is h11.IDLE:
-            status = inspect_head(self.trailing_data[0])
-            if status is not None:
-                raise h11.RemoteProtocolError("refused at the edge", error_status_hint=status)
-        event = super().next_event()
-        return h11.NEED_DATA if event is h11.PAUSED else event
+_BODILESS: Final = frozenset({204, 304})
+_BAD_LINE: Final = re.compile(rb"[\0\r\n]")
 
 
 class Inbox:
@@ -58,16 +39,26 @@ class Inbox:
         self._events: deque[Mapping[str, Any]] = deque()
         self._size = 0
         self._abandoned = False
-        self._news = trio.Event()
-        self._room = trio.Event()
+        self._news: trio.Event | None = None
+        self._room: trio.Event | None = None
 
-    async def put(self, event: Mapping[str, Any]) -> None:
-        """Add an event. Waits while more than `MAX_UNREAD` bytes are unread and somebody may still read them."""
+    @property
+    def is_empty(self) -> bool:
+        """Whether `receive` would wait."""
+        return not self._events
+
+    def put_nowait(self, event: Mapping[str, Any]) -> None:
+        """Add an event; it is dropped if nobody will read it."""
         if self._abandoned:
             return
         self._events.append(event)
         self._size += len(event.get("body", b""))
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
+
+    async def put(self, event: Mapping[str, Any]) -> None:
+        """Add an event. Waits while more than `MAX_UNREAD` bytes are unread and somebody may still read them."""
+        self.put_nowait(event)
         while self._size > MAX_UNREAD and not self._abandoned:
             self._room = trio.Event()
             await self._room.wait()
@@ -81,84 +72,117 @@ class Inbox:
             return self._events[0]
         event = self._events.popleft()
         self._size -= len(event.get("body", b""))
-        self._room.set()
+        self._make_room()
         return event
 
     def abandon(self) -> None:
         """Nobody will read any more: drop what is there and what comes."""
         self._abandoned = True
         self._events.clear()
-        self._room.set()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
 
 
-class Tasks(TaskGroup):
+@final
+class RequestStream:
     """
-    The tasks of one connection.
+    One request and its response, as plain ASGI 3 sees them.
 
     Args:
-        contain: Told of every exception of an application.
+        head: The request.
+        write: Writes to the connection.
     """
 
-    def __init__(self, contain: Callable[[Exception], None]) -> None:
-        super().__init__()
-        self._contain = contain
-
-    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Any:
-        """Start the application for one request; returns where its events go."""
-        inbox = Inbox()
-        assert self._nursery is not None
-        self._nursery.start_soon(self._run, app, scope, inbox, send)
-        return inbox.put
-
-    async def _run(self, app: Any, scope: Any, inbox: Inbox, send: Any) -> None:
-        try:
-            await app(scope, inbox.receive, send, None, None)
-        except Exception as error:  # a boundary: a bug in one request ends that request
-            self._contain(error)
-        finally:
-            inbox.abandon()
-        await send(None)
-
-
-class RequestStream(HTTPStream):
-    """One request and its response, with a notice for whoever wants to know that the client left."""
-
-    def __init__(self, app: Any, *arguments: Any, flush: Callable[[], Any], extensions: Mapping[str, Any]) -> None:
-        super().__init__(self._serve, *arguments)
-        self._application = app
-        self._flush = flush
-        self._extensions = extensions
+    def __init__(self, head: Head, write: Callable[[bytes], Any]) -> None:
+        self.head: Final = head
+        self.inbox: Final = Inbox()
+        self.body: Final = Chunks() if head.chunked else Sized(head.length)
+        self.started = False
+        """Whether some of the response was written."""
+        self.answered = False
+        """Whether the response is complete."""
+        self.gone = False
+        """Whether the client left before that."""
+        self.closes = head.closes
+        """Whether the connection ends behind the response."""
+        self._write = write
+        self._expects = head.expects and not self.body.done
         self._callback: Callable[[], None] | None = None
-
-    async def _serve(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
-        scope["extensions"] |= {**self._extensions, ON_GONE: self.on_gone}
-        await self._application(scope, receive, send)
+        self._held: bytes | None = None
+        self._in_chunks = False
+        self._silent = False
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the client leaves before its response is complete; at once if it has left."""
         self._callback = callback
-        if self.closed and self.state is not ASGIHTTPState.CLOSED:
+        if self.gone:
             callback()
 
-    async def handle(self, event: Event) -> None:
-        """Take an event from the connection."""
-        if isinstance(event, StreamClosed) and not self.closed and self.state is not ASGIHTTPState.CLOSED:
-            self.closed = True
-            if self._callback is not None:
-                self._callback()
-            await self.app_put({"type": "http.disconnect"})
+    def leave(self) -> None:
+        """The client is gone. Idempotent."""
+        if self.gone or self.answered:
             return
-        await super().handle(event)
+        self.gone = True
+        self.inbox.put_nowait({"type": "http.disconnect"})
+        if self._callback is not None:
+            self._callback()
 
-    async def app_send(self, message: Any) -> None:
-        """ASGI `send`: nothing happens after the client left; a head waits for the first piece of the body."""
-        if self.closed:
+    async def receive(self) -> Mapping[str, Any]:
+        """ASGI's. A client that waits for leave to send the body gets it here."""
+        if self._expects:
+            self._expects = False
+            if self.inbox.is_empty and not self.gone:
+                await self._write(CONTINUE)
+        return await self.inbox.receive()
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """ASGI's: nothing happens after the client left; a head waits for the first piece of the body."""
+        if self.gone or self.answered:
             return
-        await super().app_send(message)
-        if message is None or message["type"] != "http.response.start":
-            await self._flush()
+        if message["type"] == "http.response.start":
+            self._held = self._rendered(message["status"], message["headers"])
+            return
+        if self._held is None and not self.started:
+            raise RuntimeError("a response must begin with its head")
+        body, last = message.get("body", b""), not message.get("more_body", False)
+        data = b"" if self._silent else self._framed(body, last=last)
+        if self._held is not None:
+            data, self._held = self._held + data, None
+        self.started = True
+        self.answered = last
+        if data:
+            await self._write(data)
+
+    def _framed(self, body: bytes, *, last: bool) -> bytes:
+        if not self._in_chunks:
+            return body
+        framed = chunk(body) if body else b""
+        return framed + LAST_CHUNK if last else framed
+
+    def _rendered(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The head of the response, and with it how its body is framed."""
+        lines = [status_line(status)]
+        sized = False
+        for name, value in headers:
+            if _BAD_LINE.search(value) or _BAD_LINE.search(name):
+                raise ValueError(f"the response header {name!r} has a value that HTTP cannot carry")
+            lines.append(b"%b: %b\r\n" % (name, value))
+            sized = sized or name == b"content-length"
+            self.closes = self.closes or (name == b"connection" and value == b"close")
+        self._silent = self.head.method == b"HEAD" or status in _BODILESS
+        if not sized and status not in _BODILESS:
+            self._in_chunks = not self.head.old
+            lines.append(b"transfer-encoding: chunked\r\n" if self._in_chunks else b"")
+        if self.head.closes:
+            lines.append(b"connection: close\r\n")
+        lines += (date_line(), b"\r\n")
+        return b"".join(lines)
 
 
+@final
 class Upgrade(Exception):
     """
     A client asks for a WebSocket: what it sends from here on is no HTTP.
@@ -174,103 +198,126 @@ class Upgrade(Exception):
         self.first = first
 
 
-class Http1(H11Protocol):
+@final
+class Http1:
     """
-    The protocol of one connection.
+    What a connection has read, and the request of it that is being served.
 
     Args:
-        arguments: As `H11Protocol` takes them.
-        resume: Called when a request that was read early can be handled now.
-        refused: Called when what was sent is refused before any application sees it.
-        upgrades: Whether a request is for a WebSocket that is served here; `handle` and `proceed` then raise `Upgrade`.
-        extensions: What applications are told of the connection, by the name of the ASGI extension.
+        write: Writes to the connection.
+        upgrades: Whether a request is for a WebSocket that is served here.
     """
 
-    def __init__(
-        self,
-        *arguments: Any,
-        resume: Callable[[], None],
-        refused: Callable[[], None],
-        upgrades: Callable[[h11.Request], bool],
-        extensions: Mapping[str, Any],
-    ) -> None:
-        super().__init__(*arguments)
-        self.connection = EdgeConnection()
-        self._resume = resume
-        self._refused = refused
+    def __init__(self, write: Callable[[bytes], Any], upgrades: Callable[[h11.Request], bool]) -> None:
+        self.stream: RequestStream | None = None
+        """The request that is being served; None between requests."""
+        self._write = write
         self._upgrades = upgrades
-        self._extensions = extensions
-        self._out = bytearray()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being served."""
-        return self.stream is not None
+        self._buffer = bytearray()
 
     @property
     def backlog(self) -> int:
         """Bytes read that belong to a later request."""
-        return len(self.connection.trailing_data[0]) if self.connection.their_state is h11.DONE else 0
+        return len(self._buffer)
 
-    async def proceed(self) -> None:
-        """Handle what was read early."""
-        await self._handle_events()
+    def feed(self, data: bytes) -> None:
+        """Take what was read; `next_request` and `next_body` look at it."""
+        self._buffer += data
 
-    async def flush(self) -> None:
-        """Write what was said."""
-        if self._out:
-            data = bytes(self._out)
-            self._out.clear()
-            await self.send(RawData(data=data))
+    def next_request(self) -> RequestStream | None:
+        """
+        The next request, if none is being served and a whole head is there. What has come of its body is with it.
 
-    async def stream_send(self, event: Event) -> None:
-        """Take an event from the response."""
-        if isinstance(event, StreamClosed):
-            await self.flush()
-        await super().stream_send(event)
+        Raises:
+            HeadRefused: What was sent is none.
+            Upgrade: It is one to open a WebSocket.
+        """
+        if self.stream is not None:
+            return None
+        head = read_head(self._buffer)
+        if head is None:
+            return None
+        del self._buffer[: head.size]
+        if head.switches:
+            request = _as_h11(head)
+            if self._upgrades(request):
+                raise Upgrade(request, bytes(self._buffer))
+        self.stream = stream = RequestStream(head, self._write)
+        event = self.next_body()
+        if event is not None:
+            stream.inbox.put_nowait(event)
+        elif stream.body.done:
+            stream.inbox.put_nowait(_END)
+        return stream
 
-    async def _create_stream(self, request: h11.Request) -> None:
-        self.stream = RequestStream(
-            self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server,
-            self.stream_send, STREAM_ID, flush=self.flush, extensions=self._extensions,
-        )  # fmt: skip
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode("ascii"),
-                method=request.method.decode("ascii"),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
+    def next_body(self) -> Mapping[str, Any] | None:
+        """
+        What has come of the body, as an ASGI event; None if nothing has.
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """`Upgrade` to a WebSocket is followed where there are any; others are ignored (RFC 9110 section 7.8)."""
-        if self._upgrades(event):
-            raise Upgrade(event, self.connection.trailing_data[0])
+        Raises:
+            HeadRefused: It is not framed as it should be.
+        """
+        stream = self.stream
+        if stream is None or stream.body.done:
+            return None
+        piece = stream.body.take(self._buffer)
+        if not piece and not stream.body.done:
+            return None
+        return {"type": "http.request", "body": piece, "more_body": not stream.body.done}
 
-    async def _maybe_recycle(self) -> None:
-        await super()._maybe_recycle()
-        if self.stream is None and self.connection.their_state is h11.IDLE and self.connection.trailing_data[0]:
-            self._resume()
 
-    async def _send_h11_event(self, event: Any) -> None:
-        try:
-            data = self.connection.send(event)
-        except h11.LocalProtocolError:
-            if self.connection.their_state is not h11.ERROR:
-                raise
-        else:
-            self._out += data or b""
-        if isinstance(event, h11.InformationalResponse):
-            await self.flush()
+_END: Final[Mapping[str, Any]] = {"type": "http.request", "body": b"", "more_body": False}
 
-    async def _send_error_response(self, status_code: int) -> None:
-        self._refused()
-        headers = [(b"content-length", b"0"), (b"connection", b"close"), *self.config.response_headers("h11")]
-        if status_code == 405:
-            headers.append((b"allow", b"GET, POST, DELETE"))
-        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
-        await self._send_h11_event(h11.EndOfMessage())
-        await self.flush()
+
+def scope_of(head: Head, *, scheme: str, client: Any, server: Any, extensions: Mapping[str, Any]) -> dict[str, Any]:
+    """ASGI's, for one request."""
+    path, _, query = head.target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "http_version": "1.0" if head.old else "1.1",
+        "method": head.method.decode("ascii"),
+        "scheme": scheme,
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": head.headers,
+        "client": client,
+        "server": server,
+        "state": {},
+        "extensions": extensions,
+    }
+
+
+def refusal(status: int) -> bytes:
+    """The response to what is no request; the connection ends behind it."""
+    allow = b"allow: GET, POST, DELETE\r\n" if status == HTTPStatus.METHOD_NOT_ALLOWED else b""
+    lines = (status_line(status), b"content-length: 0\r\nconnection: close\r\n", date_line(), allow, b"\r\n")
+    return b"".join(lines)
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    """The first line of a response."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+def date_line() -> bytes:
+    """The `Date` of a response (RFC 9110 section 6.6.1)."""
+    return _date_line(int(time.time()))
+
+
+@lru_cache(maxsize=1)
+def _date_line(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+
+
+def _as_h11(head: Head) -> h11.Request:
+    """A request as those take it who serve WebSockets."""
+    version = b"1.0" if head.old else b"1.1"
+    return h11.Request(method=head.method, target=head.target, headers=list(head.headers), http_version=version)

@@ -1,5 +1,5 @@
 """
-The HTTP server of `sluiceway run`: hypercorn's parts under a serve loop of ours.
+The HTTP server of `sluiceway run`: connections of ours, for HTTP/1.1 and for HTTP/2.
 
 hypercorn 0.18 lets one unauthenticated connection end the whole process, cannot be told to leave HTTP/2 alone, and
 waits for clients that read nothing. Here every exception of a connection is contained at that connection, HTTP/1.1 and
@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, final
 import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.worker_context import WorkerContext
 
 from ..acceptor import Acceptor
 from ..listening import Listening
 from ..tls_handshakes import Handshakes
 from .config import HttpConfig
 from .connection import Connection, extensions_of
-from .edge import MAX_HEAD
 from .http2.connection import Http2Connection
 from .protocol import Upgrade
 
@@ -33,19 +31,6 @@ if TYPE_CHECKING:
 
 HTTP2: Final = "h2"
 """Its name in ALPN (RFC 9113 section 3.2)."""
-
-
-class _Terminated:
-    """hypercorn's notion of an event, set without waiting."""
-
-    def __init__(self) -> None:
-        self._set = False
-
-    def set_now(self) -> None:
-        self._set = True
-
-    def is_set(self) -> bool:
-        return self._set
 
 
 def _unwatched(_address: str | None) -> None:
@@ -85,9 +70,8 @@ class HttpServer(Acceptor):
         self._websockets = websockets
         self.application: Any = application
         self.limits = limits
-        self.context = WorkerContext(None)
-        self._terminated = _Terminated()
-        self.context.terminated = self._terminated  # type: ignore[assignment]  # what hypercorn uses of it
+        self.stopping = False
+        """Whether responses that are under way are the last of their connections."""
         self.hypercorn = _hypercorn_config(limits)
         self.floods = 0
         """HTTP/2 connections that were ended because their clients sent too much of what costs and carries nothing."""
@@ -96,7 +80,7 @@ class HttpServer(Acceptor):
 
     async def converse(self, stream: trio.abc.Stream) -> None:
         """See `Acceptor`."""
-        if self.tls is None or not self._terminated.is_set():  # else its handshake took longer than we have
+        if self.tls is None or not self.stopping:  # else its handshake took longer than we have
             await self._connection_on(stream).run()
 
     def _connection_on(self, stream: trio.abc.Stream) -> Connection | Http2Connection:
@@ -111,7 +95,7 @@ class HttpServer(Acceptor):
 
     def stop_accepting(self) -> None:
         """Close the listening sockets and idle connections; the others close after their current response."""
-        self._terminated.set_now()
+        self.stopping = True
         super().stop_accepting()
         for connection in list(self._connections):
             connection.drain()
@@ -149,9 +133,6 @@ def _protocols(limits: HttpConfig) -> tuple[str, ...]:
 
 def _hypercorn_config(limits: HttpConfig) -> HypercornConfig:
     config = HypercornConfig()
-    config.h11_max_incomplete_size = MAX_HEAD
-    config.keep_alive_max_requests = 10**9  # hypercorn would close a connection under its client's feet
-    config.keep_alive_timeout = limits.idle_timeout
     config.include_server_header = False
     config.accesslog = config.errorlog = None
     return config

@@ -48,6 +48,7 @@ class AuthStage(Middleware):
     """
 
     reads_results = False
+    by_headers = True
     role = "auth"
     order = (
         Order("before", "access", "error", "rules about callers would be asked about nobody"),

@@ -87,6 +87,10 @@ async def _asks_nobody(_client: Client, _message: Request | Notification | None 
     return None
 
 
+async def _turns_nobody_away(_client: Client) -> None:
+    """Whom the auth stages refuse unheard, as far as a source knows that no engine runs."""
+
+
 def _no_store(name: str) -> Store:
     raise LookupError(f"no store named {name!r}; declare it under stores:")
 
@@ -243,6 +247,11 @@ class Middleware(Component):
     May look into results. Set it to False in a stage that does not, or that says so itself with `Exchange.hold`: then
     long results can pass in pieces, and nobody need hold them. A result that did says nothing but `isError`.
     """
+    by_headers: ClassVar[bool] = False
+    """
+    Of an auth stage: whether it tells who somebody is by headers, certificate and transport alone, whatever the request
+    says. Then who has no valid credential can be refused before a long body is read.
+    """
     behind: Service | None = None
     """
     What stands behind this stage now, for calls of its own accord in exchanges of its own (refreshing, warming), from
@@ -330,6 +339,12 @@ class Source(Component):
     the `GatewayError` with which they refuse. The engine sets it.
     """
 
+    refuse_unread: Callable[[Client], Awaitable[None]] = staticmethod(_turns_nobody_away)
+    """
+    Asked before a long body is read: raises the `Unauthenticated` with which the auth stages of its pipeline will
+    refuse this client whatever it says, if they can tell. Who is not refused here is authenticated as everybody is. The
+    engine sets it.
+    """
     ends: ClassVar[bool] = False
     """Whether `serve` may return of its own accord: its only client hung up. From any other source it is a crash."""
 

@@ -339,6 +339,7 @@ class Engine:
         component.context.codes = CODE_TABLES[self.document.run.error_codes]
         entrances = Entrances(lambda: self._generation.pipelines[self._targets[spec.id]].lane.chain, spec.id)
         component.resource_metadata, component.identify = entrances.resource_metadata, entrances.identify
+        component.refuse_unread = entrances.refuse_unread
 
         def handle(
             message: Request | Notification,

@@ -11,6 +11,7 @@ from typing import Any, Final, final
 
 import trio
 
+from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.codec import decode_batch
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, Forbidden, GatewayError, InvalidMessage, Misdirected
@@ -36,6 +37,10 @@ HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
 STREAM_SUFFIX: Final = "/stream"
 
+SHORT_BODY: Final = 16 * KIB
+"""Bytes of a body that is read before anybody is asked whose it is: mostly it is there already, with its head."""
+_SHORT_DIGITS: Final = 5
+"""More digits than this are a larger number; nobody has looked at them yet."""
 _PREFLIGHT_S: Final = "600"
 """Seconds a browser may remember a preflight answer."""
 _EXPOSED: Final = (
@@ -248,6 +253,10 @@ class Endpoint:
         if not is_json(request.headers.get("content-type"), request.headers.get("content-encoding")):
             raise HttpError(415, "the body must be application/json in UTF-8, not encoded otherwise")
         config = self._config
+        if _is_long(request):
+            assert self._serving is not None
+            visitor = modern.visitor(request.headers, request.address, request.certificate)
+            await self._serving.refuse_unread(visitor)
         return await request.body(config.max_body, config.body_grace, config.min_body_rate)
 
     # Health checks: anybody may ask, under any name, for they tell nothing else.
@@ -262,6 +271,15 @@ class Endpoint:
 
     def _is_draining(self) -> bool:
         return self._serving is not None and self._serving.draining
+
+
+def _is_long(request: HttpRequest) -> bool:
+    """Whether to ask whose it is before the body is read: it is long, or its sender waits for a word."""
+    headers = request.headers
+    if "transfer-encoding" in headers or "expect" in headers:
+        return True
+    declared = headers.get("content-length", "0")
+    return not (len(declared) <= _SHORT_DIGITS and declared.isdecimal() and int(declared) <= SHORT_BODY)
 
 
 def _status(word: str, status: int) -> Answer:

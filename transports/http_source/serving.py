@@ -37,6 +37,8 @@ class Serving:
     handle: Handle
     identify: Callable[[Client, Request | Notification | None], Awaitable[Caller | None]]
     """See `Source.identify`."""
+    refuse_unread: Callable[[Client], Awaitable[None]]
+    """See `Source.refuse_unread`."""
     nursery: trio.Nursery
     """Where exchanges run: they may outlive the connection they came on."""
     deadlines: Deadlines

@@ -142,6 +142,7 @@ class HttpSource(Source):
                 context=self.context,
                 handle=handle,
                 identify=self.identify,
+                refuse_unread=self.refuse_unread,
                 nursery=nursery,
                 deadlines=deadlines,
                 sessions=sessions,

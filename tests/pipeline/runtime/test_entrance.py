@@ -11,7 +11,7 @@ from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.model.when import When
-from sluiceway.pipeline.protocol.errors import SessionNotFound, Unauthenticated
+from sluiceway.pipeline.protocol.errors import Forbidden, SessionNotFound, Unauthenticated
 from sluiceway.pipeline.protocol.messages import Notification, Reply
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 from sluiceway.pipeline.runtime.entrance import Entrance, Entrances
@@ -118,3 +118,60 @@ async def test_another_chain_is_another_entrance():
 
     assert (await entrances.identify(MODERN_CLIENT)).subject == "bob"
     assert entrances.resource_metadata() == {"n": 1, "source": "web"}
+
+
+@middleware("toy_reader")
+class HeaderAuth(ToyAuth):
+    """Needs no more than headers."""
+
+    by_headers = True
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        if self.context.id == "scoped":
+            raise Forbidden("not this one")
+        return await super().__call__(exchange, call_next)
+
+
+@middleware("log")
+class Witness(Middleware):
+    """Stands in front, and lets everybody pass."""
+
+    def __init__(self, name: str = "witness") -> None:
+        super().__init__(None, Context(id=name))
+        self.told: list[tuple[str, str]] = []
+
+    def turned_away(self, exchange: Exchange, error: Any) -> None:
+        """Told of it."""
+        self.told.append((exchange.method, error.reason))
+
+
+async def test_who_is_refused_whatever_it_says_is_refused_unread():
+    """The stages in front are told; those behind are not, for they would never have seen it."""
+    ahead, behind = Witness("ahead"), Witness("behind")
+    entrances = Entrances(lambda: chain(ahead, HeaderAuth("ana"), HeaderAuth("nobody"), behind), "web")
+    with pytest.raises(Unauthenticated) as caught:
+        await entrances.refuse_unread(MODERN_CLIENT)
+
+    assert caught.value.challenge == "Toy"
+    assert (ahead.told, behind.told) == ([("(unread)", "unauthenticated")], [])
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [], [ToyAuth("nobody")], [ToyCounter(), HeaderAuth("nobody")], [HeaderAuth("ana"), ToyCounter()],
+        [HeaderAuth("scoped")],
+    ],
+    ids=["open", "reads the request", "another stage first", "let in", "refused for what it wants"],
+)  # fmt: skip
+async def test_who_might_be_let_in_or_refused_for_another_reason_is_read(stages):
+    """Nothing is raised."""
+    await Entrance(chain(*stages), "web").refuse_unread(MODERN_CLIENT)
+
+
+async def test_a_guard_must_see_the_request():
+    """So nobody is refused before it can."""
+    auth = HeaderAuth("nobody")
+    await Entrance(chain(auth, guard=lambda _: True), "web").refuse_unread(MODERN_CLIENT)
+
+    assert auth.seen == []

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from h2.errors import ErrorCodes
 
+from sluiceway.pipeline.protocol.errors import Unauthenticated
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.transports.sse_codec import COMMENT, EventDecoder
 
@@ -239,6 +240,24 @@ async def test_a_client_that_asks_first_is_told_to_go_on(running: Any, dial: Any
         refused_response = await peer.response(refused)
         assert (refused_response.interim, refused_response.status) == ([], 404)
         assert (impatient.interim, impatient.status) == ([], 200)
+
+
+async def test_who_is_refused_unread_is_not_asked_for_its_body(running: Any, dial: Any, autojump_clock: Any) -> None:
+    """401 without a 100 (Continue), while a short body is read in any case."""
+    async with running() as served:
+
+        async def refuse(_: Any) -> None:
+            raise Unauthenticated("who?", challenge="Toy")
+
+        served.source._serving.refuse_unread = refuse
+        peer = await dial(served)
+        body = served.modern("tools/list")
+        stream = await peer.send("POST", "/mcp", None, {**served.mirror(body), "expect": "100-continue"}, end=False)
+        response = await peer.response(stream)
+        short = await peer.ask("POST", "/mcp", body, served.mirror(body))
+
+        assert (response.interim, response.status, response.headers["www-authenticate"]) == ([], 401, "Toy")
+        assert short.status == 200
 
 
 async def test_a_body_is_read_as_it_comes_and_as_long_as_it_may_be(

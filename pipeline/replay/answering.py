@@ -16,13 +16,13 @@ from attrs import define, evolve, field
 from ..model.component import Context, Sink
 from ..model.document import Document, SinkSpec
 from ..model.exchange import Exchange
-from ..model.keys import VOLATILE_META, canonical
+from ..model.keys import canonical
 from ..protocol.errors import UpstreamUnavailable
-from ..protocol.mcp import meta_of
+from ..protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, meta_of
 from ..protocol.messages import Json, Notification, Reply, Result
 from .assembly import RecordedCall, RecordedExchange
 from .entries import MessageData
-from .matching import VOLATILE, Ignoring
+from .matching import Ignoring
 from .nearest import MAX_CANDIDATES, describe_lack
 from .upstreams import played_reply
 from .values import exception_of
@@ -31,6 +31,8 @@ MAX_REQUESTS: Final = 20_000
 """Different requests whose answers are kept; the first ones of a tape."""
 MAX_REPEATS: Final = 16
 """Answers that are kept for the same request."""
+
+_HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
 
 Key = tuple[str, str, bytes]
 
@@ -76,9 +78,10 @@ class Script:
                 if len(recorded.calls) < MAX_REPEATS:
                     recorded.calls.append(call)
 
-    def find(self, sink: str, exchange: Exchange) -> RecordedCall:
+    def find(self, sink: str, exchange: Exchange) -> RecordedCall | None:
         """
-        The recorded call that answers a request.
+        The recorded call that answers a request; None for a handshake that the tape does not have at all. Handshakes
+        differ with every client, so any one that was recorded answers all.
 
         Raises:
             UpstreamUnavailable: There is none; it says what the nearest one has different.
@@ -88,10 +91,11 @@ class Script:
         if recorded is not None:
             self.given += 1
             return recorded.next()
-        alike = [
-            each.message for (its, method, _), each in self._recorded.items() if (its, method) == (sink, request.method)
-        ]
-        what = describe_lack(request, sink, alike[:MAX_CANDIDATES], Ignoring(VOLATILE))
+        alike = [each for (its, method, _), each in self._recorded.items() if (its, method) == (sink, request.method)]
+        if request.method in _HANDSHAKE:
+            return alike[0].calls[0] if alike else None
+        asked = [each.message for each in alike[:MAX_CANDIDATES]]
+        what = describe_lack(request, sink, asked, Ignoring(("params._meta",)))
         self.lacked += 1
         if len(self.lacking) < MAX_CANDIDATES:
             self.lacking.append(what)
@@ -99,8 +103,8 @@ class Script:
 
 
 def _key(sink: str, method: str, params: Mapping[str, Json]) -> Key:
-    meta = {key: value for key, value in meta_of(params).items() if key not in VOLATILE_META}
-    return sink, method, canonical({**params, "_meta": meta})
+    """What a request is known by: what it asks, not who asks."""
+    return sink, method, canonical({key: value for key, value in params.items() if key != "_meta"})
 
 
 @final
@@ -115,7 +119,9 @@ class ScriptedSink(Sink):
     async def __call__(self, exchange: Exchange) -> Reply:
         """See `Sink`."""
         call = self._script.find(self._sink, exchange)
-        assert call.ended is not None
+        if call is None or call.ended is None:
+            await trio.lowlevel.checkpoint()
+            return _introduction(exchange)
         began, token = trio.current_time(), meta_of(exchange.request.params).get("progressToken")
         for each in call.relayed:
             await trio.sleep_until(began + each.t - call.called.t)
@@ -127,6 +133,15 @@ class ScriptedSink(Sink):
         if call.ended.failure is not None:
             raise exception_of(call.ended.failure)
         return Result() if call.ended.reply is None else played_reply(call.ended.reply)
+
+
+def _introduction(exchange: Exchange) -> Result:
+    """What a server that offers everything says of itself."""
+    said: dict[str, Json] = {"capabilities": {"tools": {}, "resources": {}, "prompts": {}}}
+    if exchange.method == "server/discover":
+        return Result({"resultType": "complete", "supportedVersions": [*MODERN_VERSIONS, *LEGACY_VERSIONS], **said})
+    version = exchange.request.params.get("protocolVersion", LEGACY_VERSIONS[-1])
+    return Result({"protocolVersion": version, "serverInfo": {"name": "sluiceway-tape", "version": "1"}, **said})
 
 
 def scripted(document: Document, script: Script) -> Document:

@@ -82,7 +82,7 @@ class Resender:
     ) -> None:
         self._open = open_client
         self._speed = speed
-        self._places = trio.CapacityLimiter(max_in_flight)
+        self._places = trio.Semaphore(max_in_flight)
         self._ignoring = Ignoring((*ignored, "reply.error.data.incident"))
         self._render = Render(Masking(b"live"))
         self._connections: dict[int, _Connection] = {}
@@ -142,7 +142,7 @@ class Resender:
             except _FAILURES:
                 self._failed += 1
             return
-        await self._places.acquire_on_behalf_of(entry)
+        await self._places.acquire()
         if len(self._sent_as) < MAX_WAITING:
             self._sent_as[entry.exchange] = entry
         scope = self._scopes[entry.exchange] = trio.CancelScope()
@@ -160,7 +160,7 @@ class Resender:
             self._answered += reply is not None
         finally:
             del self._scopes[entry.exchange]
-            self._places.release_on_behalf_of(entry)
+            self._places.release()
         if reply is None:
             self._sent_as.pop(entry.exchange, None)
         elif entry.exchange in self._sent_as:

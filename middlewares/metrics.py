@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Final, TypeVar, final
 
@@ -173,7 +172,7 @@ class Metrics(Middleware):
     def figures(self) -> Iterator[Figure | Distribution]:
         """Everything counted so far."""
         pipeline = {"pipeline": self._pipeline}
-        epoch = time.time() - trio.current_time()
+        epoch = self.context.now() - trio.current_time()
         for (method, source), series in self._methods.items():
             yield from _of_method({"method": method, "source": source, **pipeline}, series, epoch)
         for tool, series in self._tools.items():

@@ -165,9 +165,12 @@ class Player(Edges):
         return self._tape.caller(exchange.link.number)
 
     def next_exchange(self) -> int:
-        """The number of the exchange that begins now: the one that it has on the tape."""
-        number, self._beginning = self._beginning, 0
-        number = number or self._tape.own_exchange() or 0
+        """The number of the exchange that is begun now: the one that it has on the tape."""
+        return self._beginning
+
+    def next_inside(self, place: str) -> int:
+        """The number of an exchange that a component began by itself, and that this stage or sink sees first."""
+        number = self._tape.own_exchange(place) or 0
         if not number:
             self._made += 1
             number = OWN + self._made

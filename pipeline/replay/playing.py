@@ -214,7 +214,7 @@ def _both(player: Player, see: See, files: bool, stages: bool) -> Edges:
     ear = _Ear(see)
     narration = Narration(Masking(secrets.token_bytes(32)), lambda _digest: None, spliced=False)
     recorder = Recorder(ear, narration, ear.clock, 0.0, stages=stages, files=files)
-    recorder.next_exchange = player.next_exchange
+    recorder.next_exchange, recorder.next_inside = player.next_exchange, player.next_inside
     player.corrected = lambda epoch: ear.note(ear.clock(), narration.clock_set, epoch)
     return _Stack(player, recorder)
 

@@ -84,6 +84,8 @@ class Recorder(Edges):
         self.requests: dict[int, Request | Notification] = {}
         """What the exchanges that are under way began with, by their number."""
         self.next_exchange = count(1).__next__
+        self.next_inside: Callable[[str], int] = lambda _place: self.next_exchange()
+        """The number of an exchange that no source began; told the id of the stage or sink where it was first seen."""
         self.next_call = count(1).__next__
         self._next_visit = count(1).__next__
         self._next_session = count(1).__next__
@@ -134,7 +136,7 @@ class Recorder(Edges):
         """Every call of a sink is on the tape, with what it relays and asks."""
 
         def call(exchange: Exchange) -> Awaitable[Reply]:
-            return _Call(self, exchange).run(sink, service)
+            return _Call(self, exchange, sink).run(sink, service)
 
         return call
 
@@ -212,11 +214,11 @@ class Recorder(Edges):
 
     # Exchanges.
 
-    def number_of(self, exchange: Exchange) -> int:
-        """The number of an exchange; one that no source began gets its own now."""
+    def number_of(self, exchange: Exchange, place: str) -> int:
+        """The number of an exchange; one that no source began gets its own now, at this stage or sink."""
         link = exchange.link
         if not link.number:
-            link.number = self.next_exchange()
+            link.number = self.next_inside(place)
             facts = (exchange.kind, exchange.request, exchange.client, link.caller)
             self.put(weight_of(exchange.request), self.narration.begun, link.number, ("", "", None), False, *facts)
         return link.number
@@ -227,7 +229,7 @@ class Recorder(Edges):
         return None if self.requests.get(number) is request else request
 
     async def _visit(self, stage: str, exchange: Exchange, service: Service) -> Reply:
-        number, visit = self.number_of(exchange), self._next_visit()
+        number, visit = self.number_of(exchange, stage), self._next_visit()
         changed = self.changed(number, exchange)
         self.put(weight_of(changed), self.narration.stage_entered, number, visit, stage, changed)
         outcome: Reply | Exception | None = None
@@ -325,10 +327,10 @@ class _Call:
 
     __slots__ = ("_call", "_exchange", "_number", "_questions", "_recorder")
 
-    def __init__(self, recorder: Recorder, exchange: Exchange) -> None:
+    def __init__(self, recorder: Recorder, exchange: Exchange, sink: str) -> None:
         self._recorder = recorder
         self._exchange = exchange
-        self._number = recorder.number_of(exchange)
+        self._number = recorder.number_of(exchange, sink)
         self._call = recorder.next_call()
         self._questions = 0
 

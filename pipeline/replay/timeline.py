@@ -31,6 +31,7 @@ from .entries import (
     MessageData,
     ReplyData,
     Seeded,
+    StageEntered,
 )
 from .values import caller_of
 
@@ -84,7 +85,8 @@ class Timeline:
         self._read_to = 0.0
         self._seeds: dict[str, deque[int]] = {}
         self._ids: dict[str, deque[str]] = {}
-        self._own: deque[int] = deque(maxlen=AHEAD)
+        self._own: dict[str, deque[int]] = {}
+        self._unplaced: dict[int, None] = {}
         self._begun_inside: deque[int] = deque(maxlen=_MAX_INSIDE)
         self._ended_early: dict[int, None] = {}
         self._open: dict[int, Open] = {}
@@ -106,9 +108,9 @@ class Timeline:
         """The next id that a component made; a fingerprint in place of one that is masked."""
         return self._found(lambda: _first(self._ids.get(component)))
 
-    def own_exchange(self) -> int | None:
-        """The number of the next exchange that a component began by itself."""
-        return self._found(lambda: _first(self._own))
+    def own_exchange(self, place: str) -> int | None:
+        """The number of the next exchange that a component began by itself and that this stage or sink saw first."""
+        return self._found(lambda: _first(self._own.get(place)))
 
     def caller(self, exchange: int) -> Caller | ErrorReply | None:
         """Who an exchange was found to be of; how it was refused before anybody was found; None if nobody was."""
@@ -194,6 +196,8 @@ class Timeline:
     def _read(self) -> Entry | None:
         entry = next(self._entries, None)
         self._read_to = math.inf if entry is None else entry.t
+        if isinstance(entry, Called | StageEntered):
+            self._place(entry.exchange, entry.sink if isinstance(entry, Called) else entry.stage)
         match entry:
             case Seeded():
                 self._seeds.setdefault(entry.component, deque(maxlen=AHEAD)).append(int(entry.seed, 16))
@@ -204,7 +208,7 @@ class Timeline:
             case Begun():
                 self._of(entry.exchange).message = entry.message
                 if not entry.source:
-                    self._own.append(entry.exchange)
+                    self._unplaced[entry.exchange] = None
                     self._begun_inside.append(entry.exchange)
             case Called() if entry.exchange not in self._ended_early:
                 seen = self._of(entry.exchange)
@@ -216,6 +220,11 @@ class Timeline:
                 seen = self._of(entry.exchange)
                 seen.caller, seen.is_over = seen.caller or _identity(entry), True
         return entry
+
+    def _place(self, exchange: int, place: str) -> None:
+        if exchange in self._unplaced:
+            del self._unplaced[exchange]
+            self._own.setdefault(place, deque(maxlen=AHEAD)).append(exchange)
 
     def _of(self, exchange: int) -> Open:
         found = self._open.get(exchange)

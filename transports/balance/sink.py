@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
+from random import Random
 from typing import ClassVar, Final, final
 
 import trio
@@ -222,14 +223,15 @@ class BalanceSink(Sink):
 
     def _start_probes(self, group: Group, nursery: trio.Nursery) -> list[Prober]:
         probers = []
-        health = self._config.health
+        health = self._config.health  # each has chance of its own: theirs must not depend on who draws first
         for member, config in zip(group.members, self._config.members().values(), strict=True):
             prober = Prober(self.context, member.service, health.timeout)
             address = None if config.probe is None else parse_address(config.probe)
             probe = probe_of(health, prober, address)
             if probe is not None:
                 probers.append(prober)
-                nursery.start_soon(keep_probing, group, member, probe, health.interval, self.context.random.random)
+                own = Random(self.context.random.getrandbits(64))  # noqa: S311  # jitter
+                nursery.start_soon(keep_probing, group, member, probe, health.interval, own.random)
         return probers
 
     def _notice(self, member: Member, state: str) -> None:

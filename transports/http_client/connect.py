@@ -18,6 +18,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.origin import Origin, is_public
 
+from ..tcp import receive_from, send_to
 from .connection import Connection, PeerGone, Transport
 from .parser import MalformedResponse
 from .proxies import Proxy, ProxyRefused, connect_request, negotiate
@@ -43,22 +44,12 @@ class TcpTransport:
         self.socket = sock
 
     async def send_all(self, data: bytes) -> None:
-        """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
-        try:
-            sent = await self.socket.send(data)
-            if sent < len(data):
-                rest = memoryview(data)[sent:]
-                while rest:
-                    rest = rest[await self.socket.send(rest) :]
-        except OSError as error:
-            raise trio.BrokenResourceError from error
+        """Write all of it, without waiting where that is possible; see `send_to`."""
+        await send_to(self.socket, data)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """What there is; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
-        try:
-            return await self.socket.recv(max_bytes)
-        except OSError as error:
-            raise trio.BrokenResourceError from error
+        return await receive_from(self.socket, max_bytes)
 
     def close(self) -> None:
         """Close at once."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 from hypercorn.utils import parse_socket_addr
 
+from ..tcp import receive_from, send_to
 from ..tls_stream import TlsStream
 from .edge import HeadRefused
 from .protocol import Http1, RequestStream, Upgrade, refusal, scope_of
@@ -45,6 +47,9 @@ class Connection:
     def __init__(self, server: HttpServer, stream: Any) -> None:
         self._server = server
         self._stream = stream
+        self._send, self._receive = stream.send_all, stream.receive_some
+        if isinstance(stream, trio.SocketStream):
+            self._send, self._receive = partial(send_to, stream.socket), partial(receive_from, stream.socket)
         self._protocol = Http1(self._write, server.upgrades)
         self._reading = trio.CancelScope()
         self._writing = trio.Lock()
@@ -109,7 +114,7 @@ class Connection:
         return None
 
     async def _read_data(self) -> None:
-        receive = self._stream.receive_some
+        receive = self._receive
         while True:
             try:
                 data = await receive(MAX_RECV)
@@ -223,7 +228,7 @@ class Connection:
         except trio.WouldBlock:
             await lock.acquire()
         try:
-            await self._stream.send_all(data)
+            await self._send(data)
         except _GONE:
             self._leave()
             self.stop()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
+import trio.testing
 
 from sluiceway.transports.tcp import receive_from, send_to
 
@@ -13,7 +14,7 @@ Pair = tuple[trio.socket.SocketType, trio.socket.SocketType]
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+async def pair() -> AsyncIterator[Pair]:
     """Two ends of a connection."""
     ours, theirs = trio.socket.socketpair()
     yield ours, theirs

@@ -22,7 +22,7 @@ from ..model.document import Document
 from ..model.exchange import Exchange, Service
 from ..model.handle import Handle, Ticket
 from ..model.session import Caller, Session
-from ..protocol.mcp import ASSUMED_VERSION
+from ..protocol.mcp import ASSUMED_VERSION, Kind
 from ..protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from ..runtime.edges import Edges
 from ..runtime.nursery import unwrap_single
@@ -82,6 +82,7 @@ class Player(Edges):
         unknown: Answers calls that are on no tape.
         upstreams: Whether sinks are answered from the tape; otherwise only clients are played.
         ignored: Globs of paths (`params.arguments.now`) that do not decide which recorded answer a request gets.
+        linger_s: How long requests may go on when the tape is at its end; then they are cancelled.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Player(Edges):
         *,
         upstreams: bool = True,
         ignored: Collection[str] = (),
+        linger_s: float = 0.0,
     ) -> None:
         self.lacking: list[str] = []
         """What was asked for that the tape does not have; the first `MAX_LACKING`."""
@@ -118,6 +120,8 @@ class Player(Edges):
         self._cancelled_early: dict[int, Literal["client", "shutdown"]] = {}
         """Exchanges that were cancelled before they began, as far as anybody knows."""
         self._upstreams = Upstreams(self._tape, self._zero, unknown, self._lack, self._live, ignored)
+        self._linger_s = linger_s
+        self._one_less = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._deliveries: Mapping[type[Entry], Callable[[Any], None]] = {
             Begun: self._begin,
@@ -144,8 +148,8 @@ class Player(Edges):
 
     async def run(self) -> None:
         """
-        Deliver everything that is on the tape; sources must be connected. Returns at its end; what has not ended on the
-        tape is cancelled then.
+        Deliver everything that is on the tape; sources must be connected. Returns at its end, or when requests have had
+        their time after it; what has not ended then is cancelled.
         """
         end = self._zero
         with unwrap_single():
@@ -158,7 +162,15 @@ class Player(Edges):
                         await self._pace.reach(end, entry)
                         deliver(entry)
                 await self._pace.reach(end, None)
+                if self._linger_s:
+                    with trio.move_on_after(self._linger_s):
+                        await self._wait_for_requests()
                 nursery.cancel_scope.cancel()
+
+    async def _wait_for_requests(self) -> None:
+        while any(each.ticket.exchange.kind is Kind.CALL for each in self._live.values()):
+            self._one_less = trio.Event()
+            await self._one_less.wait()
 
     def caller_of(self, exchange: Exchange) -> Caller | ErrorReply | None:
         """Who an exchange was found to be of, or how it was refused instead; see `PlayedIdentity`."""
@@ -273,6 +285,7 @@ class Player(Edges):
                     _settle(live.session, reply)
         finally:
             del self._live[live.number]
+            self._one_less.set()
             self._tape.end(live.number)
 
     async def _ask(self, live: _Live) -> Reply:

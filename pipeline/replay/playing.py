@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 
@@ -37,6 +37,9 @@ from .reading import Tape
 from .recorder import Recorder
 from .stand_ins import identities, played_sources, secluded, stand_ins
 from .upstreams import Unknown
+
+REAL_LINGER_S: Final = 10.0
+"""Seconds that real upstreams get after the end of a tape."""
 
 See = Callable[[Entry], None]
 """Told of entries, in order."""
@@ -68,6 +71,7 @@ def play(
     unknown: Unknown | None = None,
     ignored: Collection[str] = (),
     files: bool = False,
+    linger_s: float = 0.0,
 ) -> Played:
     """
     Play a tape on a clock of its own; takes as long as the work takes, however long the tape is. Outside of Trio.
@@ -81,12 +85,25 @@ def play(
         unknown: Answers what upstreams were not asked when the tape was made; that fails if absent.
         ignored: Globs of paths (`params.arguments.now`) that do not decide which recorded answer a request gets.
         files: Whether what `see` is told has the text of the configuration.
+        linger_s: How long requests may go on when the tape is at its end; those that do not end on it never end here.
 
     Raises:
         ComponentError: A component cannot be opened.
     """
     played = Played()
-    trio.run(_play_fast, tape, document, see, hear, unknown or fail_unknown, ignored, files, played, clock=TapeClock())
+    trio.run(
+        _play_fast,
+        tape,
+        document,
+        see,
+        hear,
+        unknown or fail_unknown,
+        ignored,
+        files,
+        linger_s,
+        played,
+        clock=TapeClock(),
+    )
     return played
 
 
@@ -106,7 +123,9 @@ def play_clients(tape: Tape, document: Document, see: See, *, hear: See | None =
     played = Played()
 
     async def main() -> None:
-        player = Player(_heard(tape, hear), tape.header.epoch, RealPace(), fail_unknown, upstreams=False)
+        player = Player(
+            _heard(tape, hear), tape.header.epoch, RealPace(), fail_unknown, upstreams=False, linger_s=REAL_LINGER_S
+        )
         await _run(player, document, see, played, upstreams=False)
 
     trio.run(main)
@@ -141,14 +160,16 @@ async def _play_fast(
     unknown: Unknown,
     ignored: Collection[str],
     files: bool,
+    linger_s: float,
     played: Played,
 ) -> None:
     clock = trio.lowlevel.current_clock()
     assert isinstance(clock, TapeClock)
     course = Course(trio.current_time())
     player = Player(
-        course.watched(_heard(tape, hear)), tape.header.epoch, Stride(clock, course), unknown, ignored=ignored
-    )
+        course.watched(_heard(tape, hear)), tape.header.epoch, Stride(clock, course), unknown, ignored=ignored,
+        linger_s=linger_s,
+    )  # fmt: skip
 
     def saw(entry: Entry) -> None:
         course.saw(entry)

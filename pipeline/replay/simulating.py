@@ -7,7 +7,7 @@ the tape does not say, they are supposed to answer as they did to something like
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 from attrs import frozen
 
@@ -19,6 +19,9 @@ from .playing import play
 from .reading import Tape
 from .repertoire import Repertoire
 from .tally import Tallies
+
+LINGER_S: Final = 3600.0
+"""Virtual seconds that requests may go on after the end of the tape."""
 
 
 @final
@@ -94,7 +97,7 @@ def _side(tape: Tape, document: Document, name: str, span_s: float, repertoire: 
         if exchange is not None:
             tallies.add(exchange)
 
-    play(tape, document, see, unknown=repertoire.suppose)
+    play(tape, document, see, unknown=repertoire.suppose, linger_s=LINGER_S)
     for exchange in assembly.rest():
         tallies.add(exchange)
     return Side(name=name, tallies=tallies, supposed=repertoire.supposed, unanswered=repertoire.unanswered)

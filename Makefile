@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 TEST_FLAGS ?=
 
-.PHONY: run test setup lint types cov docs conformance autobahn bench mutation wheel lock clean all
+.PHONY: run test setup lint types cov docs conformance matrix autobahn bench mutation wheel lock clean all
 
 run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
 	$(BIN)/sluiceway run
@@ -50,6 +50,10 @@ docs: $(READY) ## the parts of docs/ and configs/ that are made from the declara
 
 conformance: $(READY) ## the official suite through the gateway, both eras; fails on any difference
 	$(BIN)/python tests/conformance/run.py
+
+matrix: $(READY) ## every kind of client at every kind of upstream; prints the table, and keeps it in docs/matrix.md
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m matrix tests/transports/matrix
+	cd tests/transports/matrix && ../../../$(BIN)/python -m crossing.crossings | tee ../../../docs/matrix.md
 
 autobahn: $(READY) ## the Autobahn cases against both WebSocket faces; fails on any that is not OK or listed
 	$(BIN)/python tests/autobahn/run.py

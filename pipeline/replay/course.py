@@ -22,7 +22,18 @@ from outcome import Error
 
 from .assembly import exchange_of
 from .clock import TapeClock
-from .entries import CancelAsked, Ended, Entry
+from .entries import (
+    CallAnswered,
+    CallAsked,
+    Called,
+    CallEnded,
+    CallRelayed,
+    CancelAsked,
+    Ended,
+    Entry,
+    StageEntered,
+    StageLeft,
+)
 from .turns import Turns, taking_turns
 
 LATE_S: Final = 0.02
@@ -41,6 +52,10 @@ class _Act(NamedTuple):
     n: int
     t: float
     kind: type[Entry]
+    sink: str
+    """Id of the sink where it happens, if it does at a sink."""
+    is_late: bool
+    """The deadline has passed: what notices that runs first."""
 
 
 @final
@@ -56,6 +71,8 @@ class Course:
         """What each exchange will do, as far as the tape was read."""
         self._order: deque[tuple[int, int]] = deque()
         """Number of each of these entries and of its exchange, in order; some are done."""
+        self._calls: dict[int, str] = {}
+        """The sinks of calls that were read and whose end was not."""
         self._driver: trio.lowlevel.Task | None = None
         self._at = math.inf
         """Place in the order of what comes in next: the number of its entry, or just behind it."""
@@ -67,7 +84,9 @@ class Course:
         for entry in entries:
             exchange = exchange_of(entry)
             if exchange and not isinstance(entry, CancelAsked):
-                self._acts.setdefault(exchange, deque()).append(_Act(entry.n, entry.t, type(entry)))
+                is_late = isinstance(entry, Ended) and entry.cancelled == "deadline"
+                act = _Act(entry.n, entry.t, type(entry), self._sink_of(entry), is_late)
+                self._acts.setdefault(exchange, deque()).append(act)
                 self._order.append((entry.n, exchange))
             yield entry
 
@@ -121,27 +140,46 @@ class Course:
         best: tuple[float, trio.lowlevel.Task] | None = None
         other: trio.lowlevel.Task | None = None
         for task in tasks:
-            number = task.context.get(NUMBER, 0)
-            if task is self._driver or self._comes_later(task, number, now, is_due=is_due):
+            act = self._act_of(task)
+            if task is self._driver or (act is not None and self._comes_later(act, task, now, is_due=is_due)):
                 continue
-            if not number:
+            place = math.inf if act is None else act.n
+            if not task.context.get(NUMBER, 0):
                 other = other or task
-            elif best is None or self._place(number) < best[0]:
-                best = self._place(number), task
-        if best is not None and (best[0] == first or other is None):
+            elif best is None or place < best[0]:
+                best = place, task
+        if best is not None and (other is None or (best[0] == first and not self._is_late(best[1], now))):
             return best[1]
         return other or (self._driver if is_due else None)
 
-    def _comes_later(self, task: trio.lowlevel.Task, number: int, now: float, *, is_due: bool) -> bool:
-        """Whether a task has to wait for what comes in next, which had come in first."""
-        acts = self._acts.get(number)
-        if not acts or acts[0].n < self._at:
-            return False
-        return is_due or (acts[0].t <= now + LATE_S and _was_timed(task))
+    def _sink_of(self, entry: Entry) -> str:
+        match entry:
+            case Called():
+                self._calls[entry.call] = entry.sink
+                return entry.sink
+            case CallEnded():
+                return self._calls.pop(entry.call, "")
+            case CallRelayed() | CallAsked() | CallAnswered():
+                return self._calls.get(entry.call, "")
+            case StageEntered() | StageLeft():
+                section, owner, _ = entry.stage.split(".", 2)
+                return owner if section == "sinks" else ""
+            case _:
+                return ""
 
-    def _place(self, exchange: int) -> float:
-        acts = self._acts.get(exchange)
-        return acts[0].n if acts else math.inf
+    def _act_of(self, task: trio.lowlevel.Task) -> _Act | None:
+        """What a task will do next: one that is named after a sink what happens there, any other what comes first."""
+        acts = self._acts.get(task.context.get(NUMBER, 0))
+        return next((act for act in acts if act.sink == task.name), acts[0]) if acts else None
+
+    def _comes_later(self, act: _Act, task: trio.lowlevel.Task, now: float, *, is_due: bool) -> bool:
+        """Whether a task has to wait for what comes in next, which had come in first."""
+        return act.n > self._at and (is_due or (act.t <= now + LATE_S and _was_timed(task)))
+
+    def _is_late(self, task: trio.lowlevel.Task, now: float) -> bool:
+        """Whether the exchange of a task is about to be cancelled at its deadline."""
+        acts = self._acts.get(task.context.get(NUMBER, 0), ())
+        return any(act.is_late and act.t <= now for act in acts)
 
     def _first(self) -> float:
         """Number of the entry that should come next of those that exchanges make."""

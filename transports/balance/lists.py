@@ -119,7 +119,7 @@ class Lists:
         with trio.move_on_after(patience_s), unwrap_single():
             async with trio.open_nursery() as nursery:
                 for member in members:
-                    nursery.start_soon(one, member)
+                    nursery.start_soon(one, member, name=member.id)
         return found
 
     async def _whole(self, exchange: Exchange, method: str, member: Member) -> _Whole | ErrorReply:

@@ -100,7 +100,7 @@ class Fabric:
         with trio.move_on_after(self.patience(exchange)), unwrap_single():
             async with trio.open_nursery() as nursery:
                 for upstream in upstreams:
-                    nursery.start_soon(one, upstream)
+                    nursery.start_soon(one, upstream, name=upstream.id)
         return outcomes
 
     def patience(self, exchange: Exchange) -> float:

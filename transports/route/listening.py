@@ -113,7 +113,7 @@ class Listening:
         with unwrap_single():
             async with trio.open_nursery() as nursery:
                 for upstream in self._fabric.upstreams:
-                    nursery.start_soon(self._follow, view, stream, upstream)
+                    nursery.start_soon(self._follow, view, stream, upstream, name=upstream.id)
                 with trio.move_on_after(self._fabric.patience(stream.exchange)):
                     await stream.settled.wait()
                 if stream.refused and len(stream.refused) == len(self._fabric.upstreams):

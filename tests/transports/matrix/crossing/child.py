@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from server import Server
+from crossing.server import Server
 
 
 def report(book: socket.socket, entry: dict[str, Any]) -> None:

@@ -64,6 +64,9 @@ bench: $(READY) ## what the core and each stage cost on this machine
 	$(BIN)/python bench/audit.py
 	$(BIN)/python bench/tape.py
 
+bench-peers: $(READY) ## ours, its peers and nginx, in one run; gets peers from Debian and the registries
+	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
+
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py
 

@@ -1,0 +1,171 @@
+"""The gateways that are compared: how each is started, and what it can be asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+from setup import FOLDER, ROOT, command_of, debian, python_of
+
+HERE = Path(__file__).resolve().parent
+KEY = "slw_the-key-of-the-sample-change-it"
+STDIO = ["taskset", "-c", "1", sys.executable, str(HERE / "stdio_server.py")]
+SLUICEWAY = shutil.which("sluiceway", path=Path(sys.executable).parent) or "sluiceway"
+
+_BARE = "    chain: []\n    sink: up\nsinks:\n  up:\n"
+_FULL = """    timeout: 30s
+    chain:
+      - request_id
+      - trace: {{sample: 0%}}
+      - metrics
+      - auth_api_key: {{pepper: {{from_file: {auth}/pepper}}, file: {auth}/keys.json}}
+      - rate_limit: {{rate: 1000000/s}}
+      - dedup
+      - cache
+    sink: up
+sinks:
+  up:
+    chain: [retry, circuit_breaker]
+"""
+_HTTP = '    http: {{url: "{upstream}"}}\n'
+_STDIO = "    stdio: {{command: {stdio}}}\n"
+_NGINX = """worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log /dev/null;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000; client_max_body_size 16m; client_body_buffer_size 2m;
+ client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
+ scgi_temp_path {folder}/s; proxy_buffers 16 128k; proxy_buffer_size 128k; proxy_busy_buffers_size 256k;
+ upstream up {{ server {address}; keepalive 64; keepalive_requests 100000000; }}
+ server {{ listen 127.0.0.1:{port};
+  location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}
+"""
+_FORGE = {
+    "JWT_SECRET_KEY": "a-key-of-the-bench-that-is-long-enough-0123456789", "AUTH_REQUIRED": "true",
+    "MCP_CLIENT_AUTH_ENABLED": "true", "EMAIL_AUTH_ENABLED": "true", "PLATFORM_ADMIN_EMAIL": "admin@example.com",
+    "PASSWORD_CHANGE_ENFORCEMENT_ENABLED": "false", "ADMIN_REQUIRE_PASSWORD_CHANGE_ON_BOOTSTRAP": "false",
+    "CACHE_TYPE": "memory", "LOG_LEVEL": "ERROR", "SSRF_PROTECTION_ENABLED": "false", "PLUGINS_ENABLED": "false",
+    "RATE_LIMITING_ENABLED": "false", "TOOL_RATE_LIMIT": "100000000", "MCPGATEWAY_UI_ENABLED": "false",
+    "AUTH_ENCRYPTION_SECRET": "another-of-the-bench-long-enough-0123456789", "REQUIRE_STRONG_SECRETS": "false",
+    "BASIC_AUTH_PASSWORD": "Bench-0123-Long-1", "PLATFORM_ADMIN_PASSWORD": "Bench-0123-Long-1",
+    "DEFAULT_USER_PASSWORD": "Bench-0123-Long-1",
+}  # fmt: skip
+
+
+@frozen
+class Place:
+    """What a gateway is told."""
+
+    port: int
+    upstream: str
+    folder: Path
+    """For its files."""
+
+    def write(self, name: str, text: str) -> Path:
+        """A file of its own."""
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+
+@frozen
+class Gateway:
+    """One of the compared."""
+
+    name: str
+    command: Callable[[Place], Sequence[str]]
+    path: str = "/mcp"
+    eras: tuple[str, ...] = ("legacy",)
+    headers: Mapping[str, str] = {}
+    environment: Mapping[str, str] = {}
+    slow: bool = False
+    """Whether a call takes tens of milliseconds: it is left out of cases with large bodies."""
+    stdio: bool = False
+    """Whether its upstream is a child over stdio."""
+    needs: Path | None = None
+    """A file without which it was not installed."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be started."""
+        return self.needs is None or self.needs.exists()
+
+
+def _sluiceway(chain: str, sink: str) -> Callable[[Place], Sequence[str]]:
+    def command(place: Place) -> Sequence[str]:
+        head = f'version: 1\nsources: {{web: {{http: {{bind: "127.0.0.1:{place.port}"}}}}}}\npipelines:\n  main:\n'
+        text = (chain + sink).format(auth=ROOT / "configs" / "auth", upstream=place.upstream, stdio=STDIO)
+        return [SLUICEWAY, "run", str(place.write("sluiceway.yaml", head + text + "run: {log_level: error}\n"))]
+
+    return command
+
+
+def _nginx(place: Place) -> Sequence[str]:
+    address = place.upstream.removeprefix("http://").partition("/")[0]
+    conf = place.write("nginx.conf", _NGINX.format(folder=place.folder, port=place.port, address=address))
+    return [str(debian("usr/sbin/nginx")), "-p", str(place.folder), "-c", str(conf)]
+
+
+def _naive(place: Place) -> Sequence[str]:
+    hypercorn = [str(command_of("naive", "hypercorn")), "-k", "trio", "--log-level", "error"]
+    return [
+        "env",
+        f"UPSTREAM={place.upstream}",
+        f"PYTHONPATH={HERE}",
+        *hypercorn,
+        "-b",
+        f"127.0.0.1:{place.port}",
+        "naive:app",
+    ]
+
+
+def _fastmcp(form: str) -> Callable[[Place], Sequence[str]]:
+    return lambda place: [
+        str(python_of("fastmcp")), str(HERE / "fastmcp_proxy.py"), str(place.port), place.upstream, form
+    ]  # fmt: skip
+
+
+def _mcp_proxy(place: Place) -> Sequence[str]:
+    options = ["--port", str(place.port), "--pass-environment", "--log-level", "ERROR"]
+    return [str(command_of("mcp-proxy", "mcp-proxy")), *options, "--named-server", "up", " ".join(STDIO)]
+
+
+def _supergateway(place: Place) -> Sequence[str]:
+    options = ["--stdio", " ".join(STDIO), "--outputTransport", "streamableHttp", "--stateful", "--logLevel", "none"]
+    return ["node", str(FOLDER / "node/node_modules/.bin/supergateway"), *options, "--port", str(place.port)]
+
+
+def _forge(place: Place) -> Sequence[str]:
+    database = f"DATABASE_URL=sqlite:///{place.folder}/forge.db"
+    command = [str(command_of("contextforge", "mcpgateway")), "--host", "127.0.0.1", "--port", str(place.port)]
+    return ["env", database, *command, "--log-level", "error", "--no-access-log"]
+
+
+def forge_token() -> str:
+    """A credential for ContextForge."""
+    create = [str(python_of("contextforge")), "-m", "mcpgateway.utils.create_jwt_token", "--admin", "--exp", "10080"]
+    create += ["--username", _FORGE["PLATFORM_ADMIN_EMAIL"], "--secret", _FORGE["JWT_SECRET_KEY"]]
+    made = subprocess.run(
+        create, env={**os.environ, **_FORGE}, cwd=FOLDER, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    return made.stdout.split()[-1]
+
+
+BOTH = ("modern", "legacy")
+GATEWAYS = (
+    Gateway("nginx", _nginx, eras=BOTH, needs=debian("usr/sbin/nginx")),
+    Gateway("sluiceway, bare", _sluiceway(_BARE, _HTTP), eras=BOTH),
+    Gateway("sluiceway, full chain", _sluiceway(_FULL, _HTTP), eras=BOTH, headers={"x-api-key": KEY}),
+    Gateway("sluiceway, bare, to stdio", _sluiceway(_BARE, _STDIO), eras=BOTH, stdio=True),
+    Gateway("hypercorn + httpx", _naive, eras=BOTH, needs=FOLDER / "naive"),
+    Gateway("supergateway, to stdio", _supergateway, stdio=True, needs=FOLDER / "node/node_modules/supergateway"),
+    Gateway("mcp-proxy, to stdio", _mcp_proxy, "/servers/up/mcp", stdio=True, needs=FOLDER / "mcp-proxy"),
+    Gateway("fastmcp proxy, one client", _fastmcp("shared"), needs=FOLDER / "fastmcp"),
+    Gateway("fastmcp proxy", _fastmcp("default"), slow=True, needs=FOLDER / "fastmcp"),
+    Gateway(
+        "ContextForge", _forge, "/mcp/", slow=True, environment=_FORGE, needs=command_of("contextforge", "mcpgateway")
+    ),
+)

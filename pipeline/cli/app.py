@@ -26,6 +26,7 @@ _VERBS: Final = (
     ("import", "import_:import_", "Turn another program's configuration into one for Sluiceway."),
     ("explain", "explain:explain", "Explain a component, or one place of a configuration."),
     ("diff", "diff:diff", "Say what a configuration does otherwise than another one."),
+    ("shrink", "shrink:shrink", "Find the smallest tape and configuration that still show what should not be."),
     ("list", "catalogue:list_components", "List the components that are installed."),
     ("graph", "graph:graph", "Draw a configuration as a mermaid or dot graph."),
     ("schema", "schema:schema", "Print the JSON Schema of configurations, for editors."),

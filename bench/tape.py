@@ -1,5 +1,6 @@
 """
-What a recording costs: CPU per request on the path of calls and beside it, and memory in the length of a tape.
+What a recording costs: CPU per request on the path of calls and beside it, and memory in the length of a tape; and what
+it costs to replay it.
 
 The path is measured with the thread that writes taken away: what it spends is the difference to the whole. Rounds with
 and without a recorder are interleaved; figures are medians. Run it with `python bench/tape.py`; bounds are those of the
@@ -32,6 +33,9 @@ from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
 from sluiceway.pipeline.replay.assembly import exchanges
+from sluiceway.pipeline.replay.comparing import Comparison
+from sluiceway.pipeline.replay.entries import Ended, Entry
+from sluiceway.pipeline.replay.playing import play
 from sluiceway.pipeline.replay.reading import Tape
 from sluiceway.pipeline.replay.recorder import Recorder
 from sluiceway.pipeline.replay.recording import open_recorder
@@ -57,7 +61,11 @@ CLIENT = Client(
     headers={"host": "a.example", "user-agent": "client/1.0", "authorization": "Bearer abc", "accept": "*/*"},
 )
 GROWTH = "second half of 100,000 requests, growth, MiB"
-BOUNDS = {"on the path, us per request": 15.0, GROWTH: 5.0, "reading them, growth, MiB": 5.0, "missing of them": 0.0}
+REPLAY_GROWTH = "replaying them, second half, growth, MiB"
+DIFFERENT = "different of them in a replay"
+BOUNDS = {"on the path, us per request": 15.0, GROWTH: 5.0, "reading them, growth, MiB": 5.0, "missing of them": 0.0,
+    REPLAY_GROWTH: 5.0, DIFFERENT: 0.0,
+}  # fmt: skip
 
 
 async def _emit(_notification: Notification) -> None:
@@ -161,6 +169,38 @@ async def memory(folder: Path, count: int) -> dict[str, float]:
     }
 
 
+def _rss_mib() -> float:
+    """What this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / (1 << 20)
+
+
+def replaying(folder: Path, count: int) -> dict[str, float]:
+    """Time and memory of a replay of the long tape, compared with it exchange by exchange."""
+    tape, comparison = Tape(folder / "long.jsonl"), Comparison()
+    ended, held = 0, [0.0, 0.0]
+
+    def see(entry: Entry) -> None:
+        nonlocal ended
+        comparison.see(entry)
+        if isinstance(entry, Ended):
+            ended += 1
+            if ended == count // 2:
+                held[0] = _rss_mib()
+            elif ended == count - 1:
+                held[1] = _rss_mib()
+
+    start = time.process_time()
+    play(tape, from_data(CONFIG), see, hear=comparison.hear)
+    spent = time.process_time() - start
+    comparison.finish()
+    return {
+        "replaying them, us per request": spent / count * 1e6,
+        REPLAY_GROWTH: held[1] - held[0],
+        DIFFERENT: float(comparison.count),
+    }
+
+
 def main() -> int:
     """Measure, print, compare with the bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -173,6 +213,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         figures = trio.run(overhead, Path(folder), given.rounds, given.count)
         figures |= trio.run(memory, Path(folder), given.requests)
+        figures |= replaying(Path(folder), given.requests)
     return report(figures, BOUNDS, given.json)
 
 

@@ -42,11 +42,18 @@ TABLE: Final[dict[Era, tuple[Row, ...]]] = {
         Row("`input_required`", "asked on the stream of the call, then the request is sent again under a new id"),
         Row("an error of the client's to a question", "the answer to the call, for no upstream can be told of it"),
         Row("progress, log messages of a request", "relayed; progress that goes back in a later round is left out"),
+        Row("tasks", "those of the extension `io.modelcontextprotocol/tasks`; an answer at once is one that is over"),
+        Row("questions of a task", "asked of who waits in `tasks/result`, and answered by `tasks/update`"),
+        Row("tools that answer with tasks only", "waited for, where the client asks for no task"),
         Row("`notifications/cancelled`", "ends the request as the upstream's transport says"),
         Row("resource not found (-32602)", "-32002"),
         Row("`ttlMs`, `cacheScope`", "left in results, where clients ignore them and the stage `cache` does not"),
         Row("methods, members and `_meta` that nobody knows", "passed on untouched"),
-        _lost("tasks", "the client is offered none, and `task` of a call is left out: it is answered at its end"),
+        _lost(
+            "tasks",
+            "belong to the session that created them, and tell of no progress; without the extension at the upstream "
+            "the client is offered none, and `task` of a call is left out",
+        ),
         _lost("output that is no object", "output schemas and `structuredContent` of other types are left out"),
         _lost("log messages before `logging/setLevel`", "none are sent: a level has to be asked for"),
         _lost(

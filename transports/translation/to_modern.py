@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -20,6 +21,7 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.model.tools import CALL, LIST
 from sluiceway.pipeline.protocol.errors import (
     GatewayError,
     InvalidParams,
@@ -27,9 +29,10 @@ from sluiceway.pipeline.protocol.errors import (
     UnsupportedVersion,
     UpstreamUnavailable,
 )
-from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, Kind, method_of
+from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, MODERN_VERSIONS, ErrorCode, Kind, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
 
+from .task_messages import LEGACY_OFFER, MODERN_STATUS, has_extension, is_task, needs_task, with_task_support
 from .to_modern_held import Held, as_modern
 from .to_modern_listening import Listening, Wish
 from .to_modern_messages import (
@@ -42,10 +45,10 @@ from .to_modern_messages import (
     negotiate,
 )
 from .to_modern_rounds import Rounds
+from .to_modern_tasks import PREFIX, ToModernTasks
 
 _DISCOVER: Final = "server/discover"
 _INITIALIZED: Final = "notifications/initialized"
-_TASKS: Final = "tasks/"
 _LAST_ANSWERS_S: Final = 1.0
 """How long a session stays that cannot go on, so that the answers which say so can still leave through it."""
 
@@ -67,6 +70,7 @@ class ToModern:
         self._nursery: trio.Nursery | None = None
         self._ears: dict[Session, Listening] = {}
         self._rounds = 0
+        self._tasks = ToModernTasks(context.id, call, context, self._listen_to_tasks)
         self._local: Mapping[str, Callable[[Session, Held, Exchange], Awaitable[Reply]]] = {
             "ping": self._ping,
             "logging/setLevel": self._set_level,
@@ -139,6 +143,10 @@ class ToModern:
         held.client = evolve(held.client, version=version)
         answer = introduction(discovered.value, negotiate(params["protocolVersion"]), self._name)
         held.server = answer["capabilities"]
+        held.knows_tasks = has_extension(held.server)
+        if held.knows_tasks and answer["protocolVersion"] == LATEST_LEGACY:  # the one that has them
+            held.runs_tasks = True
+            answer["capabilities"] = {**held.server, "tasks": dict(LEGACY_OFFER)}
         session.state[self._key] = held
         return Result(answer)
 
@@ -170,30 +178,50 @@ class ToModern:
         assert isinstance(held, Held)
         if exchange.kind is Kind.NOTIFY:
             return await self._notify(session, held, exchange)
-        if session not in self._ears and (held.uris or held.lists):
+        if session not in self._ears and (held.uris or held.lists or held.watched_tasks):
             self._ear_of(session, held, resumed=True)  # this sink has come after another one, in a reload
         local = self._local.get(exchange.method)
         if local is not None:
             await trio.lowlevel.checkpoint()
             return await local(session, held, exchange)
         row = method_of(exchange.method)
-        if not (row.modern and row.legacy) or exchange.method.startswith(_TASKS):
+        about_tasks = exchange.method.startswith(PREFIX)
+        if not (row.legacy and (row.modern or about_tasks)) or (about_tasks and not held.runs_tasks):
             await trio.lowlevel.checkpoint()
             return _unknown(exchange.method)
-        return await self._ask(session, held, exchange)
-
-    async def _ask(self, session: Session, held: Held, exchange: Exchange) -> Reply:
-        request = exchange.request
-        assert isinstance(request, Request)
-        inward = exchange.with_client(held.client).with_request(
-            request.with_params(modern_params(request.params, held.about()))
-        )
-        rounds = Rounds(self._name, inward, self._call, self._context.new_id)
         try:
-            reply = await rounds.run()
+            if about_tasks:
+                return await self._tasks(session, held, exchange)
+            return await self._ask(session, held, exchange)
         except UnsupportedVersion:
             self._give_up(session)
             raise SessionNotFound(f"{self._name}: the upstream is another one now; initialize again") from None
+
+    async def _ask(self, session: Session, held: Held, exchange: Exchange) -> Reply:
+        """A request that the upstream answers, or makes a task of."""
+        if exchange.method == CALL and held.runs_tasks and "task" in exchange.request.params:
+            return await self._tasks.create(session, held, exchange, partial(self._run, held, tasks=True))
+        reply = await self._run(held, exchange)
+        if held.knows_tasks and needs_task(reply):
+            exchange.decide(self._name, "task", "waited for")
+            reply = await self._run(held, exchange, tasks=True)
+            if isinstance(reply, Result) and is_task(reply):
+                return await self._tasks.wait(session, held, exchange, reply)
+        if exchange.method == LIST and held.runs_tasks and isinstance(reply, Result):
+            return with_task_support(reply)
+        return reply
+
+    async def _run(self, held: Held, exchange: Exchange, *, tasks: bool = False) -> Reply:
+        """Ask the upstream, and the client what the upstream wants to know; with `tasks`, a task is an answer, too."""
+        request = exchange.request
+        assert isinstance(request, Request)
+        client = held.tasking() if tasks else held.client
+        inward = exchange.with_client(client).with_request(
+            request.with_params(modern_params(request.params, held.about(tasks=tasks)))
+        )
+        rounds = Rounds(self._name, inward, self._call, self._context.new_id, takes_task=tasks)
+        try:
+            reply = await rounds.run()
         finally:
             self._rounds += rounds.rounds
         return legacy_error(request, reply) if isinstance(reply, ErrorReply) else reply
@@ -248,7 +276,10 @@ class ToModern:
             raise UpstreamUnavailable(f"{self._name}: is closed, and takes no more subscriptions")
 
         def tell(notification: Notification) -> None:
-            session.notify(notification)
+            if notification.method != MODERN_STATUS:
+                session.notify(notification)
+            elif (told := self._tasks.heard(session, held, notification)) is not None:
+                session.notify(told)
 
         def missed(notification: Notification) -> None:
             self._context.changes.announce(self._name, notification)
@@ -258,13 +289,21 @@ class ToModern:
             return await self._call(held.listener(session, self._context.new_id(), wish, heard))
 
         ear = Listening(
-            self._name, lambda: held.lists, held.uris, listen, tell, missed, self._context.random,
-            self._context.log, resumed=resumed,
+            self._name, lambda: held.lists, held.uris, lambda: held.watched_tasks, listen, tell, missed,
+            self._context.random, self._context.log, resumed=resumed,
         )  # fmt: skip
         self._ears[session] = ear
         # in a context of its own: what the upstream says later must not be logged as said by whoever came first
         contextvars.Context().run(self._nursery.start_soon, self._host, session, ear)
         return ear
+
+    def _listen_to_tasks(self, session: Session, held: Held) -> None:
+        """A session has other unfinished tasks than before."""
+        ear = self._ears.get(session)
+        if ear is None and held.watched_tasks and self._nursery is not None:
+            ear = self._ear_of(session, held)
+        if ear is not None:
+            ear.adjust()
 
     async def _host(self, session: Session, ear: Listening) -> None:
         forget = session.on_close(ear.end)

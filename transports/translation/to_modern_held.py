@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.model.session import Client, Session
 from sluiceway.pipeline.protocol.mcp import LATEST, Era, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import EMPTY, Json, Notification, Request, RequestId
 
+from .task_book import TaskBook
+from .task_messages import with_extension
 from .to_modern_listening import FILTERS, Wish
 from .to_modern_messages import modern_capabilities
 
@@ -34,12 +36,24 @@ class Held:
     """The resources it watches."""
     ready: bool = False
     """It has sent `notifications/initialized`: from then on it is told of changes."""
+    knows_tasks: bool = False
+    """The upstream has the extension for tasks."""
+    runs_tasks: bool = False
+    """Its own revision has tasks, too: it was offered them."""
+    tasks: TaskBook = field(factory=TaskBook)
+    """Those it has created."""
 
-    def about(self) -> dict[str, Json]:
-        """What each of its requests says in `_meta`."""
+    def about(self, *, tasks: bool = False) -> dict[str, Json]:
+        """
+        What each of its requests says in `_meta`.
+
+        Args:
+            tasks: Whether it may be answered with a task, or is about one.
+        """
+        declared = self.client.capabilities
         about: dict[str, Json] = {
             MetaKey.VERSION.value: self.client.version,
-            MetaKey.CLIENT_CAPABILITIES.value: self.client.capabilities,
+            MetaKey.CLIENT_CAPABILITIES.value: with_extension(declared) if tasks else declared,
         }
         if self.client.info:
             about[MetaKey.CLIENT_INFO.value] = self.client.info
@@ -51,6 +65,15 @@ class Held:
     def lists(self) -> tuple[str, ...]:
         """Of which lists it is told that they have changed, as keys of `FILTERS`."""
         return tuple(key for key, (kind, _) in FILTERS.items() if self.ready and self.offers(kind, "listChanged"))
+
+    @property
+    def watched_tasks(self) -> tuple[str, ...]:
+        """Of which tasks it is told that they have changed."""
+        return self.tasks.unfinished() if self.ready else ()
+
+    def tasking(self) -> Client:
+        """Its client, as one that knows the extension for tasks."""
+        return evolve(self.client, capabilities=with_extension(self.client.capabilities))
 
     def offers(self, kind: str, part: str) -> bool:
         """Whether the upstream has declared part of a capability."""
@@ -66,11 +89,11 @@ class Held:
             await trio.lowlevel.checkpoint()
             heard(notification)
 
-        params = {"notifications": wish.notifications(), "_meta": self.about()}
+        params = {"notifications": wish.notifications(), "_meta": self.about(tasks=bool(wish.tasks))}
         return Exchange(
             request=Request(request_id, _LISTEN, params),
             kind=Kind.LISTEN,
-            client=self.client,
+            client=self.tasking() if wish.tasks else self.client,
             source=session.source,
             caller=session.caller,
             link=Link(_nowhere, caller=session.caller),

@@ -48,14 +48,24 @@ class Wish:
     lists: tuple[str, ...]
     """Keys of `FILTERS`."""
     uris: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    """Ids of tasks whose states it wants to hear; where the upstream does not tell, they are asked for."""
 
     def __bool__(self) -> bool:
-        return bool(self.lists or self.uris)
+        return bool(self.lists or self.uris or self.tasks)
+
+    def covers(self, other: Wish) -> bool:
+        """Whether who hears this hears no less than `other`, and no more but of tasks that are over."""
+        return (self.lists, self.uris) == (other.lists, other.uris) and set(self.tasks) >= set(other.tasks)
 
     def notifications(self) -> dict[str, Json]:
         """As the params of a listener say it."""
         asked: dict[str, Json] = dict.fromkeys(self.lists, True)
-        return {**asked, "resourceSubscriptions": list(self.uris)} if self.uris else asked
+        if self.uris:
+            asked["resourceSubscriptions"] = list(self.uris)
+        if self.tasks:
+            asked["taskIds"] = list(self.tasks)
+        return asked
 
     def changes(self) -> Iterator[Notification]:
         """Everything that it is about may have changed."""
@@ -109,6 +119,7 @@ class Listening:
         name: What the upstream is called in errors.
         lists: Keys of `FILTERS` that the session hears of besides; call `adjust` when they change.
         uris: The resources it watches; kept up to date here.
+        tasks: Ids of the tasks it hears of; call `adjust` when they change.
         open_stream: Listens.
         tell: Takes what is heard, as the session hears it. Must not block.
         missed: Takes what may have changed while nobody listened. Must not block.
@@ -122,6 +133,7 @@ class Listening:
         name: str,
         lists: Callable[[], tuple[str, ...]],
         uris: dict[str, None],
+        tasks: Callable[[], tuple[str, ...]],
         open_stream: Open,
         tell: Callable[[Notification], None],
         missed: Callable[[Notification], None],
@@ -133,6 +145,7 @@ class Listening:
         self._name = name
         self._lists = lists
         self._uris = uris
+        self._tasks = tasks
         self._open = open_stream
         self._tell = tell
         self._missed = missed
@@ -216,7 +229,7 @@ class Listening:
             Seconds after which to try again.
         """
         self._news = trio.Event()
-        wish, current = Wish(self._lists(), tuple(self._uris)), self._stream
+        wish, current = Wish(self._lists(), tuple(self._uris), self._tasks()), self._stream
         if current is not None and current.end is not None:
             if trio.current_time() - current.began > PAUSES_S[1]:
                 self._pause_s = PAUSES_S[0]
@@ -226,7 +239,7 @@ class Listening:
             self._close(current)
             self._stream = None
             return float("inf")
-        if current is not None and current.wish == wish:
+        if current is not None and current.wish.covers(wish):
             return float("inf")
         stream = _Stream(wish, began=trio.current_time())
         assert self._nursery is not None
@@ -318,4 +331,4 @@ class Listening:
         granted = notification.params.get("notifications")
         uris = granted.get("resourceSubscriptions") if isinstance(granted, dict) else None
         kept = tuple(uri for uri in stream.wish.uris if isinstance(uris, list) and uri in uris)
-        stream.wish = Wish(stream.wish.lists, kept)
+        stream.wish = Wish(stream.wish.lists, kept, stream.wish.tasks)

@@ -30,6 +30,7 @@ INPUT_REQUIRED: Final = "input_required"
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Of `logging/setLevel` (RFC 5424)."""
 
+_TASKS: Final = "io.modelcontextprotocol/tasks"
 _READ: Final = "resources/read"
 _OF_DISCOVERY: Final = frozenset({"resultType", "supportedVersions", "serverInfo", "ttlMs", "cacheScope"})
 _OF_OTHER_REVISIONS: Final = frozenset({"task", "inputResponses", "requestState"})
@@ -59,6 +60,9 @@ def has_legacy(discovered: Mapping[str, Json]) -> bool:
 def modern_capabilities(declared: Mapping[str, Json]) -> dict[str, Json]:
     """A legacy client's capabilities: without tasks, which mean something else now, and changes of roots."""
     capabilities = {key: value for key, value in declared.items() if key != "tasks"}
+    extensions = capabilities.get("extensions")
+    if isinstance(extensions, dict):
+        capabilities["extensions"] = {key: value for key, value in extensions.items() if key != _TASKS}
     roots = capabilities.get("roots")
     if isinstance(roots, dict):
         capabilities["roots"] = {key: value for key, value in roots.items() if key != "listChanged"}

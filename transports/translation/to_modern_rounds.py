@@ -15,12 +15,13 @@ import trio
 from attrs import define
 
 from sluiceway.pipeline.model.exchange import Exchange, Service
-from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamProtocolError
+from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import PROGRESS
-from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, RequestId, Result
-from sluiceway.pipeline.runtime.nursery import unwrap_single
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
 
+from .task_messages import is_task
 from .to_modern_messages import legacy_result
+from .to_modern_questions import ask_all, question_of, requests_of
 
 MAX_ROUNDS: Final = 10
 """How often one request is sent again; as many as clients of the modern era allow by default."""
@@ -28,9 +29,6 @@ MAX_QUESTIONS: Final = 64
 """Questions that one request may put to its client."""
 PAUSES_S: Final = (0.1, 1.0)
 """First and longest pause before a request is sent again that the upstream asked nothing for; it doubles."""
-
-_NEEDS: Final = {"sampling/createMessage": "sampling", "elicitation/create": "elicitation", "roots/list": "roots"}
-"""What may be asked, and the capability with which a client says that it can answer."""
 
 
 @final
@@ -50,6 +48,8 @@ class Rounds:
     exchange: Exchange
     call: Service
     new_id: Callable[[], str]
+    takes_task: bool = False
+    """Whether a task is an answer; it is returned as it is."""
     rounds: int = 0
     """How often the request was sent again."""
     _asked: int = 0
@@ -71,6 +71,8 @@ class Rounds:
         while True:
             reply = await self.call(exchange)
             if isinstance(reply, ErrorReply):
+                return reply
+            if self.takes_task and is_task(reply):
                 return reply
             complete = legacy_result(self.name, request.method, reply)
             if complete is not None:
@@ -94,7 +96,7 @@ class Rounds:
         if "requestState" in value:
             more["requestState"] = value["requestState"]
         if questions:
-            answers = await self._ask(questions)
+            answers = await ask_all(self.exchange, questions)
             if isinstance(answers, ErrorReply):
                 return answers
             more["inputResponses"] = answers
@@ -107,56 +109,12 @@ class Rounds:
 
     def _questions(self, value: Mapping[str, Json]) -> dict[str, Request]:
         """What the upstream asks, by its keys."""
-        asked = value.get("inputRequests", {})
-        if not isinstance(asked, dict):
-            raise UpstreamProtocolError(f"{self.name}: the upstream's inputRequests are not an object")
+        asked = requests_of(self.name, value)
         self._asked += len(asked)
         if self._asked > MAX_QUESTIONS:
             raise UpstreamProtocolError(f"{self.name}: the upstream asks more than {MAX_QUESTIONS} questions")
-        return {key: self._question(key, each) for key, each in asked.items()}
-
-    def _question(self, key: RequestId, asked: Json) -> Request:
-        method = asked.get("method") if isinstance(asked, dict) else None
-        params = asked.get("params") if isinstance(asked, dict) else None
-        params = {} if params is None else params
-        if not isinstance(method, str) or method not in _NEEDS or not isinstance(params, dict):
-            raise UpstreamProtocolError(
-                f"{self.name}: the upstream asks for {str(method)[:60]!r}, which is no question"
-            )
-        if _NEEDS[method] not in self.exchange.client.capabilities:
-            raise UpstreamProtocolError(
-                f"{self.name}: the upstream asks for {method}, and the client has not said that it can do that"
-            )
-        if params.get("mode") == "url" and "elicitationId" not in params:  # only the older revision has it
-            params = {**params, "elicitationId": self.new_id()}
-        return Request(key, method, params)
-
-    async def _ask(self, questions: Mapping[str, Request]) -> dict[str, Json] | ErrorReply:
-        """Put all questions of a round to the client; the first error makes the others superfluous."""
-        answers: dict[str, Json] = {}
-        failures: list[ErrorReply | GatewayError] = []
-
-        async def ask(key: str, question: Request) -> None:
-            try:
-                reply = await self.exchange.ask(question.method, question.params)
-            except GatewayError as error:
-                failures.append(error)
-            else:
-                if isinstance(reply, Result):
-                    answers[key] = reply.value
-                    return
-                failures.append(reply)
-            nursery.cancel_scope.cancel()
-
-        with unwrap_single():
-            async with trio.open_nursery() as nursery:
-                for key, question in questions.items():
-                    nursery.start_soon(ask, key, question)
-        if not failures:
-            return {key: answers[key] for key in questions}
-        if isinstance(failures[0], GatewayError):
-            raise failures[0]
-        return failures[0]
+        able = self.exchange.client.capabilities
+        return {key: question_of(self.name, able, key, each, self.new_id) for key, each in asked.items()}
 
     async def _relay(self, _exchange: Exchange, notification: Notification) -> None:
         """Progress must increase (2025-11-25, basic/utilities/progress), and a new round counts anew."""

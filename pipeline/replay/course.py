@@ -23,6 +23,7 @@ from outcome import Error
 from .assembly import exchange_of
 from .clock import TapeClock
 from .entries import (
+    Asked,
     CallAnswered,
     CallAsked,
     Called,
@@ -31,6 +32,7 @@ from .entries import (
     CancelAsked,
     Ended,
     Entry,
+    Relayed,
     StageEntered,
     StageLeft,
 )
@@ -44,6 +46,10 @@ NUMBER: Final[ContextVar[int]] = ContextVar("exchange")
 
 _ENDINGS: Final = ("connection", "shutdown")
 """Ends of exchanges that come from outside."""
+
+
+_BEGINNINGS: Final = (Called, StageEntered, Relayed, Asked)
+"""What nobody does who is being cancelled."""
 
 
 class _Act(NamedTuple):
@@ -170,7 +176,10 @@ class Course:
     def _act_of(self, task: trio.lowlevel.Task) -> _Act | None:
         """What a task will do next: one that is named after a sink what happens there, any other what comes first."""
         acts = self._acts.get(task.context.get(NUMBER, 0))
-        return next((act for act in acts if act.sink == task.name), acts[0]) if acts else None
+        if not acts:
+            return None
+        at_sink = next((act for act in acts if act.sink == task.name), None)
+        return at_sink if at_sink is not None or "." not in task.name else acts[0]  # Trio's own names have dots
 
     def _comes_later(self, act: _Act, task: trio.lowlevel.Task, now: float, *, is_due: bool) -> bool:
         """Whether a task has to wait for what comes in next, which had come in first."""
@@ -178,7 +187,9 @@ class Course:
 
     def _is_late(self, task: trio.lowlevel.Task, now: float) -> bool:
         """Whether the exchange of a task is about to be cancelled at its deadline."""
-        acts = self._acts.get(task.context.get(NUMBER, 0), ())
+        acts = self._acts.get(task.context.get(NUMBER, 0))
+        if not acts or issubclass(acts[0].kind, _BEGINNINGS):
+            return False
         return any(act.is_late and act.t <= now for act in acts)
 
     def _first(self) -> float:

@@ -295,7 +295,10 @@ def accept(
     )
 
     async def shake_hands() -> None:
-        await (await socket._get_request()).accept(subprotocol=subprotocol)
+        try:
+            await (await socket._get_request()).accept(subprotocol=subprotocol)
+        except ConnectionClosed as error:
+            raise Refused("it left before it was answered") from error
         watched.may_read.set()
 
     return Wire(watched, frames, socket, limits)._open(shake_hands)

@@ -80,6 +80,7 @@ ADMIN = "integration/test_process_options.py::test_admin_serves_status_where_bin
 LOG = "integration/test_process_options.py::test_log_level_and_log_format_shape_what_is_written"
 
 TAPE = "pipeline/replay/test_recording.py::"
+TRAIL = "transports/test_audit_trail.py::"
 ALERTS = "pipeline/telemetry/test_alerts.py::"
 ALERTING = "pipeline/runtime/test_alerting.py::"
 
@@ -201,6 +202,10 @@ ROWS: Mapping[str, Two | By] = {
     "run.stop_timeout": By(
         "pipeline/runtime/test_engine.py::test_a_component_that_hangs_at_stop_is_cancelled_at_the_stop_timeout"
     ),
+    "sink.audit_trail.page_size": By(TRAIL + "test_filters_choose_and_pages_follow_each_other"),
+    "sink.audit_trail.path": By(TRAIL + "test_a_trail_that_cannot_be_read_is_the_operators_to_know"),
+    "sink.audit_trail.roles": By(TRAIL + "test_scopes_do_as_well"),
+    "sink.audit_trail.scopes": By(TRAIL + "test_scopes_do_as_well"),
     "sink.balance.eject": By(
         "transports/balance/test_sink.py::test_failures_in_a_row_put_an_upstream_out_and_time_brings_it_back"
     ),

@@ -64,6 +64,7 @@ BUILT_IN: Final[Mapping[ComponentKind, Mapping[str, str]]] = {
         "validate": "sluiceway.middlewares.validate.stage:Validate",
     },
     ComponentKind.SINK: {
+        "audit_trail": "sluiceway.transports.audit_trail:AuditTrail",
         "balance": "sluiceway.transports.balance.sink:BalanceSink",
         "embedded": "sluiceway.transports.embedded.sink:EmbeddedSink",
         "http": "sluiceway.transports.http_sink:HttpSink",

@@ -25,6 +25,8 @@ from attrs import frozen
 from .audit_chain import GENESIS, RETIRED, parse_link
 from .audit_journal import Checkpoints, Keeping, Sealer, event, write_all
 
+MAGIC: Final = b"SQLite format 3\0"
+"""How a database begins."""
 TAIL_BYTES: Final = 1 << 20
 """Bytes at the end of a file that are looked at when it is opened."""
 _DIGITS: Final = 12
@@ -55,6 +57,11 @@ def files_of(path: Path) -> list[Path]:
     aside = [each for each in path.parent.glob(f"{path.name}.*") if _number(path, each) is not None]
     aside.sort(key=lambda each: _number(path, each) or 0)
     return [*aside, path] if path.exists() else aside
+
+
+def begins_with(path: Path, file: Path) -> int:
+    """Number of the first record of a file that was put aside; 0 for the current one, whose name does not say."""
+    return _number(path, file) or 0
 
 
 def _number(path: Path, each: Path) -> int | None:
@@ -93,6 +100,7 @@ class AuditFile:
 
     def open(self) -> None:
         """See `Journal`."""
+        self._refuse_database()
         self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             with self._locked():
@@ -104,6 +112,12 @@ class AuditFile:
         except BaseException:
             self.close()
             raise
+
+    def _refuse_database(self) -> None:
+        """Lines at the end of a database would be its end."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                raise OSError(f"{self._path} is a SQLite file; give this trail a path of its own")
 
     def append(self, entries: Sequence[bytes]) -> None:
         """See `Journal`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, final
@@ -81,22 +81,33 @@ class Query:
 
     def run(self, lines: Iterator[bytes]) -> list[dict[str, Json]]:
         """The entries, oldest first. Lines that are no entries are left out: `verify` is about them."""
-        filters = {name: matcher((glob,)) for name, glob in self.texts.items()}
+        fits = self.compile()
         found: deque[dict[str, Json]] = deque(maxlen=self.limit)
         for line in lines:
-            try:
-                entry: Any = _decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if isinstance(entry, dict) and self._fits(entry, filters):
+            entry = entry_of(line)
+            if entry is not None and fits(entry):
                 found.append(entry)
         return list(found)
+
+    def compile(self) -> Callable[[Mapping[str, Any]], bool]:
+        """A predicate over entries: whether one fits every filter."""
+        filters = {name: matcher((glob,)) for name, glob in self.texts.items()}
+        return lambda entry: self._fits(entry, filters)
 
     def _fits(self, entry: Mapping[str, Any], filters: Mapping[str, Any]) -> bool:
         at = str(entry.get("at", ""))
         if at < self.since or (self.until and at >= self.until):
             return False
         return all(name in entry and fits(str(entry[name])) for name, fits in filters.items())
+
+
+def entry_of(line: bytes) -> dict[str, Any] | None:
+    """The entry of a line of a trail, its number and hashes included; None of one that is none."""
+    try:
+        entry: Any = _decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def parse_query(given: Mapping[str, Json], now: float) -> Query:

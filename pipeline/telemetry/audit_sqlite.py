@@ -15,9 +15,9 @@ from typing import Final, final
 import apsw
 
 from .audit_chain import RETIRED, parse_link
+from .audit_file import MAGIC
 from .audit_journal import EVERY_RECORDS, Checkpoints, Keeping, Sealer, event, stamp
 
-MAGIC: Final = b"SQLite format 3\0"
 _BUSY_MS: Final = 5000
 _APPLICATION: Final = 0x534C4155
 """`application_id` of the file: "SLAU"."""
@@ -34,9 +34,22 @@ _MARGIN: Final = 0.9
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether a file is a database."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    """
+    Whether a file is a trail in a database. SQLite itself looks: if anybody else in the process that writes the trail
+    opened the file and closed it, the process would lose the locks SQLite has on it (sqlite.org/howtocorrupt.html 2.2).
+    """
+    with _explained(path):
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            db.set_busy_timeout(_BUSY_MS)
+            return bool(db.execute("PRAGMA application_id").get == _APPLICATION)
+        except apsw.NotADBError:
+            with path.open("rb") as file:  # nobody has locks on what is none
+                if file.read(len(MAGIC)) == MAGIC:
+                    raise
+            return False
+        finally:
+            db.close()
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
@@ -47,6 +60,18 @@ def lines_of(path: Path) -> Iterator[bytes]:
             db.set_busy_timeout(_BUSY_MS)
             for (line,) in db.execute("SELECT line FROM records ORDER BY seq"):
                 yield str(line).encode() + b"\n"
+        finally:
+            db.close()
+
+
+def newest_first(path: Path, before: int) -> Iterator[bytes]:
+    """The records of a trail that are numbered below `before`, newest first, without newlines."""
+    with _explained(path):
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            db.set_busy_timeout(_BUSY_MS)
+            for (line,) in db.execute("SELECT line FROM records WHERE seq < ? ORDER BY seq DESC", (before,)):
+                yield str(line).encode()
         finally:
             db.close()
 

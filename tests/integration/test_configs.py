@@ -28,6 +28,9 @@ OVERLAYS = sorted(path for path in CONFIGS.glob("*.*.yaml"))
 NAMED = [*((path, ()) for path in WHOLE), *((CONFIGS / "base.yaml", (path,)) for path in OVERLAYS)]
 OWN_SERVER = {"tiny.yaml", "http_upstream.yaml", "legacy_sse.yaml", "real_servers.yaml", "team.yaml"}
 """Configurations whose server comes from a registry: the tests of that transport start them."""
+KEYED = {"auditors.yaml"}
+"""Those that let nobody in without a key."""
+KEY = {"x-api-key": "slw_the-key-of-the-sample-change-it"}
 OWN_CERTIFICATE = {"tls.yaml"}
 """Those that need a certificate: tests/transports/http_source/test_tls_gateway.py makes one, and starts them."""
 
@@ -61,6 +64,7 @@ def test_it_says_what_it_is_for(path):
 async def test_it_starts_and_lists_its_tools(path, overlays, environment):
     """With its real stores, sinks and stages, and a fake in place of its listeners, it answers. On the real clock."""
     async with PipelineHarness(load(path, overlays=overlays, env=environment)) as gateway:
+        gateway.client = attrs.evolve(gateway.client, headers=KEY if path.name in KEYED else {})
         reply = await gateway.call("tools/list")
 
     assert isinstance(reply, Result)

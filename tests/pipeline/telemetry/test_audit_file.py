@@ -303,3 +303,12 @@ def test_the_file_of_checkpoints_is_bounded_and_outlives_a_crash(path, now, jour
 
     assert verdict.findings == []
     assert verdict.checkpoints > 1
+
+
+def test_a_database_is_not_written_to(path, now):
+    """Lines at its end would be the end of the trail that it may be."""
+    path.write_bytes(b"SQLite format 3\0" + b"\0" * 100)
+    with pytest.raises(OSError, match="is a SQLite file; give this trail a path of its own"):
+        make(path, now).open()
+
+    assert path.stat().st_size == 116

@@ -194,3 +194,16 @@ def test_rubbish_is_no_database(path, now):
         make(path, now).open()
     with pytest.raises(OSError, match=r"audit\.db"):
         list(lines_of(path))
+
+
+def test_reading_does_not_take_the_writers_locks(path, now):
+    """Whoever opens the file beside SQLite, and closes it, takes all locks of its process away."""
+    journal = make(path, now)
+    journal.open()
+    held = [line for line in Path("/proc/locks").read_text().splitlines() if str(path.stat().st_ino) in line]
+    list(lines_of(path))
+    still = [line for line in Path("/proc/locks").read_text().splitlines() if str(path.stat().st_ino) in line]
+    journal.close()
+
+    assert held
+    assert len(still) == len(held)

@@ -1,4 +1,4 @@
-"""RFC 6570 level 1, both ways."""
+"""RFC 6570: variables in the path, and a query at the end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ from sluiceway.transports.embedded.uri_template import UriTemplate
         ("user://{id}/data", "user://a/b/data", None),
         ("user://{id}/data", "user:///data", None),
         ("a.b://{id}", "aXb://1", None),
+        ("log://all{?a,b}", "log://all", {}),
+        ("log://all{?a,b}", "log://all?", {}),
+        ("log://all{?a,b}", "log://all?b=x%26y&a=", {"a": "", "b": "x&y"}),
+        ("log://{day}{?a}", "log://1?a=2", {"day": "1", "a": "2"}),
+        ("log://all{?a,b}", "log://all?c=1", None),
+        ("log://all{?a,b}", "log://all?a=1&a=2", None),
+        ("log://all{?a,b}", "log://all?a", None),
+        ("log://{day}{?a}", "log://1?day=2", None),
+        ("log://{day}", "log://1?a=2", None),
     ],
 )
 def test_a_template_matches_its_expansions_only(template: str, uri: str, values: dict[str, str] | None) -> None:
@@ -25,8 +34,12 @@ def test_a_template_matches_its_expansions_only(template: str, uri: str, values:
     assert values == UriTemplate(template).match(uri)
 
 
-@pytest.mark.parametrize("text", ["plain://x", "x://{a", "x://{}", "x://{+path}", "x://{a*}", "x://{a}{a}", "x://{a}}"])
-def test_what_is_not_level_1_is_refused(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["plain://x", "x://{a", "x://{}", "x://{+path}", "x://{a*}", "x://{a}{a}", "x://{a}}",
+    "x://{?a}/b", "x://{a}{?a}", "x://{?}", "x://{?a,}", "x://{?a b}", "x://{&a}"],
+)  # fmt: skip
+def test_what_is_not_served_is_refused(text: str) -> None:
     """Operators, repeated and nameless variables, and loose braces are errors at registration."""
     with pytest.raises(ValueError, match=text[:3]):
         UriTemplate(text)

@@ -113,9 +113,10 @@ class Resender:
                         await self._deliver(entry, nursery, connections)
                 for connection in self._connections.values():
                     connection.closing.set()
+        changed = sorted(self._changed, key=lambda each: each.number)
         return Resent(
             sent=self._sent, answered=self._answered, failed=self._failed, compared=self._compared,
-            count=self._count, changed=sorted(self._changed, key=lambda each: each.number), took_s=time.monotonic() - began,
+            count=self._count, changed=changed, took_s=time.monotonic() - began,
         )  # fmt: skip
 
     async def _deliver(self, entry: Entry, nursery: trio.Nursery, connections: trio.Nursery) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
+from certificates import write_certificate
 
 from sluiceway.pipeline.model.component import ComponentKind
 from sluiceway.pipeline.model.registry import BUILT_IN
@@ -137,6 +138,25 @@ def _behind_http(place: Place) -> Document:
     return document
 
 
+def _behind_http2(place: Place) -> Document:
+    """A gateway behind a gateway, over HTTP/2 as TLS agrees on it; both in one process."""
+    cert, key = write_certificate(place.folder)
+    document = _behind_http(place)
+    inner = document["sources"]["inner"]["http"]
+    inner["tls"] = {"cert": cert, "key": key}
+    document["sinks"]["first"] = {"http": {"url": f"https://{inner['bind']}/mcp", "http2": "auto", "tls": {"ca": cert}}}
+    return document
+
+
+def _behind_http_websocket(place: Place) -> Document:
+    """A gateway behind a gateway, over a WebSocket on the listener that also speaks HTTP; both in one process."""
+    document = _behind_http(place)
+    inner = document["sources"]["inner"]["http"]
+    inner["websocket"] = {}
+    document["sinks"]["first"] = {"websocket": {"url": f"ws://{inner['bind']}/mcp"}}
+    return document
+
+
 def _behind_websocket(place: Place) -> Document:
     """A gateway behind a gateway, over a WebSocket; both in one process."""
     inner = free_port()
@@ -174,6 +194,8 @@ WAYS: Final[Mapping[str, Callable[[Place], Document]]] = {
     "prefixed": _prefixed,
     "merged": _merged,
     "behind-http": _behind_http,
+    "behind-http2": _behind_http2,
+    "behind-http-websocket": _behind_http_websocket,
     "behind-websocket": _behind_websocket,
     "behind-sse": _behind_sse,
     "behind-stdio": _behind_stdio,
@@ -188,7 +210,10 @@ class Setup:
     """One leg of the run, but for the revision."""
 
     upstream: str
-    """The fixture: `embedded`, or the SDK's on `stdio` or `http`; `suite` where the suite itself is the server."""
+    """
+    The fixture: `embedded`, or the SDK's on `stdio` or `http`, with `legacy-` or `modern-` before that if it speaks one
+    era alone, which is not the suite's; `suite` where the suite itself is the server.
+    """
     way: str
     """A key of `WAYS`."""
     server: str
@@ -198,7 +223,20 @@ class Setup:
 
     def carries(self, revision: str) -> bool:
         """Whether the leg is run for a revision."""
+        if self.era is not None:
+            return self.era != ("legacy" if revision < "2026" else "modern")
         return self.way not in LEGACY_WAYS or revision < "2026"
+
+    @property
+    def era(self) -> str | None:
+        """The one era of the fixture; None if it speaks both."""
+        era, _, transport = self.upstream.partition("-")
+        return era if transport else None
+
+    @property
+    def transport(self) -> str:
+        """How the gateway reaches the fixture."""
+        return self.upstream.rpartition("-")[2]
 
     @property
     def title(self) -> str:
@@ -240,16 +278,24 @@ SERVER_LEGS: Final = (
     Setup("http", "routed", "run", "every-stage"),
     Setup("http", "merged", "run", "plain"),
     Setup("http", "behind-http", "run", "every-stage"),
+    Setup("http", "behind-http2", "run", "every-stage"),
+    Setup("http", "behind-http-websocket", "run", "plain"),
     Setup("http", "behind-websocket", "run", "every-stage"),
     Setup("http", "behind-sse", "run", "plain"),
     Setup("stdio", "behind-stdio", "run", "plain"),
     Setup("http", "behind-stdio", "run", "plain"),
+    Setup("legacy-http", "alone", "run", "plain"),
+    Setup("legacy-stdio", "behind-stdio", "run", "plain"),
+    Setup("modern-http", "alone", "run", "plain"),
+    Setup("modern-stdio", "alone", "run", "plain"),
 )
 CLIENT_LEGS: Final = (
     Setup("suite", "alone", "driver", "plain"),
     Setup("suite", "alone", "driver", "every-stage"),
     Setup("suite", "prefixed", "driver", "plain"),
     Setup("suite", "behind-http", "driver", "plain"),
+    Setup("suite", "behind-http2", "driver", "plain"),
+    Setup("suite", "behind-http-websocket", "driver", "plain"),
     Setup("suite", "behind-websocket", "driver", "plain"),
     Setup("suite", "behind-sse", "driver", "plain"),
 )

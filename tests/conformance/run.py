@@ -5,7 +5,8 @@ Runs the official conformance suite through the gateway and judges what comes ou
 
 Server legs: the suite is the client, a fixture the server. One fixture is made with the gateway's own kit
 (`fixture.py`) and inside it; one with the official Python SDK (`sdk_fixture.py`), as a child on stdio and over HTTP. It
-is reached directly, through one gateway, through a route, and through two gateways.
+is reached directly, through one gateway, through a route, and through two gateways. With `legacy` or `modern` before
+its name it speaks one era alone, and the suite the other (`one_era.py`, `across.py`).
 
 Client legs: the suite is the server, and watches the SDK's client (`driver.py`), first alone and then behind the
 gateway.

@@ -200,14 +200,14 @@ async def complete(_context: Context, params: types.CompleteRequestParams) -> ty
     return types.CompleteResult.model_validate({"completion": {"values": values, "total": len(values)}})
 
 
-def build() -> Server[Any]:
-    """The server, ready for either transport."""
+def build(call: Any = call_tool, prompt: Any = get_prompt) -> Server[Any]:
+    """The server, ready for either transport; tools and prompts may be served in another way."""
     server: Server[Any] = Server(
         NAME,
         version="1.0.0",
         get_tool_input_schema=lambda name: TOOLS[name].schema if name in TOOLS else None,
         on_list_tools=list_tools,
-        on_call_tool=call_tool,
+        on_call_tool=call,
         on_list_resources=list_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
@@ -215,7 +215,7 @@ def build() -> Server[Any]:
         on_unsubscribe_resource=unsubscribe,
         on_subscriptions_listen=ListenHandler(BUS),
         on_list_prompts=list_prompts,
-        on_get_prompt=get_prompt,
+        on_get_prompt=prompt,
         on_completion=complete,
         on_set_logging_level=set_level,
     )

@@ -23,6 +23,7 @@ HERE: Final = Path(__file__).resolve().parent
 ROOM: Final = HERE.parent.parent / ".conformance"
 PACKAGE: Final = ROOM / "node_modules" / "@modelcontextprotocol" / "conformance"
 SDK_FIXTURE: Final = str(HERE / "sdk_fixture.py")
+ONE_ERA: Final = str(HERE / "one_era.py")
 START_S: Final = 20.0
 STOP_S: Final = 10.0
 
@@ -55,11 +56,15 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextmanager
-def fixture(log: Path) -> Iterator[str]:
-    """Serve the SDK's fixture over Streamable HTTP; yields the endpoint's URL."""
+def fixture(log: Path, era: str | None = None) -> Iterator[str]:
+    """Serve the SDK's fixture, or one era of it, over Streamable HTTP; yields the endpoint's URL."""
     port = free_port()
-    with _serving([sys.executable, SDK_FIXTURE, "http", str(port)], environment(), port, log):
+    with _serving([*_fixture(era), "http", str(port)], environment(), port, log):
         yield _url(port)
+
+
+def _fixture(era: str | None) -> list[str]:
+    return [sys.executable, SDK_FIXTURE] if era is None else [sys.executable, ONE_ERA, era]
 
 
 @contextmanager
@@ -77,10 +82,12 @@ def gateway(setup: Setup, log: Path) -> Iterator[str]:
         upstream: dict[str, Any]
         if setup.upstream == "embedded":
             upstream = {"embedded": {"server": "fixture:server"}}
-        elif setup.upstream == "stdio":
-            upstream = {"stdio": {"command": [sys.executable, SDK_FIXTURE, "stdio"]}}
+        elif setup.transport == "stdio":
+            upstream = {"stdio": {"command": [*_fixture(setup.era), "stdio"]}}
         else:
-            upstream = {"http": {"url": stack.enter_context(fixture(log.with_name("fixture.log")))}}
+            upstream = {"http": {"url": stack.enter_context(fixture(log.with_name("fixture.log"), setup.era))}}
+        if setup.era == "legacy":  # one client that declares other capabilities in each scenario
+            next(iter(upstream.values()))["translation"] = {"max_sessions_per_caller": 16}
         if (to_lock := setup.to_lock(upstream, folder)) is not None:
             locked = folder / "lock.yaml"
             locked.write_text(json.dumps(to_lock), encoding="utf-8")

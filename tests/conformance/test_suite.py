@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.conformance
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("legs", ["embedded*", "stdio*", "http*", "suite*"])
+@pytest.mark.parametrize("legs", ["embedded*", "stdio*", "http*", "suite*", "legacy-*", "modern-*"])
 def test_the_official_suite_passes_in_both_eras(legs: str) -> None:
     """Every scored scenario of 2025-11-25 and 2026-07-28 passes, and every check comes out as it does directly."""
     script = Path(__file__).with_name("run.py")

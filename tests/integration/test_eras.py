@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator 'http(x|core)2.*:ResourceWarning"),
 ]
 
-SERVER = str(Path(__file__).with_name("modern_only.py"))
+SERVER = str(Path(__file__).resolve().parents[1] / "conformance" / "one_era.py")
 
 
 @asynccontextmanager
@@ -50,7 +50,7 @@ async def served() -> AsyncIterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, SERVER, "http", str(port)]
+    command = [sys.executable, SERVER, "modern", "http", str(port)]
     running = await trio.lowlevel.open_process(command, stderr=subprocess.DEVNULL)
     try:
         while not await _listens(port):  # noqa: ASYNC110  # another process
@@ -74,7 +74,7 @@ async def _listens(port: int) -> bool:
 async def behind(transport: str) -> AsyncIterator[str]:
     """A gateway whose upstream is that server; over WebSockets another gateway stands in front of it."""
     if transport == "stdio":
-        async with engine({"stdio": {"command": [sys.executable, SERVER, "stdio"]}}) as address:
+        async with engine({"stdio": {"command": [sys.executable, SERVER, "modern", "stdio"]}}) as address:
             yield address
         return
     async with served() as url:

@@ -131,6 +131,7 @@ class Errands:
         return Exchange(
             request=request,
             kind=Kind.CALL,
+            own_accord=True,
             client=client,
             source=self._context.id,
             caller=caller,

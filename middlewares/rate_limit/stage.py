@@ -34,6 +34,8 @@ from .turnstile import Turnstile, turnstile
 _UNCOUNTED: Final = frozenset({"notifications/cancelled", "notifications/initialized"})
 """What ends a request, or a handshake: refusing it would cost more than it saves."""
 _NOTIFY: Final = Kind.NOTIFY
+_SENDERS: Final = frozenset({"caller", "tenant", "address", "source"})
+"""What `per` says of a limit on what somebody may send; any other protects what is behind it."""
 _PAUSE_S: Final = 1.0
 """Seconds in which a store that failed is left alone."""
 
@@ -62,6 +64,8 @@ class RateLimit(Middleware):
       Only `notifications/cancelled` and `notifications/initialized` always pass.
     * `caller` is the tenant and subject of who authenticated. Anonymous callers are told apart by their address, and
       by their session only where there is no address: a session costs nothing to open.
+    * What the gateway looks up on its own accord (`tools/list`, for `validate`, `cache`, `retry` and others in front of
+      this stage) is charged where upstreams are protected, and never to a caller, tenant, address or source.
     * Who waits has taken its turn already, and is charged even if it is cancelled before.
     * Without `store` the counts are gone after a reload, and are those of one worker.
 
@@ -87,7 +91,7 @@ class RateLimit(Middleware):
             "info",
             "what the cache answers will be charged, though whoever is protected by this limit is not asked",
             # how much somebody may send is another question: then hits count, too (requirements D-31)
-            applies=lambda config: {"caller", "tenant", "address", "source"}.isdisjoint(config.parts),
+            applies=lambda config: _SENDERS.isdisjoint(config.parts),
         ),
     )
 
@@ -101,6 +105,7 @@ class RateLimit(Middleware):
         self._clock = trio.current_time
         self._per = " and ".join(config.parts)
         self._key = key_of(config.parts, config.trusted_proxies, config.ipv6_prefix)
+        self._is_of_senders = not _SENDERS.isdisjoint(config.parts)
         self._weights = tuple((each.when.compile(), each.weight) for each in config.weights)
         self._account = self._make_account(limit_of(config.rate, config.burst), context.id)
         self._overrides: tuple[tuple[Callable[[Exchange], bool], _Account], ...] = tuple(
@@ -142,6 +147,8 @@ class RateLimit(Middleware):
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Charge, then go on."""
+        if exchange.own_accord and self._is_of_senders:
+            return await call_next(exchange)
         if self._is_plain and exchange.kind is not _NOTIFY:
             try:
                 wait_ns = self._turnstile(exchange)

@@ -140,6 +140,11 @@ class Exchange:
     """Id of the source component."""
     caller: Caller = ANONYMOUS
     """Who sent it, as far as an auth stage established."""
+    own_accord: bool = False
+    """
+    Whether a stage sends this, and not the client: a look-up (`ToolBook.find`). What limits how much clients may send
+    lets it pass; what protects an upstream counts it.
+    """
     correlation_id: str = ""
     """One id for logs, audit and traces; set by `request_id`."""
     attempt: int = 1
@@ -320,6 +325,7 @@ def _view(of: Exchange) -> Exchange:
     view.client = of.client
     view.source = of.source
     view.caller = of.caller
+    view.own_accord = of.own_accord
     view.correlation_id = of.correlation_id
     view.attempt = of.attempt
     view.marks = of.marks

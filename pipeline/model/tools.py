@@ -122,6 +122,7 @@ class ToolBook:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             listing = exchange.with_request(_listing(exchange, cursor))
+            listing.own_accord = True
             reply = await call_next(listing)
             if not isinstance(reply, Result):
                 return None

@@ -191,3 +191,20 @@ async def test_the_sample_has_the_seeds_figures(autojump_clock: object) -> None:
         assert replies[60].data["reason"] == "rate_limited"
         assert isinstance(last, Result)
         assert trio.current_time() - start == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("per", "calls"), [("caller", 3), ("all", 2)])
+async def test_looking_up_a_tool_costs_its_caller_nothing(autojump_clock: Any, per: str, calls: int) -> None:
+    """Three of three calls fit behind `validate`; a limit that protects the upstream counts the look-up, too."""
+    chain = ["validate", {"rate_limit": {"per": per, "rate": "3/h"}}]
+    data = {
+        "version": 1,
+        "sources": {"in": {"stdio": {}}},
+        "pipelines": {"main": {"chain": chain, "sink": "k"}},
+        "sinks": {"k": {"embedded": {}}},
+    }
+    async with PipelineHarness.from_data(data) as gateway:
+        gateway.caller = Caller("ana", how="bearer")
+        replies = await gateway.call_many("tools/call", name="echo", arguments={"text": "hi"}, times=4)
+
+    assert [isinstance(reply, Result) for reply in replies] == [True] * calls + [False] * (4 - calls)

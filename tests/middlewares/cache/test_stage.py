@@ -637,6 +637,7 @@ async def test_a_refresh_has_its_callers_rights_and_nobodys_stream(cached, autoj
         assert own.caller == ANA
         assert own.request.params == {"_meta": {"x": 2}}
         assert own.link.caller == ANA
+        assert (own.own_accord, exchange.own_accord) == (True, False)
         assert isinstance(await own.ask("ping", {}), ErrorReply)
         assert heard == []
         assert [d.outcome for d in own.link.decisions] == ["refresh"]

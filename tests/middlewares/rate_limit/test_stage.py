@@ -53,6 +53,21 @@ async def outcomes(stage, count, **kwargs):
     return [await outcome(stage, call(**kwargs)) for _ in range(count)]
 
 
+@pytest.mark.parametrize("weights", [(), (Weight(when=When(method=("x",)), weight=2),)], ids=["plain", "weighted"])
+@pytest.mark.parametrize(
+    ("per", "charged"),
+    [("caller", 0), ("tenant", 0), ("address", 0), ("source", 0), (("caller", "target"), 0), ("all", 1), ("method", 1)],
+)
+async def test_what_the_gateway_looks_up_is_charged_to_nobody_who_sends(mock_clock, per, charged, weights):
+    """But it is where an upstream is protected, for the upstream gets it."""
+    stage = make("1/min", per=per, weights=weights)
+    looked_up = call(method="tools/list")
+    looked_up.own_accord = True
+    seen = [await outcome(stage, exchange) for exchange in (looked_up, call(method="tools/list"))]
+
+    assert seen == ["in", 60.0 if charged else "in"]
+
+
 async def test_the_61st_in_a_minute_is_refused_and_somebody_else_is_not(mock_clock):
     """The defaults, with the seeds' figure (S2-MW-05): per client, and not for all together (D-30)."""
     stage = RateLimit(RateLimit.Config(), Context(id="limit"))

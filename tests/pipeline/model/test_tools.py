@@ -21,6 +21,8 @@ class Upstream:
         assert exchange.method == "tools/list"
         assert "progressToken" not in exchange.request.params.get("_meta", {})
         cursor = exchange.request.params.get("cursor")
+        assert exchange.own_accord
+        assert exchange.with_client(exchange.client).fork().own_accord
         self.asked.append(cursor)
         if self.broken:
             return ErrorReply(-32603, "broken")

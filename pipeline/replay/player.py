@@ -44,6 +44,7 @@ from .entries import (
     SessionTold,
 )
 from .timeline import Timeline
+from .tokens import Tokens
 from .upstreams import Unknown, Upstreams, played_reply
 from .values import caller_of, client_of, message_of
 
@@ -117,6 +118,7 @@ class Player(Edges):
         self._feeds: dict[str, Handle] = {}
         self._sessions: dict[int, Session] = {}
         self._live: dict[int, _Live] = {}
+        self._tokens = Tokens()
         self._cancelled_early: dict[int, Literal["client", "shutdown"]] = {}
         """Exchanges that were cancelled before they began, as far as anybody knows."""
         self._upstreams = Upstreams(self._tape, self._zero, unknown, self._lack, self._live, ignored)
@@ -266,7 +268,8 @@ class Player(Edges):
 
         self.begun += 1
         self._beginning = entry.exchange
-        ticket = feed(message_of(entry.message), client=client, emit=emit, ask=ask if entry.can_ask else None)
+        message = message_of(self._tokens.brought(entry.message))
+        ticket = feed(message, client=client, emit=emit, ask=ask if entry.can_ask else None)
         live = self._live[entry.exchange] = _Live(entry.exchange, ticket, session)
         exchange = ticket.exchange
         early = self._cancelled_early.pop(entry.exchange, None)
@@ -281,6 +284,7 @@ class Player(Edges):
         try:
             with live.scope:
                 reply = await live.ticket.run()
+                self._tokens.gives(live.number, reply)
                 if live.ticket.exchange.method == "initialize" and live.session is not None:
                     _settle(live.session, reply)
         finally:
@@ -312,6 +316,7 @@ class Player(Edges):
                 del self._cancelled_early[next(iter(self._cancelled_early))]
 
     def _ended(self, entry: Ended) -> None:
+        self._tokens.gave(entry.exchange, entry.reply)
         live = self._live.get(entry.exchange)
         if live is None:
             self._tape.end(entry.exchange)

@@ -112,6 +112,8 @@ def replay(
         OSError: The tape cannot be read, or the new one cannot be written.
     """
     apart = [component_id for component_id, stage in stages_of(document) if is_identity(stage)]
+    if upstreams:
+        apart += [f"sinks.{sink.id}" for sink in document.sinks.values() if not sink.routes]
     is_same = not document.digest or document.digest == tape.header.digest
     comparison, began, last = Comparison(apart=apart, ids=is_same, ignored=ignored), time.perf_counter(), [0.0]
 

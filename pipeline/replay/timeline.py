@@ -82,6 +82,8 @@ class Timeline:
         """How often the configuration changed in what was read."""
         self._entries = entries
         self._ahead: deque[Entry] = deque()
+        self._in_hand: Entry | None = None
+        """What `next` gave last: the player may still be waiting for its time."""
         self._read_to = 0.0
         self._seeds: dict[str, deque[int]] = {}
         self._ids: dict[str, deque[str]] = {}
@@ -93,7 +95,8 @@ class Timeline:
 
     def next(self) -> Entry | None:
         """The next entry; None at the end."""
-        return self._ahead.popleft() if self._ahead else self._read()
+        self._in_hand = self._ahead.popleft() if self._ahead else self._read()
+        return self._in_hand
 
     def look_ahead(self, until: float) -> None:
         """Read up to a time, in seconds of the tape."""
@@ -182,6 +185,8 @@ class Timeline:
         return found
 
     def _look_ahead(self) -> Iterator[Entry]:
+        if self._in_hand is not None:
+            yield self._in_hand
         yield from islice(self._ahead, AHEAD)
         while len(self._ahead) < AHEAD and self._read_ahead():
             yield self._ahead[-1]

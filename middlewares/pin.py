@@ -64,6 +64,7 @@ class Pin(Middleware):
     actions: ClassVar[Mapping[str, str]] = {
         "drift": "Show which tools differ from the lock file.",
         "approve": "Write tools as they are now into the lock file: all, or those in `tools`, separated by commas.",
+        "why": "Say whether a tool may be called, and why not.",
     }
 
     @frozen
@@ -166,9 +167,11 @@ class Pin(Middleware):
                 session.notify(_CHANGED)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
-        """`drift`, or `approve`; both answer with the names of tools by kind of change."""
+        """`drift` or `approve`: both answer with the names of tools by kind of change. `why`: as `access` answers."""
         if action == "drift":
             return {**self._changes(self._seen)}
+        if action == "why":
+            return await self._why(arguments)
         if action != "approve":
             return await super().act(action, arguments)
         wanted = arguments.get("tools")
@@ -184,6 +187,26 @@ class Pin(Middleware):
             self._drifted.pop(name, None)
             self._tell(name, "tool approved")
         return {**changes}
+
+    async def _why(self, question: Mapping[str, Json]) -> Json:
+        """What is known of a tool by its name. Whether it has changed, only a running stage that has seen it knows."""
+        name = question.get("name")
+        if question.get("method") != CALL or not isinstance(name, str):
+            await trio.lowlevel.checkpoint()
+            return _answer(allowed=True, reason="no tool is called")
+        try:
+            locked = self._locked or await trio.to_thread.run_sync(self._read)
+        except ComponentError as error:
+            return _answer(allowed=False, reason=str(error))
+        if name not in locked:
+            allowed = self.config.unknown == "allow"
+            return _answer(
+                allowed=allowed, reason=f"the lock file does not know it, and unknown is {self.config.unknown}"
+            )
+        if name in self._drifted:
+            allowed = self.config.on_drift == "log"
+            return _answer(allowed=allowed, reason="it is not what was approved")
+        return _answer(allowed=True, reason="the lock file has it, as long as it is what was approved")
 
     def _changes(self, tools: Mapping[str, Tool]) -> dict[str, list[str]]:
         new = {name: contract_digest(tool) for name, tool in tools.items()}
@@ -207,3 +230,7 @@ class Pin(Middleware):
             Figure("pin_drifted", len(self._drifted), "gauge", "Tools that are not what was approved."),
             Figure("pin_refused_total", self._refused, "counter", "Calls of tools that were not approved."),
         )
+
+
+def _answer(*, allowed: bool, reason: str) -> Json:
+    return {"allowed": allowed, "reason": reason, "rule": "", "scopes": [], "rules": []}

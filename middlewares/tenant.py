@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import ClassVar, Final, final
 
+import trio
 from attrs import evolve, frozen
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
@@ -19,7 +20,7 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.order import Order
-from sluiceway.pipeline.model.session import Caller
+from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.errors import Forbidden, SessionNotFound
 from sluiceway.pipeline.protocol.mcp import meta_of
 from sluiceway.pipeline.protocol.messages import Json, Reply
@@ -121,6 +122,8 @@ class TenantStage(Middleware):
         Order("before", "load_shed", "warning", "a tenant's share would be counted for another one, or none"),
     )
 
+    actions: ClassVar[Mapping[str, str]] = {"why": "Say for which tenant a caller acts, and why it may not."}
+
     @frozen
     class Config:
         """Options of `tenant`."""
@@ -184,6 +187,21 @@ class TenantStage(Middleware):
             exchange.decide(self.context.id, "choose")
             exchange.authenticate(evolve(caller, tenant=tenant))
         return await call_next(exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """`why`: for which tenant a caller acts whose credential names `tenant`; answers as `access` does."""
+        if action != "why":
+            return await super().act(action, arguments)
+        await trio.lowlevel.checkpoint()
+        own, answer = arguments.get("tenant"), {"rule": "", "scopes": [], "rules": []}
+        caller = Caller(str(arguments.get("caller") or ANONYMOUS.subject), own if isinstance(own, str) else None)
+        try:
+            tenant = choose(caller, None, default=self.config.default, known=self._known)
+        except NoChoice as error:
+            return {**answer, "allowed": False, "reason": str(error)}
+        if tenant is None and self.config.required:
+            return {**answer, "allowed": False, "reason": "the caller has no tenant, and one is required"}
+        return {**answer, "allowed": True, "reason": f"acts for {tenant}" if tenant else "acts for no tenant"}
 
     def details(self) -> Mapping[str, Json]:
         """The tenants that are served, with their names; nothing where any are."""

@@ -54,8 +54,8 @@ def shrink(
             is wrong with it, or None. Modules of the working directory are found.
         expect: A file of tests; the replay is held to what one of them expects of its request.
         case: The name of that test.
-        exchange: Without law and test: the exchange whose difference is meant; the first that is answered differently if
-            absent.
+        exchange: Without law and test: the exchange whose difference is meant; the first that is answered differently
+            if absent.
         max_runs: Replays that are made at most.
         format: `text` or `json`.
         env: Use the overlay of this environment, `<file>.<env>.yaml`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import trio
@@ -15,7 +16,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from ..model.component import Context
-from ..model.document import StageSpec
+from ..model.document import Spec, StageSpec
 from .exits import Failure, usage
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 ACTION = "why"
 """The action that stages answer which decide about callers."""
+
+STATUS = "status"
+"""The kind of what a running gateway says of a component: how it is, and no verdict."""
 
 _TARGETS = {"tool": "tools/call", "prompt": "prompts/get", "resource": "resources/read"}
 
@@ -83,52 +87,126 @@ def _parsed(text: str) -> Json:
         raise usage(f"--arguments: not JSON: {error}") from error
 
 
-def answers(document: Document, place: str, question: Mapping[str, Json]) -> Iterator[str]:
+@final
+@frozen
+class Answer:
+    """What one component says."""
+
+    path: str
+    """Of the component."""
+    kind: str
+    """Its name: `access`, `route`; or `STATUS`."""
+    allowed: bool
+    """Of a component's status: whether all is well with it."""
+    reason: str
+    rule: str = ""
+    """The rule that decides, if one does."""
+    guarded: bool = False
+    """For the exchanges of its `when` only."""
+    scopes: tuple[str, ...] = ()
+    """Scopes that would help."""
+    limits: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
+    """What each of its rules says."""
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.kind == STATUS:
+            yield f"{self.path} ({self.kind}): {self.reason}"
+            return
+        verdict = "allowed" if self.allowed else "refused"
+        by = f" by {self.rule}" if self.rule else ""
+        reason = "" if self.reason == verdict else f": {self.reason}"
+        yield f"{self.path} ({self.kind}): {verdict}{by}{reason}"
+        if self.guarded:
+            yield "  for the exchanges of its `when` only"
+        if self.scopes:
+            yield f"  these scopes would help: {' '.join(self.scopes)}"
+        yield from (f"  at most {limit}" for limit in self.limits)
+        width = max((len(rule) for rule, _ in self.rules), default=0)
+        yield from (f"  {rule:{width}}  {says}" for rule, says in self.rules)
+
+    def as_json(self) -> dict[str, Json]:
+        """For programs."""
+        return {
+            "path": self.path, "kind": self.kind, "allowed": self.allowed, "reason": self.reason, "rule": self.rule,
+            "guarded": self.guarded, "scopes": list(self.scopes), "limits": list(self.limits),
+            "rules": [{"rule": rule, "says": says} for rule, says in self.rules],
+        }  # fmt: skip
+
+
+def answers(document: Document, place: str, question: Mapping[str, Json]) -> Iterator[Answer]:
     """
-    What each stage says, as text.
+    What each component says that decides about callers or names: stages in the order of their chains, and routers.
 
     Args:
         document: The configuration.
-        place: The path of one stage, or `.` for all.
+        place: The path of one, or `.` for all.
         question: See `Question.asked`.
 
     Raises:
-        Failure: No stage there decides about callers, or the question cannot be understood.
+        Failure: Nothing there decides about callers, or the question cannot be understood.
     """
-    stages = [spec for spec in _deciding(document) if place in (".", spec.path, _by_id(spec))]
-    if not stages:
+    deciding = [spec for spec in _deciding(document) if place in (".", spec.path, _by_id(spec))]
+    if not deciding:
         where = "" if place == "." else f" at {place}"
         raise Failure(f"no stage{where} says what callers may do; access is one that does")
-    for spec in stages:
-        stage = spec.cls(spec.config, Context(id=spec.id, path=spec.path))
+    for spec in deciding:
+        component = spec.cls(spec.config, Context(id=spec.id, path=spec.path))
         try:
-            answer: Any = trio.run(stage.act, ACTION, question)
+            answer: Any = trio.run(component.act, ACTION, question)
         except ValueError as error:
             raise usage(str(error)) from error
-        yield "\n".join(_lines(spec, answer))
+        yield Answer(
+            spec.path,
+            spec.cls.name,
+            answer["allowed"],
+            answer["reason"],
+            answer["rule"],
+            guarded=isinstance(spec, StageSpec) and spec.when is not None,
+            scopes=tuple(answer["scopes"]),
+            limits=tuple(answer.get("limits", ())),
+            rules=tuple((each["rule"], each["says"]) for each in answer["rules"]),
+        )
 
 
-def _lines(spec: StageSpec, answer: Mapping[str, Json]) -> Iterator[str]:
-    verdict = "allowed" if answer["allowed"] else "refused"
-    by = f" by {answer['rule']}" if answer["rule"] else ""
-    reason = "" if answer["reason"] == verdict else f": {answer['reason']}"
-    yield f"{spec.path} ({spec.cls.name}): {verdict}{by}{reason}"
-    if spec.when is not None:
-        yield "  for the exchanges of its `when` only"
-    if answer["scopes"]:
-        yield f"  these scopes would help: {' '.join(answer['scopes'])}"
-    yield from (f"  at most {limit}" for limit in answer.get("limits", ()))
-    width = max((len(each["rule"]) for each in answer["rules"]), default=0)
-    yield from (f"  {each['rule']:{width}}  {each['says']}" for each in answer["rules"])
+def health(file: Path, admin: str | None) -> Iterator[Answer]:
+    """
+    What a running gateway says of its upstreams and breakers: those that are not as they should be.
+
+    Args:
+        file: Its configuration, which says where its admin listener is.
+        admin: Another address of that.
+
+    Raises:
+        Failure: Nobody answers.
+    """
+    from .asking import find_admin
+
+    status: Any = find_admin(file, admin).ask("GET", "/-/status")
+    for each in status["components"]:
+        state = each.get("details", {}).get("state")
+        if each["kind"] == "sink":
+            ready = each["state"] == "ready"
+            reason = each["state"] + (f": {each['reason']}" if each["reason"] else "")
+            yield Answer(each["id"], STATUS, ready, reason)
+        elif state in ("open", "half_open"):
+            yield Answer(each["id"], STATUS, state != "open", f"the circuit is {state.replace('_', '-')}")
 
 
-def _deciding(document: Document) -> Iterator[StageSpec]:
+def _deciding(document: Document) -> Iterator[Spec]:
+    """Stages in the order in which exchanges meet them: pipelines first, then sinks."""
     from ..config.references import components_of
 
-    for spec in components_of(document):
-        if isinstance(spec, StageSpec) and spec.enabled and ACTION in spec.cls.actions:
-            yield spec
+    found = [
+        spec
+        for spec in components_of(document)
+        if ACTION in spec.cls.actions and (not isinstance(spec, StageSpec) or spec.enabled)
+    ]
+    return iter(sorted(found, key=lambda spec: not spec.path.startswith("pipelines.")))
 
 
-def _by_id(spec: StageSpec) -> str:
-    return f"{spec.path.rpartition('[')[0]}.{spec.id}"
+def _by_id(spec: Spec) -> str:
+    return f"{spec.path.rpartition('[')[0]}.{spec.id}" if isinstance(spec, StageSpec) else spec.path

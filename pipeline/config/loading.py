@@ -42,6 +42,13 @@ class Checked:
     """Names to classes, plugins of this configuration included."""
     tests: tuple[Declared, ...] = field(default=(), repr=False)
     """Its tests, those of included files too, as far as they are sound."""
+    written: Mapping[str, nodes.Node] = field(factory=dict, repr=False)
+    """What was written as the options of each component, by its path, for who names the line of an option."""
+
+    def place(self, path: str, option: tuple[str | int, ...] = ()) -> str:
+        """`file:line:column` of an option of a component; of the nearest thing around it if it is not written."""
+        node = self.written.get(path)
+        return "" if node is None else str(nodes.place_of(node, option))
 
     def require(self) -> Document:
         """
@@ -163,6 +170,7 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
     problems = reader.problems
     document: Document | None = None
     tests: tuple[Declared, ...] = ()
+    components: Components | None = None
     if root is not None:
         components = Components(registry, problems)
         assembler = Assembler(components)
@@ -174,4 +182,5 @@ def _checked(reader: Reader, root: nodes.Mapping | None, registry: Registry | No
         digest = hashlib.sha256(b"\0".join([content, *reader.contents.values()])).hexdigest()
         document = evolve(document, files=tuple(reader.contents), includes=tuple(reader.globs), digest=digest)
     found = sort_problems(problems, list(reader.contents))
-    return Checked(None if has_errors(found) else document, found, registry, tests)
+    written = {} if components is None else components.nodes
+    return Checked(None if has_errors(found) else document, found, registry, tests, written)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Final, final
+from typing import ClassVar, Final, final
 
 import trio
 
@@ -21,7 +21,7 @@ from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
-from sluiceway.pipeline.protocol.messages import Reply, Result
+from sluiceway.pipeline.protocol.messages import Json, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from ..seals import sealing_key
@@ -35,6 +35,7 @@ from .listening import Listening
 from .lists import LISTINGS, Lists
 from .naming import Directory, Exposure, Upstream
 from .view import View
+from .why import explain
 
 MAX_VIEWS: Final = 1_000
 """Principals of the modern era that something is known for; the one not seen for longest is forgotten first."""
@@ -48,6 +49,7 @@ class RouteSink(Sink):
     """Make several sinks one server: merged lists, prefixed names, each request to whom it belongs."""
 
     Config = RouteConfig
+    actions: ClassVar[Mapping[str, str]] = {"why": "Say to which upstream a name goes, and why it is not shown."}
 
     def __init__(self, config: RouteConfig, context: Context) -> None:
         super().__init__(config, context)
@@ -109,6 +111,13 @@ class RouteSink(Sink):
         if fabric is None or self._other is None:
             raise UpstreamUnavailable(f"{self.context.id} is closed, and takes no more requests")
         return await self._answers.get(exchange.method, self._other)(self._view(fabric, exchange), exchange)
+
+    async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
+        """`why`: from the configuration alone; see `why.explain`."""
+        if action != "why":
+            return await super().act(action, arguments)
+        await trio.lowlevel.checkpoint()
+        return explain(self._config, arguments)
 
     def _compile(self, fabric: Fabric) -> None:
         """Who answers which method."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -103,3 +104,118 @@ def test_a_question_needs_a_file_and_a_stage_that_decides(sluiceway: Any, write:
     assert "name the file" in no_file.err
     assert "no stage says what callers may do" in no_stage.err
     assert "no stage at sinks.demo" in elsewhere.err
+
+
+FURTHER = """\
+version: 1
+sources: {local: {http: {bind: "127.0.0.1:8080"}, pipeline: main}}
+pipelines:
+  main:
+    chain:
+      - auth_anonymous
+      - tenant: {tenants: {acme: {}, globex: {enabled: false}}}
+      - pin: {lock: ./tools.lock.json}
+    sink: all
+sinks:
+  all:
+    route:
+      to:
+        files: {tools: {deny: ["rm_*"], rename: {cat: read}}, resources: {allow: ["file://*"]}}
+        docs: {prefix: d, prompts: {allow: []}}
+      rules: [{of: name, exact: special, to: docs}]
+  files: {embedded: {server: demo}}
+  docs: {embedded: {server: demo}}
+run: {admin: {bind: "unix:./admin.sock"}}
+"""
+
+
+@pytest.fixture
+def further(write: Any) -> Any:
+    write("tools.lock.json", '{"version": 1, "tools": {"files.read": {"digest": "sha256:0"}}}')
+    return write("b.yaml", FURTHER)
+
+
+@pytest.mark.parametrize(
+    ("question", "tenant", "pin", "route"),
+    [
+        (["--tool", "files.read", "--tenant", "acme"], "allowed: acts for acme",
+         "allowed: the lock file has it, as long as it is what was approved", "allowed: goes to files"),
+        (["--tool", "d.find"], "refused: the caller has no tenant, and one is required",
+         "refused: the lock file does not know it, and unknown is hide", "allowed: goes to docs"),
+        (["--tool", "files.rm_x", "--tenant", "globex"], "refused: Tenant not found",
+         "refused: the lock file does not know it, and unknown is hide",
+         "refused: none of its upstreams has this name for clients"),
+        (["--resource", "file://a", "--tenant", "acme"], "allowed: acts for acme", "allowed: no tool is called",
+         "allowed: goes to files or docs"),
+        (["--tool", "special", "--tenant", "acme"], "allowed: acts for acme",
+         "refused: the lock file does not know it, and unknown is hide", "allowed: goes to docs, as `rules` says"),
+        (["--method", "tools/list", "--tenant", "acme"], "allowed: acts for acme", "allowed: no tool is called",
+         "allowed: goes to all of them"),
+    ],
+)  # fmt: skip
+def test_tenants_pins_and_routers_say_why_too(
+    sluiceway: Any, further: Any, question: list[str], tenant: str, pin: str, route: str
+) -> None:
+    """In the order in which an exchange meets them."""
+    outcome = sluiceway("explain", further, *question)
+
+    assert (Exit.OK, "") == (outcome.code, outcome.err)
+    assert [
+        f"pipelines.main.chain[1] (tenant): {tenant}",
+        f"pipelines.main.chain[2] (pin): {pin}",
+        f"sinks.all (route): {route}",
+    ] == [line for line in outcome.out.splitlines() if not line.startswith("  ")]
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        (["--tool", "files.cat"], ["  files  clients know it as read", "  docs   its names begin with d."]),
+        (["--tool", "files.rm_x"], ["  files  rm_x is hidden by allow or deny", "  docs   its names begin with d."]),
+        (["--tool", "files.read"], ["  files  shown, there called cat", "  docs   its names begin with d."]),
+        (["--prompt", "d.x"], ["  files  its names begin with files.", "  docs   x is hidden by allow or deny"]),
+        (["--resource", "ftp://a"], ["  files  hidden by allow or deny", "  docs   shown"]),
+    ],
+)
+def test_a_router_says_of_each_upstream_why_it_does_not_get_a_name(
+    sluiceway: Any, further: Any, question: list[str], says: list[str]
+) -> None:
+    """Prefixes, renames, and what is hidden."""
+    outcome = sluiceway("explain", "sinks.all", further, *question)
+
+    assert says == outcome.out.splitlines()[1:]
+
+
+def test_a_lock_file_that_cannot_be_read_lets_nothing_pass(sluiceway: Any, further: Any) -> None:
+    """The stage would not open."""
+    (further.parent / "tools.lock.json").unlink()
+    outcome = sluiceway("explain", "pipelines.main.chain.pin", further, "--tool", "files.read")
+
+    assert outcome.out.startswith("pipelines.main.chain[2] (pin): refused: ")
+    assert "makes it" in outcome.out
+
+
+def test_a_running_gateway_says_how_its_upstreams_are(
+    sluiceway: Any, further: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --live; as JSON for programs."""
+    status = {
+        "components": [
+            {"id": "sinks.files", "kind": "sink", "state": "ready", "reason": ""},
+            {"id": "sinks.docs", "kind": "sink", "state": "degraded", "reason": "cannot be reached"},
+            {"id": "sinks.docs.circuit_breaker", "kind": "middleware", "state": "degraded", "reason": "circuit open",
+             "details": {"state": "open"}},
+            {"id": "pipelines.main.log", "kind": "middleware", "state": "ready", "reason": ""},
+        ]
+    }  # fmt: skip
+    monkeypatch.setattr("sluiceway.pipeline.cli.asking.AdminListener.ask", lambda *_: status)
+    text = sluiceway("explain", further, "--tool", "files.read", "--live").out
+    outcome = sluiceway("explain", further, "--tool", "files.read", "--live", "--format", "json")
+    answers = json.loads(outcome.out)["answers"]
+
+    assert [
+        ("sinks.files", True, "ready"),
+        ("sinks.docs", False, "degraded: cannot be reached"),
+        ("sinks.docs.circuit_breaker", False, "the circuit is open"),
+    ] == [(each["path"], each["allowed"], each["reason"]) for each in answers if each["kind"] == "status"]
+    assert "sinks.docs (status): degraded: cannot be reached" in text.splitlines()

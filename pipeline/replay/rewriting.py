@@ -77,22 +77,23 @@ def rewriting(tape: Tape, document: Document) -> Iterator[Rewriter]:
     )
     writer = TapeWriter(new, _header(tape, document), bounds)
     writer.open()
-    rewriter = Rewriter(writer)
+    rewriter, is_whole = Rewriter(writer), False
     try:
         yield rewriter
         rewriter.end()
-    except BaseException:  # nothing is handled here: what was begun is taken away
-        writer.close()
-        for path in (new, index_of(new)):
-            path.unlink(missing_ok=True)
-        raise
+        is_whole = True
+    finally:
+        if not is_whole:
+            writer.close()
+            for path in (new, index_of(new)):
+                path.unlink(missing_ok=True)
+    index_of(tape.path).unlink(missing_ok=True)
+    new.rename(tape.path)
+    index_of(new).rename(index_of(tape.path))
     for _, path in tape.parts:
-        index_of(path).unlink(missing_ok=True)
         if path != tape.path:
             path.unlink()
-    new.rename(tape.path)
-    if index_of(new).exists():
-        index_of(new).rename(index_of(tape.path))
+            index_of(path).unlink(missing_ok=True)
 
 
 def _header(tape: Tape, document: Document) -> Header:

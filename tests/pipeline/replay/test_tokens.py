@@ -59,7 +59,7 @@ def test_what_cannot_be_read_gives_nothing() -> None:
     """A result that does not pass the gate has no tokens that anybody knows."""
     tokens = Tokens()
     then(tokens)
-    tokens.gives(1, Result(Body(b'{"nextCursor": 1, "nextCursor": 2}')))
+    tokens.gives(1, Result(Body(raw=b'{"nextCursor": 1, "nextCursor": 2}')))
     message = MessageData("tools/list", {"cursor": "old"})
 
     assert tokens.brought(message) is message

@@ -7,7 +7,10 @@ basic/transports/streamable-http).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final, final
+
+import trio
 
 from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
@@ -60,6 +63,79 @@ class ModernCall:
 
 
 @final
+class Aside:
+    """
+    Delivery beside a call that runs in the task of its request.
+
+    Most calls end soon, with a reply and nothing before it: they need no second task, and no timer but an entry in a
+    list. As soon as something comes before the reply, or nothing comes for a while, a task begins to deliver.
+
+    Args:
+        serving: The source.
+        stream: What there is to deliver.
+        delivery: Who delivers it.
+        deliver: Has it delivered, with the seconds in which it may still become one answer.
+        patience_s: Those seconds.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        stream: MessageStream,
+        delivery: Delivery,
+        deliver: Callable[[float], Awaitable[object]],
+        patience_s: float,
+    ) -> None:
+        self._serving = serving
+        self._stream = stream
+        self._delivery = delivery
+        self._deliver = deliver
+        self._patience_s = patience_s
+        self._ended: trio.Event | None = None
+        self._broken: trio.BrokenResourceError | None = None
+
+    def begin(self) -> None:
+        """Deliver from now on. Idempotent."""
+        if self._ended is None:
+            self._ended = trio.Event()
+            self._stream.attach(self._delivery)
+            self._serving.start(self._run)
+
+    async def run(self, call: Callable[[], Awaitable[None]]) -> bool:
+        """
+        Run a call; whether it was delivered, or nothing of it yet.
+
+        Raises:
+            trio.BrokenResourceError: The reply broke off, and so must the response.
+        """
+        deadlines = self._serving.deadlines
+        entry = deadlines.add(trio.current_time() + self._patience_s, self._hurry)
+        try:
+            await self._serving.contained(call)
+        finally:
+            deadlines.cancel(entry)
+        if self._ended is None:
+            return False
+        await self._ended.wait()
+        if self._broken is not None:
+            raise self._broken
+        return True
+
+    def _hurry(self) -> None:
+        self._patience_s = 0.0
+        self.begin()
+
+    async def _run(self) -> None:
+        assert self._ended is not None
+        try:
+            await self._deliver(self._patience_s)
+        except trio.BrokenResourceError as error:
+            self._broken = error
+        finally:
+            self._ended.set()
+
+
+@final
 class ModernPosts:
     """Serves modern messages of one source."""
 
@@ -106,16 +182,30 @@ class ModernPosts:
         self, message: Request, request: HttpRequest, response: HttpResponse, patience_s: float | None
     ) -> None:
         serving, stream = self._serving, MessageStream("")
+        delivery = Delivery(stream, response, keep_alive_s=serving.config.keep_alive)
+        aside: Aside | None = None
 
         async def emit(notification: Notification) -> None:
+            if aside is not None:
+                aside.begin()
             await stream.put(encode_message(notification))
 
         client = modern.client_of(message, request.headers, request.address, request.certificate)
         ticket = serving.handle(message, client=client, emit=emit)
+        pieces = pieces_into(stream, message.id)
+
+        async def put(piece: bytes) -> None:
+            if aside is not None:
+                aside.begin()
+            await pieces(piece)
+
         if response.encode is None:
-            ticket.exchange.link.pieces = pieces_into(stream, message.id)
+            ticket.exchange.link.pieces = put
         call = ModernCall(serving, ticket, message.id, stream)
         events_only = not accepts(request.headers.get("accept"), JSON)
+
+        def leave() -> None:
+            ticket.cancel("client")
 
         def whole() -> Answer | None:
             if call.reply is None:
@@ -126,20 +216,33 @@ class ModernPosts:
             body = b"".join(data for _, data in stream.take())
             return json_answer(status, body, ticket.exchange.reply_headers)
 
-        keep_alive_s = serving.config.keep_alive
+        async def deliver(patience_s: float) -> None:
+            await delivery.run(
+                request,
+                on_start=lambda: ticket.exchange.reply_headers,
+                on_gone=leave,
+                whole=whole,
+                json=not events_only,
+                patience_s=patience_s,
+            )
+
         if patience_s is None:
-            patience_s = keep_alive_s
+            patience_s = serving.config.keep_alive
         if ticket.exchange.kind is Kind.LISTEN:
             patience_s = min(LISTEN_PATIENCE_S, patience_s)
-        serving.start(call.run)
-        await Delivery(stream, response, keep_alive_s=keep_alive_s).run(
-            request,
-            on_start=lambda: ticket.exchange.reply_headers,
-            on_gone=lambda: ticket.cancel("client"),
-            whole=whole,
-            json=not events_only,
-            patience_s=patience_s,
-        )
+        if not request.tells or patience_s == 0:
+            serving.start(call.run)
+            await deliver(patience_s)
+            return
+        aside = Aside(serving, stream, delivery, deliver, patience_s)
+        with request.watch(leave):
+            if await aside.run(call.run):
+                return
+            answer = whole()
+            if answer is not None:
+                await response.answer(answer)
+                return
+        await deliver(0.0)
 
 
 async def _drop(_: Notification) -> None:

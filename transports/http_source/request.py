@@ -53,6 +53,11 @@ class HttpRequest:
         self._on_gone: Callable[[Callable[[], None]], None] | None = (scope.get("extensions") or {}).get(ON_GONE)
         self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
 
+    @property
+    def tells(self) -> bool:
+        """Whether the server tells when the client leaves, and does not hold on to who writes to one that stalls."""
+        return self._on_gone is not None
+
     async def body(self, limit: int, grace_s: float, rate: float) -> bytes:
         """
         Read the whole body.

@@ -53,9 +53,10 @@ class Serving:
 
     def start(self, serve: Callable[[], Awaitable[None]]) -> None:
         """Run an exchange, apart from the connection it came on."""
-        self.nursery.start_soon(self._contained, serve)
+        self.nursery.start_soon(self.contained, serve)
 
-    async def _contained(self, serve: Callable[[], Awaitable[None]]) -> None:
+    async def contained(self, serve: Callable[[], Awaitable[None]]) -> None:
+        """Run an exchange here; what goes wrong beside its pipeline is logged and ends it."""
         try:
             await serve()
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source

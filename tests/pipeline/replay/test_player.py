@@ -18,9 +18,22 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.errors import UpstreamClosed
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.replay.assembly import RecordedExchange, exchanges
-from sluiceway.pipeline.replay.entries import Called, CallEnded, Configured, Ended, Entry, MessageData, Relayed
+from sluiceway.pipeline.replay.entries import (
+    Announced,
+    Called,
+    CallEnded,
+    ClockSet,
+    Configured,
+    Ended,
+    Entry,
+    MessageData,
+    Relayed,
+    SessionClosed,
+    SessionOpened,
+    SessionTold,
+)
 from sluiceway.pipeline.replay.lines import parse_line, render_entry, seal
 from sluiceway.pipeline.replay.playing import Played, play
 from sluiceway.pipeline.replay.reading import Tape
@@ -313,3 +326,137 @@ def test_the_configuration_is_on_the_new_tape_only_if_asked_for(taped, tmp_path)
     play(tape, config, seen.append, files=True)
 
     assert [each.files for each in seen if isinstance(each, Configured)] == [{"g.yaml": "version: 1\n"}]
+
+
+def test_a_call_that_comes_earlier_is_answered_as_much_earlier(taped):
+    """The old gateway waited for its turn; the new one does not, and neither does the upstream."""
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        calls = [gateway.start("tools/call", name="slow", arguments={}) for _ in range(2)]
+        for each in calls:
+            await each.wait()
+
+    async def answer(exchange: Exchange) -> Reply:
+        await trio.sleep(1)
+        await exchange.relay(PROGRESS)
+        await trio.sleep(1)
+        return Result({"content": []})
+
+    tape = taped(
+        traffic,
+        [{"concurrency_limit": {"max_in_flight": 1, "max_waiting": 5, "wait_at_most": "10s"}}],
+        FakeSink(answer),
+    )
+    then = {each.number: each for each in exchanges(tape.entries())}
+    now, played = replayed(tape, document([]))
+
+    assert sorted(each.ended.t for each in then.values()) == [2.0, 4.0]
+    assert [each.ended.t for each in now.values()] == [2.0, 2.0]
+    assert [[relayed.t for relayed in each.relayed] for each in now.values()] == [[1.0], [1.0]]
+    assert played.lacking == []
+
+
+def test_a_call_that_comes_later_is_answered_as_much_later(taped):
+    """The new gateway lets one wait for the other."""
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        calls = [gateway.start("tools/call", name="slow", arguments={}) for _ in range(2)]
+        for each in calls:
+            await each.wait()
+
+    tape = taped(traffic, [], FakeSink.slow(2))
+    one_by_one = document([{"concurrency_limit": {"max_in_flight": 1, "max_waiting": 5, "wait_at_most": "10s"}}])
+    now, _ = replayed(tape, one_by_one, linger_s=60)
+
+    assert sorted(each.ended.t for each in now.values()) == [2.0, 4.0]
+
+
+def test_requests_end_with_the_tape_unless_they_may_linger(taped):
+    """What is on the tape only in part has no end."""
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        calls = [gateway.start("tools/call", name="slow", arguments={}) for _ in range(2)]
+        for each in calls:
+            await each.wait()
+
+    tape = taped(traffic, [], FakeSink.slow(2))
+    one_by_one = document([{"concurrency_limit": {"max_in_flight": 1, "max_waiting": 5, "wait_at_most": "10s"}}])
+    now, _ = replayed(tape, one_by_one)
+
+    assert sorted(each.ended.cancelled for each in now.values()) == ["", "connection"]
+
+
+def test_sessions_are_told_and_changes_announced_as_they_were(taped):
+    """What upstreams say of their own accord comes at its time, once."""
+    changed = Notification("notifications/tools/list_changed", {})
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        session = Session(id="secret", source="in", version="2025-06-18")
+        gateway.client = evolve(gateway.client, era=Era.LEGACY, version="2025-06-18", session=session)
+        await gateway.call("tools/call", name="find", arguments={})
+        await trio.sleep(1)
+        session.notify(changed)
+        gateway.engine._around.changes.announce("up", changed)
+        await trio.sleep(1)
+        session.close()
+        await trio.sleep(1)
+
+    tape = taped(traffic, [])
+    kinds = (SessionOpened, SessionTold, SessionClosed, Announced)
+    then = [(type(each), each.t) for each in tape.entries() if isinstance(each, kinds)]
+    seen: list[Entry] = []
+    play(tape, document([]), seen.append)
+
+    assert [kind for kind, _ in then] == [SessionOpened, SessionTold, Announced, SessionClosed]
+    assert [(type(each), each.t) for each in seen if isinstance(each, kinds)] == then
+
+
+def test_a_connection_that_went_away_goes_away_again(taped):
+    """Its exchange ends with it."""
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        with trio.move_on_after(1):
+            source = next(iter(gateway.engine.sources.values()))
+            ticket = source.handle(  # type: ignore[attr-defined]  # a fake source's
+                Request(1, "tools/call", {"name": "slow"}), client=gateway.client, emit=_emit
+            )
+            await ticket.run()
+
+    tape = taped(traffic, [], FakeSink.slow(10))
+    assert [each.cancelled for each in tape.entries() if isinstance(each, Ended)] == ["connection"]
+    assert_equal(tape, document([]))
+
+
+async def _emit(_notification: Notification) -> None:
+    """Nobody hears it."""
+
+
+def test_the_date_is_that_of_the_tape(recorded, tape_path):
+    """Also where it was corrected."""
+    dates = iter([1_800_000_000.0])
+    told: list[float] = []
+
+    async def main() -> None:
+        offset = [0.0]
+
+        def now() -> float:
+            return next(dates, 1_800_000_000.0) + trio.current_time() + offset[0]
+
+        async with recorded([], now=now) as gateway:
+            await gateway.call("ping")
+            told.append(gateway.engine._around.now())
+            offset[0] = 3600.0
+            await trio.sleep(1)
+            told.append(gateway.engine._around.now())
+            await gateway.call("ping")
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    tape = Tape(tape_path)
+    seen: list[Entry] = []
+    play(tape, document([]), seen.append)
+
+    assert told[1] - told[0] == pytest.approx(3601.0)
+    assert [each.epoch for each in seen if isinstance(each, ClockSet)] == [
+        each.epoch for each in tape.entries() if isinstance(each, ClockSet)
+    ]
+    assert len([each for each in seen if isinstance(each, ClockSet)]) == 1

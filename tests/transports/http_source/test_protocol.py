@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sluiceway.transports.http_source.edge import HeadRefused
 from sluiceway.transports.http_source.protocol import MAX_UNREAD, Http1, Inbox, status_line
 
 
@@ -130,3 +133,62 @@ async def test_nothing_is_written_for_who_left():
 def test_an_unknown_status_has_no_phrase():
     """The space in front of it stays (RFC 9112 section 4)."""
     assert b"HTTP/1.1 299 \r\n" == status_line(299)
+
+
+PARTS = st.sampled_from(
+    [
+        b"POST /mcp HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.0\r\n", b"host: a\r\n",
+        b"content-length: 3\r\n",
+        b"transfer-encoding: chunked\r\n", b"connection: close\r\n", b"expect: 100-continue\r\n", b"\r\n", b"abc",
+        b"3\r\nabc\r\n", b"0\r\n\r\n", b"a", b" ", b":", b"\n", b"\r", b"\0", b"x: y\r\n", b"3;e\r\n",
+    ]
+)  # fmt: skip
+WHOLE = st.sampled_from(
+    [
+        b"POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+        b"POST /mcp HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",
+    ]
+)
+
+
+def read(pieces):
+    """What a connection makes of these bytes when each request is answered as soon as it is complete."""
+    protocol, seen = Http1(None, lambda _: False), []
+    try:
+        for piece in pieces:
+            protocol.feed(piece)
+            while True:
+                if protocol.stream is None:
+                    stream = protocol.next_request()
+                    if stream is None:
+                        break
+                    body = b"".join(event.get("body", b"") for event in stream.inbox._events)
+                    seen.append([stream.head.method, stream.head.target, body])
+                else:
+                    event = protocol.next_body()
+                    seen[-1][2] += event["body"] if event else b""
+                if not protocol.stream.body.done:
+                    break
+                protocol.stream = None
+    except HeadRefused:
+        seen.append("refused")
+    return seen
+
+
+@given(st.lists(st.one_of(WHOLE, PARTS), max_size=12), st.lists(st.integers(0, 600), max_size=12))
+def test_requests_are_read_alike_however_they_are_cut(parts, places):
+    """Whatever is sent: requests, and perhaps a refusal; never another one because bytes came in other pieces."""
+    data = b"".join(parts)
+    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
+    whole, cut = read([data]), read([data[a:b] for a, b in zip([0, *ends], ends, strict=False)])
+
+    if (
+        "refused" in whole or "refused" in cut
+    ):  # what is not complete may be refused early; nothing is read instead of it
+        whole, cut = (each[:-1] if each[-1:] == ["refused"] else each for each in (whole, cut))
+        shorter = min(len(whole), len(cut))
+        assert [each[:2] for each in whole[:shorter]] == [each[:2] for each in cut[:shorter]]
+        assert abs(len(whole) - len(cut)) <= 1
+    else:
+        assert whole == cut

@@ -23,6 +23,7 @@ from sluiceway.pipeline.model.session import Asker, Session
 from sluiceway.pipeline.protocol.errors import (
     GatewayError,
     SessionNotFound,
+    UpstreamProtocolError,
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import Era, ErrorCode
@@ -30,7 +31,9 @@ from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notifi
 
 from .audience import Audience
 from .held_introduction import Introduction
+from .held_task import HeldTask
 from .listener import Listener
+from .task_messages import LEGACY_STATUS, modern_task, task_of
 from .to_legacy_messages import Completer, legacy_request
 
 HANDSHAKE_S: Final = 60.0
@@ -90,6 +93,10 @@ class HeldSession:
         """Who hears what the upstream says of its own accord."""
         self.completer = Completer()
         """Makes modern results of what this upstream says."""
+        self.tasks: dict[str, HeldTask] = {}
+        """The client's tasks at the upstream, by the upstream's ids, oldest first."""
+        self.creating = 0
+        """Tasks that the upstream is being asked for."""
         self.users = 0
         """Exchanges, calls and listeners that need it."""
         self.last_used = trio.current_time()
@@ -135,12 +142,19 @@ class HeldSession:
             raise self.ended()
         return self._session
 
+    async def offers(self) -> Mapping[str, Json]:
+        """What the upstream declares, if need be in a session that is opened for it. Raises as `ready`."""
+        await self.ready()
+        return self.capabilities
+
     def close(self) -> None:
         """End the session, and tell the upstream as its sink does. Idempotent."""
         self._closed = True
         if self._opening is not None:
             self._opening.scope.cancel(reason="the held session is closed")
         self.audience.finish()
+        for task in self.tasks.values():
+            task.scope.cancel(reason="the held session is closed")
         if self._session is not None:
             self._session.close()
 
@@ -183,6 +197,9 @@ class HeldSession:
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
         """Put a question that came without an address to the call which caused it, if that can be known."""
+        task = self.tasks.get(str(task_of(params)))
+        if task is not None:
+            return await task.ask(method, params)
         call = self.audience.addressee(crowd=self._crowd)
         if call is None:
             await trio.lowlevel.checkpoint()
@@ -212,6 +229,19 @@ class HeldSession:
         except GatewayError as error:
             self._context.log.debug("the upstream was not told that nobody listens", reason=error.reason)
 
+    def _hear(self, notification: Notification) -> None:
+        """Take what the upstream says of its own accord; never blocks, and never raises."""
+        if notification.method != LEGACY_STATUS:
+            self.audience.hear(notification)
+            return
+        try:
+            known = modern_task(self._name, notification.params, self._context.now())
+        except UpstreamProtocolError:
+            return
+        task = self.tasks.get(str(known["taskId"]))
+        if task is not None:
+            task.heard(known)
+
     async def _request(self, method: str, params: Mapping[str, Json]) -> Reply:
         """Ask the upstream something of our own."""
         return await self._send(
@@ -236,7 +266,7 @@ class HeldSession:
 
     async def _open(self, opening: _Opening) -> None:
         """Shake hands; the task of an opening."""
-        session = self._introduction.session(self._context.new_id(), self.audience.hear)
+        session = self._introduction.session(self._context.new_id(), self._hear)
         opened = False
         try:
             with trio.move_on_after(HANDSHAKE_S) as patience, opening.scope:

@@ -19,9 +19,11 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.keys import canonical, principal_of
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
+from sluiceway.pipeline.protocol.messages import Json
 
 from .config import TranslationConfig
 from .held_session import HeldSession
+from .held_task import HeldTask
 
 _OF_CROWDS: Final = frozenset({"http", "sse", "websocket"})
 """Transports on which more than one person may come from the same address."""
@@ -110,6 +112,15 @@ class HeldSessions:
         self._held.move_to_end(key)
         with held.in_use():
             yield held
+
+    def task(self, exchange: Exchange, task_id: Json) -> tuple[HeldSession, HeldTask] | None:
+        """The caller's task with an id, and the session in which it is; None if it has none."""
+        if not isinstance(task_id, str):
+            return None
+        owner = owner_of(exchange)
+        own = (held for key, held in self._held.items() if key[0] == owner and task_id in held.tasks)
+        held = next(own, None)
+        return None if held is None else (held, held.tasks[task_id])
 
     def close(self) -> None:
         """End every session."""

@@ -6,7 +6,7 @@ Pure. Changes coalesce: a listener that is slow hears once of what changed ten t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
@@ -16,6 +16,8 @@ from sluiceway.pipeline.model.changes import RESOURCE_UPDATED
 from sluiceway.pipeline.protocol.errors import InvalidParams
 from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import EMPTY, Json, Notification, RequestId, Result
+
+from .task_messages import MODERN_STATUS
 
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 MAX_URIS: Final = 1000
@@ -42,6 +44,8 @@ class Listener:
     """Granted members of the filter, and their notifications."""
     uris: list[str] = field(factory=list)
     """Resources whose subscription the upstream has accepted."""
+    tasks: dict[str, Callable[[], Mapping[str, Json]]] = field(factory=dict)
+    """Granted tasks, and what tells how each is."""
     finished: bool = False
     _pending: dict[tuple[str, str | None], None] = field(factory=dict)
     _wake: trio.Event = field(factory=trio.Event)
@@ -60,6 +64,9 @@ class Listener:
         uris = wanted.get("resourceSubscriptions", [])
         if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
             raise InvalidParams("notifications.resourceSubscriptions: must be a list of uris")
+        tasks = wanted.get("taskIds", [])
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks) or len(tasks) > MAX_URIS:
+            raise InvalidParams(f"notifications.taskIds: must be a list of at most {MAX_URIS} ids")
         if len(uris) > MAX_URIS:
             raise InvalidParams(
                 f"notifications.resourceSubscriptions: {len(uris)} uris; at most {MAX_URIS} are watched"
@@ -77,6 +84,8 @@ class Listener:
         granted: dict[str, Json] = dict.fromkeys(self.lists, True)
         if self.uris:
             granted["resourceSubscriptions"] = list(self.uris)
+        if self.tasks:
+            granted["taskIds"] = list(self.tasks)
         return self.tagged(ACKNOWLEDGED, {"notifications": granted})
 
     def hear(self, notification: Notification) -> bool:
@@ -89,6 +98,10 @@ class Listener:
             return False
         self._push(RESOURCE_UPDATED, uri)
         return True
+
+    def hear_task(self, task_id: str) -> None:
+        """A granted task has changed."""
+        self._push(MODERN_STATUS, task_id)
 
     def missed(self) -> None:
         """The upstream was not heard for a while: all that is granted may have changed."""
@@ -108,7 +121,7 @@ class Listener:
         if not self.finished:
             self._wake = trio.Event()
         changes, self._pending = list(self._pending), {}
-        return [self.tagged(method, EMPTY if uri is None else {"uri": uri}) for method, uri in changes]
+        return [self.tagged(method, self._params(method, about)) for method, about in changes]
 
     def tagged(self, method: str, params: Mapping[str, Json]) -> Notification:
         """A message of this stream."""
@@ -117,6 +130,11 @@ class Listener:
     def end(self) -> Result:
         """The reply, when the stream has ended."""
         return Result({"resultType": "complete", "_meta": {MetaKey.SUBSCRIPTION_ID.value: self.id}})
+
+    def _params(self, method: str, about: str | None) -> Mapping[str, Json]:
+        if about is None:
+            return EMPTY
+        return self.tasks[about]() if method == MODERN_STATUS else {"uri": about}
 
     def _push(self, method: str, uri: str | None) -> None:
         if len(self._pending) <= MAX_URIS:  # parts of one watched resource may be many

@@ -50,6 +50,14 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
+def offers_tasks(capabilities: Mapping[str, Json]) -> bool:
+    """Whether an upstream with these capabilities can run tools as tasks."""
+    found: Json = capabilities
+    for key in ("tasks", "requests", "tools", "call"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found is not None
+
+
 def has_extension(capabilities: Mapping[str, Json]) -> bool:
     """Whether a client or a server with these capabilities knows the extension."""
     extensions = capabilities.get("extensions")
@@ -129,6 +137,31 @@ def legacy_task(name: str, task: Mapping[str, Json], now: float) -> dict[str, Js
         "ttl": _milliseconds(task.get("ttlMs")),
         **_interval("pollInterval", task.get("pollIntervalMs")),
     }
+
+
+def modern_task(name: str, task: Mapping[str, Json], now: float) -> dict[str, Json]:
+    """
+    A task of 2025-11-25 as the extension knows it, without what came of it. Arguments and errors as for `legacy_task`.
+    """
+    return {
+        **_common(name, task, now),
+        "status": _status(name, task),
+        "ttlMs": _milliseconds(task.get("ttl")),
+        **_interval("pollIntervalMs", task.get("pollInterval")),
+    }
+
+
+def about_nobody(result: Mapping[str, Json]) -> dict[str, Json]:
+    """A result of a legacy task, inside of the task: it need not say whose it is."""
+    meta = {key: value for key, value in meta_of(result).items() if key != RELATED}
+    plain = {key: value for key, value in result.items() if key != "_meta"}
+    return {**plain, "_meta": meta} if meta else plain
+
+
+def task_of(params: Mapping[str, Json]) -> Json:
+    """The id of the task that a legacy message says it is about; None if it says none."""
+    about = meta_of(params).get(RELATED)
+    return about.get("taskId") if isinstance(about, dict) else None
 
 
 def created(task: Mapping[str, Json], value: Mapping[str, Json]) -> Result:

@@ -22,7 +22,7 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import continues
 from sluiceway.pipeline.model.session import Asker
-from sluiceway.pipeline.model.tools import CALL, LIST, ToolBook
+from sluiceway.pipeline.model.tools import CALL, LIST, Tool, ToolBook
 from sluiceway.pipeline.protocol.errors import UnknownMethod, UpstreamClosed, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import ErrorCode, Kind, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
@@ -34,6 +34,9 @@ from .held_introduction import drop
 from .held_session import Emit, HeldSession
 from .held_sessions import HeldSessions, owner_of
 from .parking import Parking
+from .task_messages import has_extension, offers_tasks
+from .to_legacy_held_tasks import METHODS as TASK_METHODS
+from .to_legacy_held_tasks import HeldTasks
 from .to_legacy_listening import serve_listener
 from .to_legacy_messages import (
     can_be_asked,
@@ -43,7 +46,7 @@ from .to_legacy_messages import (
     pages_to_visit,
     without_answers,
 )
-from .to_legacy_tasks import call_as_task, must_be_task, offers_tasks
+from .to_legacy_tasks import call_as_task, may_be_task, must_be_task
 
 DISCOVER: Final = "server/discover"
 
@@ -74,6 +77,7 @@ class ToLegacy:
         self._addressed = addressed
         self._sessions = HeldSessions(name, call, context, config)
         self._parking = Parking(name, context, config)
+        self._tasks = HeldTasks(name, context, config, self._sessions.task, addressed=addressed)
         self._mirrors = Mirrors()
         self._tools = ToolBook()
         self._stop_listening: Callable[[], None] | None = None
@@ -113,11 +117,13 @@ class ToLegacy:
             return await self._take_up(exchange, nursery)
         with self._sessions.of(exchange, nursery) as held:
             if exchange.kind is Kind.LISTEN:
-                return await serve_listener(exchange, held)
+                return await serve_listener(exchange, held, self._sessions.task)
             if exchange.method == DISCOVER:
                 await held.ready()
                 return held.completer.discovered()
-            if not row.legacy or row.target == "taskId":  # whoever has one, it is not a task of this upstream
+            if exchange.method in TASK_METHODS and offers_tasks(await held.offers()):
+                return await self._tasks(exchange)
+            if not row.legacy or row.name.startswith("tasks/"):
                 await trio.lowlevel.checkpoint()
                 raise UnknownMethod(f"{self._name}: {exchange.method} does not exist in revisions with a handshake")
             return await self._serve(exchange, held, nursery)
@@ -155,6 +161,8 @@ class ToLegacy:
         await held.ready()
         if exchange.method == CALL:
             await self._mirrors.check(exchange, partial(self._ask, held))
+            if has_extension(exchange.client.capabilities) and may_be_task(await self._tool(exchange, held)):
+                return self._modern(exchange, held, await self._tasks.create(exchange, held, nursery))
         level = log_level_of(request)
         askable = method_of(request.method).asks and can_be_asked(exchange.client.capabilities)
         if not askable and level is None:
@@ -175,11 +183,15 @@ class ToLegacy:
         async def send(message: Request) -> Reply:
             return await held.pass_on(exchange.with_request(message), emit, ask, deadline)
 
-        if request.method == CALL and offers_tasks(held.capabilities):
-            tool = await self._tools.find(exchange, lambda listing: held.pass_on(listing, drop, None, deadline))
-            if must_be_task(tool):
-                return await call_as_task(self._name, request, send)
+        if request.method == CALL and must_be_task(await self._tool(exchange, held, deadline)):
+            return await call_as_task(self._name, request, send)
         return await send(request)
+
+    async def _tool(self, exchange: Exchange, held: HeldSession, deadline: float = float("inf")) -> Tool | None:
+        """The tool that a call is about, if the upstream can run tools as tasks at all."""
+        if not offers_tasks(held.capabilities):
+            return None
+        return await self._tools.find(exchange, lambda listing: held.pass_on(listing, drop, None, deadline))
 
     def _begin(
         self, exchange: Exchange, held: HeldSession, nursery: trio.Nursery, level: str | None, *, askable: bool

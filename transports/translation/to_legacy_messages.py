@@ -28,6 +28,7 @@ from sluiceway.pipeline.protocol.messages import (
 from sluiceway.pipeline.protocol.splice import with_meta
 
 from ..readdress import readdress
+from .task_messages import offers_tasks, with_extension
 
 INPUT_REQUIRED: Final = "input_required"
 _NOT_LEGACY: Final[Mapping[str, Json]] = {
@@ -130,6 +131,8 @@ class Completer:
         capabilities = {
             key: value for key, value in (declared if isinstance(declared, dict) else EMPTY).items() if key != "tasks"
         }
+        if isinstance(declared, dict) and offers_tasks(declared):
+            capabilities = with_extension(capabilities)
         said = {key: self._handshake[key] for key in ("instructions",) if key in self._handshake}
         return Result(
             {"supportedVersions": [*MODERN_VERSIONS], "capabilities": capabilities, **said, **self._cacheable}

@@ -1,19 +1,18 @@
 """
 Tools of 2025-11-25 that can only be called as tasks, for clients that do not know those tasks.
 
-The tasks of both eras share little but a name: there the client asks for one, in 2026-07-28 the server offers it. So
-none is shown to a modern client. A tool that must be called as a task is, and the task waited for, and cancelled with
-the exchange (2025-11-25, basic/utilities/tasks).
+A client that declares the extension gets a task (to_legacy_held_tasks.py). For others, a tool that must be called as a
+task is, and the task waited for, and cancelled with the exchange (2025-11-25, basic/utilities/tasks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from sluiceway.pipeline.model.tools import Tool
 from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamProtocolError
-from sluiceway.pipeline.protocol.messages import Json, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Reply, Request, Result
 from sluiceway.pipeline.runtime.nursery import farewell
 
 from .held_call import as_sent
@@ -24,18 +23,19 @@ Send = Callable[[Request], Awaitable[Reply]]
 """Asks the upstream within the held session."""
 
 
-def offers_tasks(capabilities: Mapping[str, Json]) -> bool:
-    """Whether an upstream with these capabilities can run tools as tasks."""
-    found: Json = capabilities
-    for key in ("tasks", "requests", "tools", "call"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found is not None
-
-
 def must_be_task(tool: Tool | None) -> bool:
     """Whether a tool says that it can be called in no other way."""
+    return _support(tool) == "required"
+
+
+def may_be_task(tool: Tool | None) -> bool:
+    """Whether a tool says that it can be called as a task."""
+    return _support(tool) in ("required", "optional")
+
+
+def _support(tool: Tool | None) -> str:
     execution = None if tool is None else tool.definition.get("execution")
-    return isinstance(execution, dict) and execution.get("taskSupport") == "required"
+    return str(execution.get("taskSupport")) if isinstance(execution, dict) else ""
 
 
 async def call_as_task(name: str, request: Request, send: Send) -> Reply:

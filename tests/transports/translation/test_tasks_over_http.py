@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from sluiceway.pipeline.client.handlers import Handlers
 from sluiceway.pipeline.client.memory import open_service_client
@@ -15,9 +16,11 @@ from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.model.component import ComponentKind, Context, NoOptions, Sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
-from sluiceway.pipeline.protocol.mcp import LATEST, MODERN_VERSIONS, Era, Kind, MetaKey
+from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.engine import Engine
+from sluiceway.pipeline.testing import memory_exchange
+from sluiceway.pipeline.testing.exchanges import MODERN_CLIENT
 
 pytestmark = pytest.mark.timeout(30)
 EXTENSION = "io.modelcontextprotocol/tasks"
@@ -68,6 +71,46 @@ class ModernTaskServer(Sink):
         self.task |= {"status": "completed", "result": {"content": [{"type": "text", "text": name}]}}
         self.told.set()
         return Result({"resultType": "complete"})
+
+
+class LegacyTaskServer(Sink):
+    """A server of 2025-11-25 with one task, which asks who waits for it, and is done when it knows."""
+
+    def __init__(self) -> None:
+        super().__init__(NoOptions(), Context(id="k"))
+        self.task: dict[str, Any] = {
+            "taskId": "task-1", "status": "input_required", "createdAt": "2026-01-01T00:00:00Z",
+            "lastUpdatedAt": "2026-01-01T00:00:00Z", "ttl": None,
+        }  # fmt: skip
+
+    async def __call__(self, exchange: Exchange) -> Reply:
+        await trio.lowlevel.checkpoint()
+        if exchange.client.era is Era.MODERN:
+            raise UnsupportedVersion("handshakes only", data={"supported": list(LEGACY_VERSIONS)})
+        about = {RELATED: {"taskId": "task-1"}}
+        match exchange.method:
+            case "initialize":
+                capabilities = {"tools": {}, "tasks": {"requests": {"tools": {"call": {}}}, "cancel": {}}}
+                info = {"name": "fake", "version": "1"}
+                value = {"protocolVersion": LATEST_LEGACY, "capabilities": capabilities, "serverInfo": info}
+                return Result(value)
+            case "tools/list":
+                tool = {"name": "t", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "optional"}}
+                return Result({"tools": [tool]})
+            case "tools/call":
+                assert exchange.request.params["task"] == {}
+                return Result({"task": self.task})
+            case "tasks/get":
+                return Result(self.task)
+            case "tasks/result":
+                answer = await exchange.ask("elicitation/create", {**FORM["params"], "_meta": about})
+                assert isinstance(answer, Result)
+                self.task["status"] = "completed"
+                assert exchange.client.session is not None
+                exchange.client.session.notify(Notification("notifications/tasks/status", self.task))
+                return Result({"content": [{"type": "text", "text": answer.value["content"]["name"]}], "_meta": about})
+            case _:
+                return Result()
 
 
 @asynccontextmanager
@@ -121,3 +164,45 @@ async def test_a_legacy_client_has_tasks_at_a_modern_server():
     assert [task["taskId"] for task in listed["tasks"]] == ["task-1"]
     assert [(note.method, note.params["status"]) for note in heard] == [("notifications/tasks/status", "completed")]
     assert set(server.headers) == {"task-1"}
+
+
+async def test_a_modern_client_has_tasks_at_a_legacy_server():
+    """Created, heard of, answered, and complete: the listener is told without anybody looking."""
+    declared = {"extensions": {EXTENSION: {}}, "elicitation": {}}
+    about = {
+        MetaKey.VERSION.value: LATEST,
+        MetaKey.CLIENT_CAPABILITIES.value: declared,
+        MetaKey.CLIENT_INFO.value: {"name": "peer", "version": "2"},
+    }
+    client = evolve(MODERN_CLIENT, capabilities=declared, info={"name": "peer", "version": "2"})
+    send, heard = trio.open_memory_channel[Notification](10)
+
+    async with behind(LegacyTaskServer(), "legacy") as sink:
+
+        def exchange(method: str, **params: Any) -> Exchange:
+            return memory_exchange(method, {**params, "_meta": about}, client=client)
+
+        async def call(method: str, **params: Any) -> Mapping[str, Any]:
+            reply = await sink(exchange(method, **params))
+            assert isinstance(reply, Result), reply
+            return reply.value
+
+        discovered = await call("server/discover")
+        created = await call("tools/call", name="t", arguments={})
+        listening = exchange("subscriptions/listen", notifications={"taskIds": ["task-1"]})
+        listening.link.emit = send.send
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sink, listening)
+            granted, asking = await heard.receive(), await heard.receive()
+            await call("tasks/update", taskId="task-1", inputResponses={"q1": {"content": {"name": "Ana"}}})
+            async for told in heard:  # the status of the upstream's own may come first
+                if told.params["status"] == "completed":
+                    break
+            nursery.cancel_scope.cancel()
+        seen = await call("tasks/get", taskId="task-1")
+
+    assert discovered["capabilities"]["extensions"] == {EXTENSION: {}}
+    assert (created["resultType"], created["taskId"]) == ("task", "task-1")
+    assert granted.params["notifications"] == {"taskIds": ["task-1"]}
+    assert asking.params["inputRequests"] == {"q1": FORM}
+    assert told.params["result"] == seen["result"] == {"content": [{"type": "text", "text": "Ana"}]}

@@ -119,6 +119,7 @@ class PipelineHarness:
         sinks: Mapping[str, Sink] | None = None,
         sources: Mapping[str, Source] | None = None,
         seed: int = 0,
+        edges: Edges | None = None,
     ) -> PipelineHarness:
         """
         A gateway of a configuration file.
@@ -127,7 +128,7 @@ class PipelineHarness:
             ConfigError: The file has errors.
             ValueError: `sinks` or `sources` has an id that the file has not.
         """
-        return cls(load(Path(path)), sinks=sinks, sources=sources, seed=seed)
+        return cls(load(Path(path)), sinks=sinks, sources=sources, seed=seed, edges=edges)
 
     @classmethod
     def from_data(
@@ -137,9 +138,10 @@ class PipelineHarness:
         sinks: Mapping[str, Sink] | None = None,
         sources: Mapping[str, Source] | None = None,
         seed: int = 0,
+        edges: Edges | None = None,
     ) -> PipelineHarness:
         """A gateway of a configuration written in Python; otherwise like `from_yaml`."""
-        return cls(from_data(data), sinks=sinks, sources=sources, seed=seed)
+        return cls(from_data(data), sinks=sinks, sources=sources, seed=seed, edges=edges)
 
     @classmethod
     def from_stages(

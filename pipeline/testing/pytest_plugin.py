@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .fakes import FakeSink
     from .harness import PipelineHarness
     from .leaks import LeakOracle
+    from .tapes import TapeKit
 
 
 @pytest.fixture
@@ -76,6 +77,18 @@ def fault_plan() -> Callable[..., FaultPlan]:
         return FaultPlan(made, random.Random(seed))  # noqa: S311  # the same faults in every run
 
     return make
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> TapeKit:
+    """
+    Records a gateway under test, and replays tapes: `async with tape.recording() as edges:`, `tape.check(config)`.
+
+    `tape.check(Path("gateway.yaml"), Path("calls.jsonl"))` fails and says what comes out differently on your own tape.
+    """
+    from .tapes import TapeKit
+
+    return TapeKit(tmp_path / "tape.jsonl")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

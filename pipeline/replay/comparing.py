@@ -65,6 +65,8 @@ class Comparison:
     def __init__(self, *, apart: Collection[str] = (), ids: bool = True, ignored: Collection[str] = ()) -> None:
         self.compared = 0
         """Exchanges that both have."""
+        self.partial = 0
+        """Exchanges of which the tape has only a part; they are not compared."""
         self.changed: list[Changed] = []
         """Those that went differently; the first `MAX_KEPT`."""
         self.count = 0
@@ -111,6 +113,9 @@ class Comparison:
         self._compare(*((exchange, other) if side == 0 else (other, exchange)))
 
     def _compare(self, then: RecordedExchange | None, now: RecordedExchange | None) -> None:
+        if then is not None and not _is_comparable(then):
+            self.partial += 1
+            return
         if then is not None and now is not None:
             self.compared += 1
         places = tuple(self._places(then, now))
@@ -172,6 +177,11 @@ def _rows(key: str, before: list[Any], after: list[Any], ignoring: Ignoring) -> 
                     yield Place(key, *pair)
             else:
                 yield from differences(*pair, f"{key}.{i + index}", ignoring)
+
+
+def _is_comparable(exchange: RecordedExchange) -> bool:
+    """Whether the tape has both ends of an exchange; one that a component began by itself has no end of its own."""
+    return exchange.begun is not None and (exchange.ended is not None or not exchange.begun.source)
 
 
 def _at(values: list[Any], index: int, missing: Any = None) -> Any:

@@ -291,6 +291,7 @@ class Player(Edges):
             del self._live[live.number]
             self._one_less.set()
             self._tape.end(live.number)
+            self._upstreams.drop(live.number)
 
     async def _ask(self, live: _Live) -> Reply:
         live.asked = number = live.asked + 1
@@ -320,11 +321,11 @@ class Player(Edges):
         live = self._live.get(entry.exchange)
         if live is None:
             self._tape.end(entry.exchange)
+            self._upstreams.drop(entry.exchange)
         elif entry.cancelled == "connection":
             live.scope.cancel()
         elif entry.cancelled == "shutdown":
             live.ticket.cancel("shutdown")
-        self._upstreams.drop(entry.exchange)
 
     def _open_session(self, entry: SessionOpened) -> None:
         self._sessions[entry.session] = Session(id=f"session-{entry.session}", source=entry.source)

@@ -43,6 +43,7 @@ class Replayed:
             "equal": self.is_equal,
             "exchanges": self.played.begun,
             "different": comparison.count,
+            "partial": comparison.partial,
             "virtual_s": self.virtual_s,
             "real_s": self.real_s,
             "reloads": self.played.reloads,
@@ -73,6 +74,8 @@ class Replayed:
         ]
         if played.reloads:
             found.append(f"NOTE: the recorded gateway loaded another configuration {played.reloads} times")
+        if comparison.partial:
+            found.append(f"NOTE: {comparison.partial} exchanges are on the tape only in part, and were not compared")
         for each in comparison.changed:
             of = f", {each.caller}" if each.caller else ""
             found.append(f"\nexchange {each.number} at {each.t:.3f} s, {each.title}{of}")

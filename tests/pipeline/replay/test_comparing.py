@@ -144,6 +144,22 @@ def test_one_that_did_not_end_is_compared_as_it_is():
     assert [each.path for each in places(exchange(), exchange()[:-1])] == ["reply"]
 
 
+@pytest.mark.parametrize("part", [slice(1, None), slice(None, -1)])
+def test_what_the_tape_has_only_in_part_is_not_compared(part):
+    """Its recorder was killed, or old parts were removed; that is told."""
+    found = compared(exchange()[part], exchange())
+
+    assert (found.count, found.partial) == (0, 1)
+
+
+def test_what_a_component_began_by_itself_is_compared_without_an_end():
+    """It has none."""
+    then = [Begun(t=1.0, exchange=1, message=CALL), *exchange()[1:-1]]
+    other = [CallEnded(t=2.0, exchange=1, call=1) if isinstance(each, CallEnded) else each for each in then]
+
+    assert (compared(then, other).count, compared(then, then).compared) == (0, 1)
+
+
 def test_ids_count_only_under_the_same_configuration():
     """Another one makes others."""
     then, now = exchange(correlation="a"), exchange(correlation="b")

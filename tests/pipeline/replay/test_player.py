@@ -37,7 +37,8 @@ from sluiceway.pipeline.replay.entries import (
 from sluiceway.pipeline.replay.lines import parse_line, render_entry, seal
 from sluiceway.pipeline.replay.playing import Played, play
 from sluiceway.pipeline.replay.reading import Tape
-from sluiceway.pipeline.testing import FakeSink, PipelineHarness
+from sluiceway.pipeline.replay.stand_ins import PlayedSink, secluded
+from sluiceway.pipeline.testing import FakeSink, PipelineHarness, memory_exchange
 
 PROGRESS = Notification("notifications/progress", {"progressToken": 7, "progress": 1})
 Traffic = Callable[[PipelineHarness], Awaitable[None]]
@@ -460,3 +461,38 @@ def test_the_date_is_that_of_the_tape(recorded, tape_path):
         each.epoch for each in tape.entries() if isinstance(each, ClockSet)
     ]
     assert len([each for each in seen if isinstance(each, ClockSet)]) == 1
+
+
+def test_who_was_refused_is_refused_again(taped, tmp_path):
+    """Nobody has the credential any more; the stage that asked for it says what it said."""
+
+    async def traffic(gateway: PipelineHarness) -> None:
+        await gateway.call("tools/call", name="find", arguments={})
+
+    keys, pepper = tmp_path / "keys.yaml", tmp_path / "pepper"
+    keys.write_text('{"keys": []}')
+    pepper.write_text("a pepper of thirty-two characters")
+    chain = [{"auth_api_key": {"pepper": {"from_file": str(pepper)}, "file": str(keys)}}]
+    tape = taped(traffic, chain)
+    then = next(exchanges(tape.entries()))
+    keys.unlink()
+    pepper.unlink()
+    now, played = replayed(tape, document(chain))
+
+    assert then.ended.reply.error.http_status == 401
+    assert now[1].ended.reply == then.ended.reply
+    assert (list(now[1].calls), played.lacking) == ([], [])
+
+
+def test_a_played_sink_is_never_called_itself():
+    """The player answers in its place, at the edge."""
+    with pytest.raises(AssertionError, match="is played"):
+        trio.run(PlayedSink("up"), memory_exchange("ping"))
+
+
+def test_spans_are_not_exported():
+    """A stage says which options keep it to itself."""
+    config = document([{"trace": {"otlp": {"endpoint": "http://127.0.0.1:1"}}}])
+
+    assert config.pipelines["main"].chain[0].config.otlp is not None
+    assert secluded(config).pipelines["main"].chain[0].config.otlp is None

@@ -16,6 +16,8 @@ VERBS = (
     "doctor",
     "import",
     "explain",
+    "diff",
+    "shrink",
     "list",
     "graph",
     "schema",
@@ -57,7 +59,7 @@ def test_the_version_is_the_distributions(sluiceway):
     assert (Exit.OK, version("sluiceway") + "\n", "") == sluiceway("--version")
 
 
-@pytest.mark.parametrize("words", [("nonsense",), ("check", "--nonsense"), ("explain",), ("new", "gizmo", "x")])
+@pytest.mark.parametrize("words", [("nonsense",), ("check", "--nonsense"), ("diff",), ("new", "gizmo", "x")])
 def test_a_wrong_command_line_is_exit_code_2(sluiceway, words):
     """What is wrong is said on stderr."""
     outcome = sluiceway(*words)

@@ -113,6 +113,11 @@ class HeldSessions:
         with held.in_use():
             yield held
 
+    @property
+    def tasks(self) -> int:
+        """How many tasks are held in them."""
+        return sum(len(held.tasks) for held in self._held.values())
+
     def task(self, exchange: Exchange, task_id: Json) -> tuple[HeldSession, HeldTask] | None:
         """The caller's task with an id, and the session in which it is; None if it has none."""
         if not isinstance(task_id, str):

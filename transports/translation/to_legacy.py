@@ -148,6 +148,7 @@ class ToLegacy:
             "counter",
             "Notifications on these sessions that no client had asked for, or that could have been anybody's.",
         )
+        yield Figure("translation_tasks", self._sessions.tasks, "gauge", "Tasks at the upstream of modern clients.")
         yield from self._parking.figures()
 
     def details(self) -> Mapping[str, Json]:

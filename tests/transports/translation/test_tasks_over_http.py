@@ -195,9 +195,9 @@ async def test_a_modern_client_has_tasks_at_a_legacy_server():
             nursery.start_soon(sink, listening)
             granted, asking = await heard.receive(), await heard.receive()
             await call("tasks/update", taskId="task-1", inputResponses={"q1": {"content": {"name": "Ana"}}})
-            async for told in heard:  # the status of the upstream's own may come first
-                if told.params["status"] == "completed":
-                    break
+            told = await heard.receive()
+            while told.params["status"] != "completed":  # the upstream's own word may come first
+                told = await heard.receive()
             nursery.cancel_scope.cancel()
         seen = await call("tasks/get", taskId="task-1")
 

@@ -24,7 +24,7 @@ from sluiceway.pipeline.protocol.errors import (
 from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
 from sluiceway.pipeline.testing import cancel_everywhere
-from sluiceway.transports.translation import task_book, to_modern_tasks
+from sluiceway.transports.translation import task_book, to_modern_waiting
 
 EXTENSION = "io.modelcontextprotocol/tasks"
 RELATED = "io.modelcontextprotocol/related-task"
@@ -336,7 +336,7 @@ async def test_a_task_may_ask_only_so_much(autojump_clock, kit, upstream, server
     """And only what a client has said that it can answer."""
     async with started(kit, upstream, peer) as translator:
         for asked, match in (
-            ({str(n): FORM for n in range(to_modern_tasks.MAX_QUESTIONS + 1)}, "more than 64"),
+            ({str(n): FORM for n in range(to_modern_waiting.MAX_QUESTIONS + 1)}, "more than 64"),
             ({"a": {"method": "tools/call"}}, "no question"),
             ([], "not an object"),
         ):
@@ -390,7 +390,7 @@ async def test_an_answer_at_once_that_says_it_failed_is_a_failed_task(autojump_c
 
 async def test_a_cancelled_task_stays_cancelled(autojump_clock, kit, upstream, server, peer):
     """At once for its client, whatever the upstream makes of it; who waits is told."""
-    results: list[Reply] = []
+    results: list[Any] = []
     async with started(kit, upstream, peer) as translator:
         await create(translator, peer)
 

@@ -238,7 +238,7 @@ async def test_what_nobody_answers_or_can_answer_is_refused(autojump_clock, task
         await peer.tool(capabilities=KNOWS)
         (session,) = tasks.server.sessions
         about = {"message": "m", **RELATED}
-        replies: list[Reply] = []
+        replies: list[Any] = []
 
         async def ask(method: str) -> None:
             replies.append(await session.ask(method, about))
@@ -358,6 +358,7 @@ async def test_a_session_has_only_so_many_tasks(autojump_clock, tasks, serving, 
         monkeypatch.setattr(to_legacy_held_tasks, "MAX_BYTES", 1)
         await peer.tool(capabilities=KNOWS)
         assert list(held.tasks) == ["task-3", "task-4"]
+        assert {each.name: each.value for each in peer.service.figures()}["translation_tasks"] == 2
 
 
 @pytest.mark.parametrize(("ttl", "held_s"), [(5000, 5), (None, 3600), (10**9, 24 * 3600)])

@@ -22,24 +22,47 @@ MODERN = {
 }
 
 
-class Visitor:
-    """One visit at a time: a connection, a few messages, and a way to leave."""
+RUBBISH = (
+    b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"5\r\n[{,",
+    b"GET /ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: mcp\r\n\r\n\x81\xfe\x00\x05\0\0\0\0hello",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0" + (b"\0\0\5\2\0\0\0\0\3" + bytes(5)) * 50,
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
+    b"GET /mcp HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\nGET /",
+)
+"""What hostile visitors begin with, before some of its bytes become others: see `Visitor._hostile`."""
 
-    def __init__(self, port: int, safe: int, rng: random.Random) -> None:
+
+class Visitor:
+    """
+    One visit at a time: a connection, a few messages, and a way to leave.
+
+    Args:
+        port: Where HTTP/1.1 and WebSockets are spoken.
+        safe: Where TLS is spoken, and over it HTTP/2.
+        rng: What it does.
+        hostile: Share of visits that only bring rubbish.
+    """
+
+    def __init__(self, port: int, safe: int, rng: random.Random, hostile: float) -> None:
         self.port = port
         self.safe = safe
-        """Where TLS is spoken, and over it HTTP/2."""
         self.rng = rng
+        self.hostile = hostile
         self.answered = self.left = 0
-        self.visits = dict.fromkeys(("modern", "legacy", "websocket", "http2"), 0)
+        self.visits = dict.fromkeys(("modern", "legacy", "websocket", "http2", "hostile"), 0)
 
     async def visit(self) -> None:
         """Connect, call and vanish."""
-        face = self.rng.choices(list(self.visits), (40, 20, 20, 20))[0]
+        hostile = self.rng.random() < self.hostile
+        face = "hostile" if hostile else self.rng.choices(list(self.visits), (40, 20, 20, 20, 0))[0]
         self.visits[face] += 1
-        stream = await trio.open_tcp_stream("127.0.0.1", self.safe if face == "http2" else self.port)
+        secured = face == "http2" or (face == "hostile" and self.rng.random() < 0.2)
+        stream = await trio.open_tcp_stream("127.0.0.1", self.safe if secured else self.port)
         ways = {
             "modern": self._modern, "legacy": self._legacy, "websocket": self._websocket, "http2": self._http2,
+            "hostile": self._hostile,
         }  # fmt: skip
         try:
             await ways[face](stream)
@@ -123,6 +146,20 @@ class Visitor:
                 with suppress(ProtocolError):
                     h2.reset_stream(number)
             await tls.send_all(h2.data_to_send())
+
+    async def _hostile(self, stream: trio.SocketStream) -> None:
+        """Something that begins well, with up to eight bytes of it others, cut somewhere, sent in pieces."""
+        data = bytearray(self.rng.choice(RUBBISH))
+        for _ in range(self.rng.randrange(9)):
+            data[self.rng.randrange(len(data))] = self.rng.randrange(256)
+        self.left += 1
+        pieces = self.rng.randrange(1, 4)
+        for piece in range(pieces):
+            await stream.send_all(data[piece * len(data) // pieces : (piece + 1) * len(data) // pieces])
+            await trio.lowlevel.checkpoint()
+        if self.rng.random() < 0.5:
+            with trio.move_on_after(0.05):
+                await stream.receive_some(65536)
 
     async def _expect(self, stream: trio.SocketStream) -> None:
         got = ""

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from sluiceway.pipeline.config import from_data, load, load_text
+from sluiceway.pipeline.replay.config_text import config_text
 from sluiceway.pipeline.replay.diff.configs import differences
 
 KEY = {"pepper": {"from_env": "PEPPER"}, "file": "keys.json"}
@@ -580,3 +582,19 @@ def test_a_change_as_json_has_what_was_and_what_is() -> None:
         "path": "pipelines.main", "area": "deadlines", "text": "an exchange may take 5s instead of 30s",
         "option": "timeout", "old": "30s", "new": "5s",
     } == change.as_json()  # fmt: skip
+
+
+CONFIGS = Path(__file__).parents[4] / "configs"
+SAMPLES = [p for p in sorted(CONFIGS.glob("*.yaml")) if not p.stem.endswith("_test") and not p.stem.startswith("base.")]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=[path.stem for path in SAMPLES])
+def test_a_sample_that_is_written_anew_with_nothing_but_what_it_means_is_the_same(path: Path) -> None:
+    """Comments, anchors, includes and units are gone then; a sample differs from every other one."""
+    document = load(path)
+    again = load_text(config_text(document), base=path.parent)
+    other = load(SAMPLES[SAMPLES.index(path) - 1])
+
+    assert () == differences(document, document)
+    assert () == differences(evolve(document, files=()), again)
+    assert () != differences(other, document)

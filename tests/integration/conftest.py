@@ -20,6 +20,7 @@ PACKAGES = (
     "@modelcontextprotocol/server-filesystem@2026.8.31",
     "@modelcontextprotocol/sdk@1.32.2",
     "@modelcontextprotocol/client@2.4.0",
+    "supergateway@4.0.0",
 )
 CLIENTS = Path(__file__).with_name("clients")
 

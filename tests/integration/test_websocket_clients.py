@@ -124,7 +124,7 @@ async def test_the_sdk_of_python_uses_the_demo_server_over_a_websocket(python_sd
     """The 1.x line, which has the transport and calls it deprecated."""
     with trio.fail_after(120):
         async with FACES[face]() as url:
-            report = await report_of([python_sdk1, "-W", "ignore", str(CLIENTS / "python_sdk1_websocket.py"), url])
+            report = await report_of([python_sdk1, "-W", "ignore", str(CLIENTS / "python_sdk1.py"), url])
 
     assert report["server"] == "sluiceway-demo"
     assert "countdown" in report["tools"]

@@ -1,7 +1,11 @@
 """
-The WebSocket client of the 1.x line of the Python SDK.
+A client of the 1.x line of the Python SDK, over WebSocket, HTTP+SSE, or the standard streams of a command.
 
-    python python_sdk1_websocket.py URL
+    python python_sdk1.py ws://localhost:8080/mcp
+    python python_sdk1.py http://localhost:8080/sse
+    python python_sdk1.py COMMAND ARGUMENT...
+
+With --unasked before that, it cannot be asked anything.
 
 Says as JSON what it saw. Runs in an environment of its own, for the gateway's tests have the 2.x line; and on asyncio,
 for its WebSockets know nothing else.
@@ -14,12 +18,24 @@ import json
 import sys
 from typing import Any
 
-from mcp import ClientSession, types
-from mcp.client.websocket import websocket_client
+from mcp import ClientSession, StdioServerParameters, types
+from mcp.client.sse import sse_client
+from mcp.client.stdio import stdio_client
 
 
-async def main(url: str) -> None:
-    """Use what a gateway offers."""
+def connect(target: list[str]) -> Any:
+    """A transport to an address, or to a command."""
+    if target[0].startswith("ws:"):
+        from mcp.client.websocket import websocket_client  # an extra that not everybody has
+
+        return websocket_client(target[0])
+    if target[0].startswith("http:"):
+        return sse_client(target[0])
+    return stdio_client(StdioServerParameters(command=target[0], args=target[1:]))
+
+
+async def main(target: list[str], askable: bool) -> None:
+    """Use what the demo server offers."""
     asked = 0
     progress: list[float] = []
 
@@ -32,8 +48,8 @@ async def main(url: str) -> None:
         progress.append(done)
 
     async with (
-        websocket_client(url) as (read, write),
-        ClientSession(read, write, elicitation_callback=elicit) as session,
+        connect(target) as (read, write),
+        ClientSession(read, write, elicitation_callback=elicit if askable else None) as session,
     ):
         hello = await session.initialize()
         tools = await session.list_tools()
@@ -54,4 +70,5 @@ async def main(url: str) -> None:
     print(json.dumps(report))
 
 
-asyncio.run(main(sys.argv[1]))
+arguments = [each for each in sys.argv[1:] if each != "--unasked"]
+asyncio.run(main(arguments, askable=arguments == sys.argv[1:]))

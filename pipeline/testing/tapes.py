@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from threading import Thread
 from typing import TypeVar, final
 
 from ..config import from_data, load
@@ -95,18 +95,5 @@ def _loaded(config: Config) -> Document:
 
 def _apart(work: Callable[[], T]) -> T:
     """Do something in a thread of its own, for a Trio run cannot have another one inside."""
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(work())
-        except BaseException as error:  # the boundary between two threads: whoever waits gets it
-            failed.append(error)
-
-    thread = Thread(target=run, name="replay")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    with ThreadPoolExecutor(1, "replay") as pool:
+        return pool.submit(work).result()

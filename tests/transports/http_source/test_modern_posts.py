@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 
+import h11
 import pytest
 import trio
 
@@ -415,3 +416,27 @@ async def test_a_slow_reader_slows_its_own_exchange(running, autojump_clock):
         await trio.testing.wait_all_tasks_blocked()
 
         assert 16 <= len(relayed) <= 2 * 16 + 2
+
+
+async def test_a_long_reply_comes_in_pieces_and_breaks_off_with_its_exchange(running, autojump_clock):
+    """What was written stays, and nobody takes a part of it for the whole."""
+
+    async def sink(exchange):
+        await exchange.stream(b'{"content":[')
+        await trio.sleep(1)
+        if exchange.request.params["name"] == "breaks":
+            raise RuntimeError("a bug")
+        await exchange.stream(b"]}", last=True)
+        return Result()
+
+    async with running(sink) as served:
+        whole, broken = served.modern("tools/call", name="ends"), served.modern("tools/call", name="breaks")
+        answer = await served.post_modern(whole)
+        wire = served.connect()
+        await wire.send("POST", "/mcp", broken, served.mirror(broken))
+        status, headers = await wire.head()
+        with pytest.raises(h11.RemoteProtocolError, match="incomplete"):
+            await wire.rest()
+
+        assert (200, {"content": []}) == (answer.status, answer.json["result"])
+        assert (200, "application/json") == (status, headers["content-type"])

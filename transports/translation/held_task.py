@@ -27,6 +27,8 @@ MAX_QUESTIONS: Final = 64
 """Questions of one task that may be open at once."""
 TTL_S: Final = (3600.0, 24 * 3600.0)
 """How long a task is held whose upstream gives it no time to live, and at most."""
+PAUSES_S: Final = (1.0, 60.0)
+"""Shortest and longest pause before an upstream that failed is asked again for somebody who listens; it doubles."""
 SETTLE_S: Final = 1.0
 """How long a look at a task waits for the question, or the outcome, that its status promises."""
 
@@ -95,16 +97,23 @@ class HeldTask:
         The task of a task: wait for its outcome when that is needed, and keep it until its time is over.
 
         Args:
-            fetch: Sends `tasks/result`. If it fails, somebody has to look at the task before it is sent again.
+            fetch: Sends `tasks/result`. If it fails, it is sent again after a pause if somebody listens, and else when
+                somebody looks at the task.
             in_use: Keeps its session, as long as it is not over.
         """
         with self.scope:
+            pause_s = PAUSES_S[0]
             with in_use():
+                await self._needed.wait()
                 while not self.is_over:
-                    await self._needed.wait()
                     self._needed = trio.Event()
                     with trio.CancelScope() as self._fetching:
                         await self._fetch(fetch)
+                    if not self.is_over:
+                        # somebody who listens does not look
+                        with trio.move_on_after(pause_s if self.listeners else float("inf")):
+                            await self._needed.wait()
+                        pause_s = min(2 * pause_s, PAUSES_S[1])
             await trio.sleep_forever()
 
     def need(self) -> None:

@@ -296,6 +296,28 @@ def _into(heard: list[Notification]) -> Any:
     return emit
 
 
+async def test_who_listens_need_not_look_after_a_failure(autojump_clock, tasks, serving):
+    """The upstream is asked again, less and less often; nobody asks for a task to which nobody listens."""
+    async with serving(tasks.server, addressed=True) as peer:
+        await peer.tool(capabilities=KNOWS)
+        heard: list[Notification] = []
+        wanted = {"taskIds": ["task-1"]}
+        exchange = peer.exchange("subscriptions/listen", {"notifications": wanted}, capabilities=KNOWS)
+        exchange.link.emit = _into(heard)
+        tasks.fail = ConnectFailed("gone")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.service, exchange)
+            await trio.sleep(5)
+            assert len(tasks.server.of("tasks/result")) == 3
+            tasks.fail = None
+            tasks.done.set()
+            await trio.sleep(3)
+            nursery.cancel_scope.cancel()
+
+    assert [note.params["status"] for note in heard[1:]] == ["completed"]
+    assert len(tasks.server.of("tasks/result")) == 4
+
+
 @pytest.mark.parametrize("wanted", [5, [5], ["x"] * 1001])
 async def test_rubbish_in_a_filter_is_refused(autojump_clock, tasks, serving, wanted):
     """As other parts of it are; and so are clients that do not declare the extension."""

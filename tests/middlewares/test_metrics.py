@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from sluiceway.middlewares.metrics import MAX_DECISIONS, MAX_ERRORS, MAX_SCHEMES, OTHER, Metrics
+from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.figures import Distribution, Figure
 from sluiceway.pipeline.model.options import Duration
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, DeadlineExceeded, UpstreamClosed
@@ -240,6 +241,23 @@ async def test_a_sampled_trace_is_the_example_of_its_bucket(flags, found, bench,
 
     assert [each.trace_id for each in histogram.exemplars.values()] == ["t" * 32] * found
     assert all(each.at > 1_700_000_000 for each in histogram.exemplars.values())
+
+
+async def test_an_example_has_the_date_that_the_stage_is_given(bench, autojump_clock):
+    """Not the system's: a replay has the date of its tape."""
+    zero = trio.current_time()
+    metrics = Metrics(Metrics.Config(), Context(id="metrics", now=lambda: 1000.0 + trio.current_time() - zero))
+    exchange = bench.exchange()
+    exchange.link.trace = TraceContext("t" * 32, "s" * 16, 1)
+
+    async def sink(_exchange):
+        await trio.sleep(5)
+        return Result()
+
+    await bench.service(sink, metrics)(exchange)
+    (histogram,) = _histograms(metrics, "mcp_request_duration_seconds")
+
+    assert [each.at for each in histogram.exemplars.values()] == [1005.0]
 
 
 async def test_a_body_that_does_not_pass_the_gate_is_no_tool_error(bench, metrics, autojump_clock):

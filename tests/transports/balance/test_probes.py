@@ -8,8 +8,10 @@ import trio
 from sluiceway.pipeline.model.component import State
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, ConnectFailed, SessionNotFound, UnsupportedVersion
 from sluiceway.pipeline.protocol.messages import ErrorReply, Result
+from sluiceway.pipeline.replay.turns import taking_turns
 
 FAST = {"probe": "discover", "interval": "10s", "timeout": "2s"}
+FIRST_PROBES = {"a": 5.3, "b": 1.7, "c": 2.8}
 
 
 async def test_nobody_waits_for_a_first_probe(autojump_clock, group):
@@ -164,3 +166,18 @@ async def test_a_ping_that_cannot_open_a_session_fails(autojump_clock, group):
         await trio.sleep(11)
 
         assert [made.state(name) for name in "ab"] == ["down", "ready"]
+
+
+@pytest.mark.parametrize("last", [0, -1])
+async def test_when_an_upstream_is_probed_does_not_depend_on_which_task_runs_first(autojump_clock, group, last):
+    """Each draws from chance of its own, so that a replay probes when the gateway did."""
+    with taking_turns(lambda tasks: tasks[last]):
+        async with group("a", "b", "c", health=FAST) as made:
+            times = {}
+            while len(times) < 3:  # the mock clock: nobody waits
+                await trio.sleep(0.1)
+                for name in "abc":
+                    if made.ups[name].probes:
+                        times.setdefault(name, round(trio.current_time(), 1))
+
+    assert times == FIRST_PROBES

@@ -42,6 +42,9 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification,
 from sluiceway.pipeline.testing import FakeSink, InFlight, PipelineHarness, cancel_everywhere, run_clean
 from sluiceway.pipeline.testing.census import take_census
 
+pytestmark = pytest.mark.timeout(300)
+"""They hang, or they end in half a minute; on a machine that others use, that is several."""
+
 PEPPER: Final = "a pepper of the laws, which is no secret"
 PEOPLE: Final = {"ana": "acme", "bob": "acme", "cyn": "globex", "ana2": "acme"}
 """Who holds a key; `ana2` is another key of ana, with other rights."""

@@ -213,7 +213,8 @@ def test_a_difference_keeps_being_the_same_difference(tape: list[Entry], bench: 
 
 def test_laws_are_found_by_their_import_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And what is none is told."""
-    (tmp_path / "laws_of_mine.py").write_text("def law(run):\n    assert run.played.begun < 3, 'too many'\nword = 'x'\n")
+    text = "def law(run):\n    assert run.played.begun < 3, 'too many'\nword = 'x'\n"
+    (tmp_path / "laws_of_mine.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     law: Callable[[Run], str | None] = find_law("laws_of_mine:law")
 

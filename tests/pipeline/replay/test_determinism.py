@@ -43,7 +43,7 @@ from sluiceway.pipeline.testing.in_flight import InFlight
 CASES = 2050
 BLOCK = 50
 ON_NO_TAPE = frozenset({1816})
-"""Forks that `hedge` makes of several exchanges at one instant draw from one source of chance: who first, no tape has."""
+"""Forks that `hedge` makes of several exchanges at one instant draw from one source of chance: in which order?"""
 
 TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-")
 """A `traceparent`: calls that are made at the same instant draw theirs in any order."""

@@ -139,16 +139,16 @@ class _Process:
 
     async def _serve(self, engine: Engine) -> None:
         """From ready to drained."""
-        self._log.info("gateway ready", **addresses(engine))
-        if self._ready is not None:
-            self._ready(engine)
-        if self._dry_run:
-            return
         async with trio.open_nursery() as nursery:
-            if engine.document.run.admin is not None:
+            if engine.document.run.admin is not None and not self._dry_run:
                 from ..admin import serve_admin
 
                 await nursery.start(serve_admin, engine.document.run.admin, engine.status, engine)
+            self._log.info("gateway ready", **addresses(engine))
+            if self._ready is not None:
+                self._ready(engine)
+            if self._dry_run:
+                return
             if self._watch:
                 nursery.start_soon(self._reload_on_change, engine)
             nursery.start_soon(self._wait_finished, engine)

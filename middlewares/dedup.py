@@ -16,13 +16,14 @@ from typing import Final, final
 from attrs import frozen
 
 from sluiceway.pipeline.model.changes import LIST_CHANGES, RESOURCE_UPDATED
-from sluiceway.pipeline.model.component import Context, Middleware, Store, middleware
+from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.keys import authorization_of, canonical, continues, digest, principal_of, request_of
 from sluiceway.pipeline.model.options import DAY, MIB, Duration, Size, option
 from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.repeating import Repeatables
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.model.tools import CALL
 from sluiceway.pipeline.protocol.mcp import METHODS, STATEFUL, Kind, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply

@@ -16,8 +16,8 @@ import msgspec
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
     GatewayError,

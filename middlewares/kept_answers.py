@@ -13,9 +13,9 @@ from typing import Final, final
 import msgspec
 from attrs import define
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.keys import authorization_of, continues, digest, request_of
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError
 from sluiceway.pipeline.protocol.mcp import method_of
 from sluiceway.pipeline.protocol.messages import Body, Result

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.keys import digest
 from sluiceway.pipeline.model.remembered import Remembered
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Reply, Result
 

@@ -8,8 +8,8 @@ from typing import Any, Final, final
 import msgspec
 import trio
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.remembered import Remembered
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.messages import Json
 
 from .api_keys import MAX_KEYS, ApiKey, Entry, check_keys, digest_of, entry_of, make_key, parse_key, raw_digest

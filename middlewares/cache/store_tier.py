@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar, final
 import msgspec
 import trio
 
-from sluiceway.pipeline.model.component import Store
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import SluicewayError
 
 from .entry import Entry

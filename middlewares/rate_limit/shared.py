@@ -14,8 +14,8 @@ from typing import Final, final
 
 import trio
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.gcra import FRESH, NS_PER_S, Limit, State, nanoseconds
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import SluicewayError
 
 MAX_SWAPS: Final = 64

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from attrs import define, evolve, field
 
-from ..model.component import ComponentKind, Sink, Source, Store
+from ..model.component import ComponentKind, Sink, Source
 from ..model.document import Document, Limits, PipelineSpec, Run, SinkSpec, SourceSpec, StoreSpec
 from ..model.registry import RegistryError
+from ..model.store import Store
 from .chains import BAD_ID, ID, Chains
 from .components import Components
 from .declarations import options_of

@@ -29,6 +29,7 @@ from .security import Alarm, ignore
 
 if TYPE_CHECKING:
     from .session import Caller, Client
+    from .store import Store
     from .when import When
 
 API_VERSION = 1
@@ -364,51 +365,12 @@ class Source(Component):
         """
 
 
-class Store(Component):
-    """
-    Bytes by key, for what must outlive an exchange, a reload or the process. Bounded.
-
-    Keys are text, namespaced by their user with the component id. Expiry is in seconds of the injected clock.
-    """
-
-    kind = ComponentKind.STORE
-
-    async def get(self, key: str) -> bytes | None:
-        """The live value of a key, or None."""
-        raise TypeError(f"{type(self).__name__} does not implement get")
-
-    async def put(self, key: str, value: bytes, *, ttl_s: float | None = None) -> None:
-        """Store a value, replacing what was there; gone after `ttl_s` seconds, or never."""
-        raise TypeError(f"{type(self).__name__} does not implement put")
-
-    async def swap(self, key: str, expected: bytes | None, value: bytes, *, ttl_s: float | None = None) -> bool:
-        """
-        Store a value if the key still holds `expected` (None: nothing), atomically for everybody who shares the store.
-
-        The one primitive that limits and idempotency keys need: read, decide, swap, and again if somebody was faster.
-
-        Returns:
-            Whether it was stored.
-        """
-        raise TypeError(f"{type(self).__name__} does not implement swap")
-
-    async def delete(self, key: str) -> bool:
-        """Remove a key; whether it was there."""
-        raise TypeError(f"{type(self).__name__} does not implement delete")
-
-    async def keys(self, prefix: str = "") -> list[str]:
-        """The live keys that start with `prefix`, sorted."""
-        raise TypeError(f"{type(self).__name__} does not implement keys")
-
-    def size(self) -> int:
-        """How many entries it holds, expired ones not yet removed included; for status and the leak oracle."""
-        raise TypeError(f"{type(self).__name__} does not implement size")
-
-
 _C = TypeVar("_C", bound=type[Component])
 
 
-def _named(name: str, base: type[Component]) -> Callable[[_C], _C]:
+def named(name: str, base: type[Component]) -> Callable[[_C], _C]:
+    """Name a class: what the decorators of each kind do."""
+
     def decorate(cls: _C) -> _C:
         if not issubclass(cls, base):
             raise TypeError(f"{cls.__name__} must be a subclass of {base.__name__}")
@@ -420,19 +382,14 @@ def _named(name: str, base: type[Component]) -> Callable[[_C], _C]:
 
 def middleware(name: str) -> Callable[[_C], _C]:
     """Name a `Middleware` class: its key in a chain."""
-    return _named(name, Middleware)
+    return named(name, Middleware)
 
 
 def sink(name: str) -> Callable[[_C], _C]:
     """Name a `Sink` class: its transport key under `sinks.<id>`."""
-    return _named(name, Sink)
+    return named(name, Sink)
 
 
 def source(name: str) -> Callable[[_C], _C]:
     """Name a `Source` class: its transport key under `sources.<id>`."""
-    return _named(name, Source)
-
-
-def store(name: str) -> Callable[[_C], _C]:
-    """Name a `Store` class: its key under `stores.<id>`."""
-    return _named(name, Store)
+    return named(name, Source)

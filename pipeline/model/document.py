@@ -13,8 +13,9 @@ from typing import Any, Literal, final
 from attrs import Factory, field, frozen
 
 from .alerts import Alerts
-from .component import Component, Middleware, Sink, Source, Store
+from .component import Component, Middleware, Sink, Source
 from .options import DAY, HOUR, MIB, MINUTE, SECOND, ConfigPath, Duration, Secret, Size, option
+from .store import Store
 from .when import When
 
 

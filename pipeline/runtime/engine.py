@@ -18,9 +18,10 @@ from typing import Any, Final, TypeVar, final
 import structlog
 import trio
 
-from ..model.component import Component, ComponentKind, Middleware, Sink, Source, State, Store
+from ..model.component import Component, ComponentKind, Middleware, Sink, Source, State
 from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
+from ..model.store import Store
 from ..protocol.errors import CODE_TABLES, ComponentError
 from ..protocol.messages import EMPTY, Json, Notification, Request
 from ..telemetry.metrics import Snapshot

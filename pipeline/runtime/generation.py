@@ -19,10 +19,11 @@ import structlog
 from attrs import define, field
 
 from ..model.changes import Changes
-from ..model.component import Component, ComponentKind, Context, Middleware, Sink, Store
+from ..model.component import Component, ComponentKind, Context, Middleware, Sink
 from ..model.document import Document, PipelineSpec, SinkSpec, Spec, StageSpec
 from ..model.exchange import Exchange, Service
 from ..model.security import Alarm, ignore
+from ..model.store import Store
 from ..protocol.errors import CODE_TABLES, CapacityExceeded
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply

@@ -9,8 +9,9 @@ from typing import Final, final
 import trio
 from attrs import frozen
 
-from ..model.component import Context, Store, store
+from ..model.component import Context
 from ..model.options import MIB, Size, option
+from ..model.store import Store, store
 from ..protocol.errors import CapacityExceeded
 
 _SLACK: Final = 64

@@ -23,8 +23,9 @@ import apsw.aio
 import trio
 from attrs import frozen
 
-from ..model.component import Context, Store, store
+from ..model.component import Context
 from ..model.options import MIB, ConfigPath, Duration, Size, option
+from ..model.store import Store, store
 from ..protocol.errors import CapacityExceeded, ComponentError
 
 FORMAT: Final = 1

@@ -16,7 +16,7 @@ from typing import Any, Final, final
 import trio
 from attrs import frozen
 
-from ..model.component import Store
+from ..model.store import Store
 
 _FOREIGN: Final = frozenset({"trio", "outcome", "structlog", "logging", "re", "random", "pathlib", "asyncio", "types"})
 """Top-level packages whose objects are not entered."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import trio
 
-from ..model.component import ComponentKind, Middleware, Sink, Source, Store
+from ..model.component import ComponentKind, Middleware, Sink, Source
 from ..model.session import ANONYMOUS, Caller, Client
+from ..model.store import Store
 from .contract_endpoints import Drive, check_beginning, check_end
 from .contract_exchanges import Traffic
 from .contract_middleware import check_stage

@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 from trio.testing import MockClock
 
-from ..model.component import Store
+from ..model.store import Store
 from .contract_subject import Subject, cancelled_anywhere
 from .musts import ContractViolation
 

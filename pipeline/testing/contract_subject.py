@@ -14,8 +14,9 @@ import trio
 from attrs import define, field
 from trio.testing import MockClock
 
-from ..model.component import API_VERSION, Component, ComponentKind, Context, Store
+from ..model.component import API_VERSION, Component, ComponentKind, Context
 from ..model.options import option_info
+from ..model.store import Store
 from ..runtime.nursery import unwrap_single
 from ..stores.memory import MemoryStore
 from .cancelling import cancel_everywhere

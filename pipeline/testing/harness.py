@@ -20,11 +20,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ..config import from_data, load
-from ..model.component import Component, ComponentKind, Middleware, Sink, Source, Store
+from ..model.component import Component, ComponentKind, Middleware, Sink, Source
 from ..model.document import Document, Limits, PipelineSpec, SinkSpec, SourceSpec, StageSpec
 from ..model.exchange import Exchange, Service
 from ..model.registry import Registry
 from ..model.session import ANONYMOUS, Asker, Caller, Client
+from ..model.store import Store
 from ..protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request
 from ..runtime.edges import Edges
 from ..runtime.engine import Engine

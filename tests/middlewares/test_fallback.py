@@ -11,9 +11,10 @@ from attrs import evolve
 from trio.testing import MockClock
 
 from sluiceway.middlewares.fallback import PROVENANCE, Answer, Fallback
-from sluiceway.pipeline.model.component import Component, Context, Store
+from sluiceway.pipeline.model.component import Component, Context
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.session import Caller
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, final
 
 from attrs import define, field
 
-from sluiceway.pipeline.model.component import Store
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller, Client
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.mcp import Era, MetaKey, meta_of, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification
 

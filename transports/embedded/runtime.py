@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from attrs import define, field
 
-from sluiceway.pipeline.model.component import Store
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.messages import Json
 
 from .content import without_none

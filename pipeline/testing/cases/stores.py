@@ -9,8 +9,9 @@ from typing import Any, final
 
 import trio
 
-from ...model.component import Component, Context, Store, store
+from ...model.component import Component, Context
 from ...model.faults import StoreFault, dice_for
+from ...model.store import Store, store
 from ...protocol.errors import ComponentError
 from ...stores.memory import MemoryStore
 from ..configs import make_config

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attrs import field, frozen
 
-from sluiceway.pipeline.model.component import Middleware, Sink, Source, Store, middleware, sink, source, store
+from sluiceway.pipeline.model.component import Middleware, Sink, Source, middleware, sink, source
 from sluiceway.pipeline.model.options import (
     MINUTE,
     SECOND,
@@ -21,6 +21,7 @@ from sluiceway.pipeline.model.options import (
     option,
 )
 from sluiceway.pipeline.model.order import Order
+from sluiceway.pipeline.model.store import Store, store
 
 
 class Colour(Enum):

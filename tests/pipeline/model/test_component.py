@@ -15,13 +15,12 @@ from sluiceway.pipeline.model.component import (
     Sink,
     Source,
     State,
-    Store,
     middleware,
     sink,
     source,
-    store,
 )
 from sluiceway.pipeline.model.order import Order
+from sluiceway.pipeline.model.store import Store, store
 from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.pipeline.testing.exchanges import memory_exchange
 

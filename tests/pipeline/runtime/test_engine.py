@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from sluiceway.pipeline.model.component import Component, Middleware, Sink, Source, Store
+from sluiceway.pipeline.model.component import Component, Middleware, Sink, Source
 from sluiceway.pipeline.model.document import (
     Document,
     Limits,
@@ -23,6 +23,7 @@ from sluiceway.pipeline.model.document import (
 )
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import ComponentError
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result

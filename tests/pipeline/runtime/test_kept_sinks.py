@@ -14,11 +14,12 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluiceway.pipeline.model.component import Middleware, Sink, Store
+from sluiceway.pipeline.model.component import Middleware, Sink
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, StageSpec, StoreSpec
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.engine import Engine

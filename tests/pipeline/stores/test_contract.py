@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from sluiceway.pipeline.model.component import Context, Store
+from sluiceway.pipeline.model.component import Context
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.stores.sqlite import SqliteStore

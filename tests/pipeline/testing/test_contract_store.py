@@ -4,8 +4,9 @@ import pytest
 import trio
 from attrs import frozen
 
-from sluiceway.pipeline.model.component import ComponentKind, Store
+from sluiceway.pipeline.model.component import ComponentKind
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.stores.sqlite import SqliteStore
 from sluiceway.pipeline.testing.contract import check_store

@@ -14,9 +14,10 @@ import pytest
 import trio
 from attrs import define, field
 
-from sluiceway.pipeline.model.component import Context, Store
+from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Session
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, Era, MetaKey, era_of_version, method_of
 from sluiceway.pipeline.protocol.messages import (
     ErrorReply,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from sluiceway.pipeline.model.component import Context, Store
+from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.session import Caller, Session
+from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.transports.embedded.demo import build

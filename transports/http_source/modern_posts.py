@@ -185,22 +185,19 @@ class ModernPosts:
         delivery = Delivery(stream, response, keep_alive_s=serving.config.keep_alive)
         aside: Aside | None = None
 
-        async def emit(notification: Notification) -> None:
+        def begin() -> None:
             if aside is not None:
                 aside.begin()
+
+        async def emit(notification: Notification) -> None:
+            begin()
             await stream.put(encode_message(notification))
 
         client = modern.client_of(message, request.headers, request.address, request.certificate)
         ticket = serving.handle(message, client=client, emit=emit)
-        pieces = pieces_into(stream, message.id)
-
-        async def put(piece: bytes) -> None:
-            if aside is not None:
-                aside.begin()
-            await pieces(piece)
-
-        if response.encode is None:
-            ticket.exchange.link.pieces = put
+        listens = ticket.exchange.kind is Kind.LISTEN
+        if response.encode is None and not listens:
+            ticket.exchange.link.pieces = pieces_into(stream, message.id, begin)
         call = ModernCall(serving, ticket, message.id, stream)
         events_only = not accepts(request.headers.get("accept"), JSON)
 
@@ -228,9 +225,9 @@ class ModernPosts:
 
         if patience_s is None:
             patience_s = serving.config.keep_alive
-        if ticket.exchange.kind is Kind.LISTEN:
+        if listens:
             patience_s = min(LISTEN_PATIENCE_S, patience_s)
-        if not request.tells or patience_s == 0:
+        if listens or not request.tells or patience_s == 0:  # a listener would need the second task anyway
             serving.start(call.run)
             await deliver(patience_s)
             return

@@ -97,13 +97,21 @@ class Serving:
             return reply, encode_message(Response(request_id, reply))
 
 
-def pieces_into(stream: MessageStream, request_id: RequestId) -> Pieces:
-    """What writes the parts of a long result to a stream, as the response to this request; see `Link.pieces`."""
+def pieces_into(stream: MessageStream, request_id: RequestId, begin: Callable[[], None] = lambda: None) -> Pieces:
+    """
+    What writes the parts of a long result to a stream, as the response to this request; see `Link.pieces`.
+
+    Args:
+        stream: Where they go.
+        request_id: Of the request.
+        begin: Called before each; has them delivered.
+    """
     head = b'{"jsonrpc":"2.0","id":%b,"result":' % encode_json(request_id)
 
     async def put(piece: bytes) -> None:
         nonlocal head
         before, head = head, b""
+        begin()
         await stream.put_piece(before + piece)
 
     return put

@@ -163,7 +163,7 @@ def read(pieces):
                     stream = protocol.next_request()
                     if stream is None:
                         break
-                    body = b"".join(event.get("body", b"") for event in stream.inbox._events)
+                    body = b"".join(event.get("body", b"") for event in stream.inbox._events or ())
                     seen.append([stream.head.method, stream.head.target, body])
                 else:
                     event = protocol.next_body()

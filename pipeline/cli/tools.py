@@ -1,4 +1,4 @@
-"""`sluiceway tools`: list and call the tools behind a running gateway, or any MCP server, over HTTP."""
+"""`sluiceway tools`: list, call and load the tools behind a running gateway, or any MCP server, over HTTP."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from ..client.client import McpClient, Progress
 from ..client.errors import HttpStatus, McpError
 from ..client.handshake import EraChoice
+from ..client.load import OK, LoadReport, parse_pace, run_load
 from ..model.options import parse_duration
 from ..protocol.errors import ConnectFailed, GatewayError
 from ..protocol.messages import EMPTY, Json
@@ -22,6 +23,7 @@ from .arguments import is_object, parse_arguments
 from .exits import Exit, Failure, usage
 from .output import Format, emit, emit_json, first_sentence, printable, say, table
 from .progress import CallBar
+from .resend import is_loopback
 from .results import render_result
 
 T = TypeVar("T")
@@ -29,7 +31,7 @@ T = TypeVar("T")
 DEFAULT_URL: Final = "http://127.0.0.1:8080/mcp"
 """Where the quickstart listens."""
 
-tools = App(name="tools", help="List and call the tools behind a running gateway.")
+tools = App(name="tools", help="List, call and load the tools behind a running gateway.")
 
 
 @final
@@ -117,6 +119,76 @@ def call(name: str, /, *arguments: str, connection: Connect = None, format: Form
     else:
         emit(render_result(result))
     return Exit.FOUND if result.get("isError") else Exit.OK
+
+
+@tools.command
+def load(
+    name: str,
+    /,
+    *arguments: str,
+    count: int = 100,
+    at_once: int = 8,
+    pace: str | None = None,
+    allow_remote: bool = False,
+    connection: Connect = None,
+    format: Format = "text",
+) -> int:
+    """
+    Call a tool many times, and see how that goes.
+
+    Args:
+        name: The tool.
+        arguments: One JSON object, or key=value words; key:=value is JSON.
+        count: How many calls.
+        at_once: How many of them may be under way at the same time.
+        pace: How fast they begin, such as `100/1ms`: a hundred, a millisecond of pause, and so on. As fast as they end
+            when absent.
+        allow_remote: Load a server that is not on this machine.
+        connection: Where the gateway is and how to speak to it; the time limit holds for all calls together.
+        format: `text` for people, `json` for programs.
+    """
+    connection = connection or Connection()
+    if not allow_remote and not is_loopback(connection.url):
+        raise usage(f"{connection.url} is not on this machine; --allow-remote says that its owner knows")
+    try:
+        paced = None if pace is None else parse_pace(pace)
+    except ValueError as error:
+        raise usage(f"--pace: {error}") from error
+
+    async def body(client: McpClient) -> LoadReport:
+        schema = EMPTY if not arguments or is_object(arguments) else await _schema(client, name)
+        parsed = parse_arguments(arguments, schema)
+        return await run_load(lambda: _outcome(client, name, parsed), count, at_once, paced)
+
+    try:
+        report = _converse(connection, body)
+    except ValueError as error:
+        raise usage(str(error)) from error
+    if format == "json":
+        emit_json(_load_json(report))
+    else:
+        table(("outcome", "count"), [(outcome, str(n)) for outcome, n in report.outcomes.most_common()])
+        shown = " ".join(f"{key[:-3]} {value:.1f} ms" for key, value in _times(report).items())
+        emit(f"{len(report.took_s)} calls in {report.seconds:.3f} s, {report.per_second:.0f} a second; {shown}\n")
+    return Exit.OK if set(report.outcomes) <= {OK} else Exit.FOUND
+
+
+async def _outcome(client: McpClient, name: str, arguments: Mapping[str, Json]) -> str:
+    try:
+        result = await client.call_tool(name, arguments)
+    except McpError as error:
+        return f"error {error.code}"
+    return "tool error" if result.get("isError") else OK
+
+
+def _times(report: LoadReport) -> dict[str, float]:
+    shares = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "max_ms": 1.0}
+    return {key: report.percentile(share) * 1000 for key, share in shares.items()}
+
+
+def _load_json(report: LoadReport) -> dict[str, Json]:
+    figures = {"calls": len(report.took_s), "seconds": report.seconds, "per_second": report.per_second}
+    return {**figures, **_times(report), "outcomes": dict(report.outcomes)}
 
 
 def _title(tool: Json) -> str:

@@ -136,3 +136,47 @@ def test_a_terminal_gets_a_bar(call, monkeypatch):
 
     assert outcome.code == Exit.OK
     assert "%" in outcome.err
+
+
+def test_a_tool_is_called_many_times(call):
+    """How the calls ended, how fast they were; all of them well is exit code 0."""
+    outcome = call("load", "add", "a=2", "b=3", "--count", "30", "--at-once", "4", "--pace", "10/1ms")
+
+    assert (Exit.OK, "") == (outcome.code, outcome.err)
+    assert "ok" in outcome.out
+    assert "30 calls in" in outcome.out
+    assert "p99" in outcome.out
+
+
+def test_a_load_that_fails_says_of_what(call):
+    """By outcome, for programs too; exit code 1."""
+    outcome = call("load", "nothing", "--count", "3", "--format", "json")
+    found = json.loads(outcome.out)
+
+    assert Exit.FOUND == outcome.code
+    assert {"error -32602": 3} == found["outcomes"]
+    assert 3 == found["calls"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--pace", "fast"], "--pace: a pace is written like 100/1ms"),
+        (["--count", "0"], "the count must be 1 to"),
+        (["--at-once", "5000"], "calls can be under way at once, not 5000"),
+    ],
+)
+def test_a_load_out_of_bounds_is_a_mistake_of_the_command_line(call, words, text):
+    """Nothing is called."""
+    outcome = call("load", "add", "a=1", "b=2", *words)
+
+    assert (Exit.USAGE, "") == (outcome.code, outcome.out)
+    assert text in outcome.err
+
+
+def test_a_load_is_for_this_machine(sluiceway):
+    """Unless it is said that the owner knows."""
+    outcome = sluiceway("tools", "load", "add", "--url", "http://gateway.example.com/mcp")
+
+    assert Exit.USAGE == outcome.code
+    assert "--allow-remote" in outcome.err

@@ -76,6 +76,7 @@ class LegacySession:
         self._unsolicited = None if session.ask is None else Questions(session.ask, self._say)
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
+        self._standalone: StandaloneStream | None = None
         self._hosted = trio.Event()
         self._handshake: Handshake[Reply] | Handshake[None] | None = None
         self._renewal: Handshake[None] | None = None
@@ -166,6 +167,8 @@ class LegacySession:
             SessionNotFound: The upstream has forgotten the session and does not take it up again.
             UpstreamFault: It failed.
         """
+        if self._standalone is not None:
+            await self._standalone.begun()
         used = self._id
         try:
             return await self._call(exchange, lost=used)
@@ -354,7 +357,7 @@ class LegacySession:
         if self._listening is not None:
             self._listening.cancel()
         scope = self._listening = trio.CancelScope()
-        stream = StandaloneStream(self._upstream, self._headers, self._receive, self._random)
+        stream = self._standalone = StandaloneStream(self._upstream, self._headers, self._receive, self._random)
 
         async def listen() -> None:
             with scope:
@@ -372,10 +375,7 @@ class LegacySession:
     def _modern_only(self, exchange: Exchange) -> UnsupportedVersion:
         return UnsupportedVersion(
             f"{self._upstream.name}: the upstream speaks revisions without a handshake only",
-            data={
-                "supported": list(MODERN_VERSIONS),
-                "requested": exchange.request.params.get("protocolVersion"),
-            },
+            data={"supported": list(MODERN_VERSIONS), "requested": exchange.request.params.get("protocolVersion")},
         )
 
     def _headers(self) -> bytes:

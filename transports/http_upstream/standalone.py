@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -18,6 +18,9 @@ from sluiceway.pipeline.protocol.messages import Message
 from .answers import EVENTS
 from .resumable import MAX_RECONNECT_S, RECONNECT_S
 from .upstream import Upstream
+
+_PATIENCE_S: Final = 0.25
+"""How long the first requests wait for the stream; some servers say nothing on it, not even that it is there."""
 
 
 @final
@@ -43,9 +46,26 @@ class StandaloneStream:
         self._random = rng
         self._event_id = ""
         self._retry_s: float | None = None
+        self._begun = trio.Event()
+
+    async def begun(self) -> None:
+        """
+        Wait until the stream is there, it is known that there is none, or for a moment; once. Servers drop what they
+        have to ask while there is no stream, so a call that arrives before it could wait for ever.
+        """
+        if not self._begun.is_set():
+            with trio.move_on_after(_PATIENCE_S):
+                await self._begun.wait()
+            self._begun.set()
 
     async def run(self) -> None:
         """Listen until cancelled, or until the upstream says that there is nothing to listen to."""
+        try:
+            await self._run()
+        finally:
+            self._begun.set()
+
+    async def _run(self) -> None:
         wait_s = RECONNECT_S
         while True:
             heard = self._event_id
@@ -63,6 +83,7 @@ class StandaloneStream:
         upstream = self._upstream
         with await upstream.get(self._headers(), self._event_id) as response:
             head = response.head
+            self._begun.set()
             if head.status != 200 or head.media_type != EVENTS:
                 return head.status >= 500 or head.status == 429
             incoming = upstream.read(response, self._event_id)

@@ -887,3 +887,29 @@ async def test_a_closed_sink_is_not_restarted(autojump_clock, upstream, make_sin
             await sink.act("explode", {})
     with pytest.raises(UpstreamUnavailable):
         await sink.act("restart", {})
+
+
+@pytest.mark.parametrize(("answers_after_s", "called_at"), [(0.1, 0.1), (60.0, 0.25)])
+async def test_a_first_call_waits_for_the_stream_on_which_it_may_be_asked(
+    autojump_clock, upstream, server, make_sink, peer, answers_after_s, called_at
+):
+    """Servers drop questions while there is no stream; of one that never begins a moment is waited for, once."""
+    calls: list[float] = []
+
+    async def listen(seen, answer):
+        await trio.sleep(answers_after_s)
+        await answer.start()
+        await trio.sleep_forever()
+
+    async def call(seen, answer):
+        calls.append(trio.current_time() - start)
+        await answer.result(seen, {"done": True})
+
+    server.listen, server.call = listen, call
+    async with make_sink() as sink:
+        await peer.start(sink)
+        start = trio.current_time()
+        await sink(peer.exchange("tools/call"))
+        await sink(peer.exchange("tools/call"))
+
+    assert calls == pytest.approx([called_at, called_at])

@@ -25,6 +25,16 @@ def _logs_as_before() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
 
 
+@pytest.fixture(autouse=True)
+def _standard_streams_are_the_test_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `stdio` source that served in this process would take descriptors 0 and 1 away from pytest."""
+
+    def refuse() -> None:
+        raise AssertionError("a stdio source must not serve in the process of the tests; put a FakeSource in its place")
+
+    monkeypatch.setattr("sluiceway.transports.stdio_source.standard_streams", refuse)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """No task and no timer may be left in the Trio run of a test either. (Comes after pytest-trio's own markers.)"""

@@ -22,7 +22,7 @@ from sluiceway.pipeline.protocol.errors import UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY
 from sluiceway.pipeline.protocol.messages import Notification, Result
 from sluiceway.pipeline.runtime.engine import Engine
-from sluiceway.pipeline.testing import legacy_client, memory_exchange
+from sluiceway.pipeline.testing import FakeSource, legacy_client, memory_exchange
 from sluiceway.transports import lines
 from sluiceway.transports.embedded.sink import EmbeddedSink
 
@@ -73,7 +73,9 @@ async def behind(transport: str, tmp_path: Path, **options: Any) -> AsyncIterato
             "pipelines": {"main": {"sink": "up"}},
             "sinks": {"up": {transport: {**where, "era": "modern", **options}}},
         }
-        async with Engine(from_data(document), listen=False).running() as engine:
+        async with Engine(
+            from_data(document), overrides={(ComponentKind.SOURCE, "s"): FakeSource()}
+        ).running() as engine:
             yield engine.sinks["up"]
 
 
@@ -198,7 +200,7 @@ async def test_a_child_that_refused_a_handshake_leaves_its_place_to_the_one_that
     }
     clients = [legacy_client(session_id=name) for name in ("one", "other")]
     hello = {"protocolVersion": LATEST_LEGACY, "capabilities": {}}
-    async with Engine(from_data(document), listen=False).running() as engine:
+    async with Engine(from_data(document), overrides={(ComponentKind.SOURCE, "s"): FakeSource()}).running() as engine:
         sink = engine.sinks["up"]
         for client in clients:
             assert client.session is not None

@@ -19,7 +19,7 @@ from sluiceway.pipeline.protocol.errors import UnsupportedVersion
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.engine import Engine
-from sluiceway.pipeline.testing import memory_exchange
+from sluiceway.pipeline.testing import FakeSource, memory_exchange
 from sluiceway.pipeline.testing.exchanges import MODERN_CLIENT
 
 pytestmark = pytest.mark.timeout(30)
@@ -131,7 +131,8 @@ async def behind(server: Sink, era: str) -> AsyncIterator[Any]:
             "pipelines": {"main": {"sink": "up"}},
             "sinks": {"up": {"http": {"url": url, "era": era}}},
         }
-        async with Engine(from_data(outer), listen=False).running() as gateway:
+        fakes = {(ComponentKind.SOURCE, "s"): FakeSource()}
+        async with Engine(from_data(outer), overrides=fakes).running() as gateway:
             yield gateway.sinks["up"]
 
 

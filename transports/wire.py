@@ -1,0 +1,326 @@
+"""
+A connected socket, read and written without a task of its own.
+
+Trying comes first, waiting only where it must; and who does not want to wait at all is called when there is something
+(`on_readable`). Edges are counted, not states: whoever stops reading before there is nothing left has to remember that.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from .reactor import ENDING, READABLE, STICKY, WRITABLE, Reactor
+from .watcher import Watcher
+
+_GONE: Final = "the peer is gone"
+_CLOSED: Final = "the connection is closed"
+_IN_A_ROW: Final = 16
+"""Reads that need not wait before other tasks have their turn."""
+_PIECE: Final = 64 * 1024
+
+
+@final
+class Wire(trio.abc.HalfCloseableStream):
+    """
+    Args:
+        sock: A connected stream socket, which the wire owns from now on. Made non-blocking.
+
+    Raises:
+        RuntimeError: Outside of a Trio run.
+    """
+
+    __slots__ = (
+        "_callback",
+        "_closed",
+        "_ended",
+        "_in_a_row",
+        "_number",
+        "_reactor",
+        "_readable",
+        "_reader",
+        "_receive",
+        "_send",
+        "_sticky",
+        "_watcher",
+        "_writer",
+        "socket",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket: Final = sock
+        """What is below, to be asked for addresses and options; not to be read, written or closed."""
+        self._receive = sock.recv
+        self._send = sock.send
+        self._callback: Callable[[], object] | None = None
+        self._reader: trio.lowlevel.Task | None = None
+        self._writer: trio.lowlevel.Task | None = None
+        self._readable = True
+        self._sticky = False
+        self._ended = False
+        self._closed = False
+        self._in_a_row = 0
+        self._number = sock.fileno()
+        self._watcher: Watcher | None = None
+        self._reactor = Reactor.current()
+        if self._reactor is not None:
+            self._reactor.add(self._number, self)
+
+    @classmethod
+    def take(cls, sock: trio.socket.SocketType) -> Wire:
+        """Make a wire of one of Trio's sockets, which is of no use from then on."""
+        return cls(socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()))
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the peer will send nothing more, or was lost; what it sent before may still be there to be read.
+
+        Known at once with epoll; without it, when the end was read.
+        """
+        return self._ended
+
+    @property
+    def on_readable(self) -> Callable[[], object] | None:
+        """
+        What to call when there may be something to read, the end and errors included; None if somebody waits instead.
+
+        It is called in a task of the system, which it must not block, once for whatever changed: read until
+        `receive_nowait` returns None, or remember that there is more. A call without anything to read is possible.
+        It hears of what was there before the wire was made, and not of what came before the callback was set later
+        on. An exception closes the wire and is logged.
+        """
+        return self._callback
+
+    @on_readable.setter
+    def on_readable(self, callback: Callable[[], object] | None) -> None:
+        self._callback = callback
+        if self._reactor is None and not self._closed:
+            self._watch(callback)
+
+    # Reading.
+
+    def receive_nowait(self, max_bytes: int) -> bytes | None:
+        """
+        What there is; empty at the end, and None if there is nothing at the moment.
+
+        Raises:
+            trio.ClosedResourceError: The wire was closed.
+            trio.BrokenResourceError: The peer has reset the connection.
+        """
+        if not self._readable:
+            return None
+        try:
+            data = self._receive(max_bytes)
+        except BlockingIOError:
+            self._emptied()
+            return None
+        except OSError as error:
+            raise self._lost() from error
+        if not data:
+            self._ended = True
+        elif len(data) < max_bytes and not self._sticky:
+            self._emptied()  # no need to be told so by another system call (epoll(7), question 9)
+        return data
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """
+        What there is, at least one byte; empty at the end.
+
+        Waits if there is nothing. Otherwise other tasks have their turn once in a while only. Nothing is lost when it
+        is cancelled.
+
+        Raises:
+            trio.ClosedResourceError: The wire was closed, perhaps meanwhile.
+            trio.BrokenResourceError: The peer has reset the connection.
+            trio.BusyResourceError: Somebody else is waiting already.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+        while (data := self.receive_nowait(max_bytes)) is None:
+            self._in_a_row = 0
+            await self._wait_readable()
+        return data
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """See `receive`."""
+        return await self.receive(max_bytes or _PIECE)
+
+    def is_readable(self) -> bool:
+        """Whether a read would return at once: with bytes, the end, or an error. Asks the kernel."""
+        return self._closed or _asks(self._number, writing=False)
+
+    # Writing.
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """
+        Write as much as can be written at once.
+
+        Returns:
+            How many bytes that was; 0 if nobody reads at the other end.
+
+        Raises:
+            trio.ClosedResourceError: The wire was closed.
+            trio.BrokenResourceError: The peer is gone.
+        """
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost() from error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """
+        Write all of it. A checkpoint only if it has to wait; one that is cancelled before writes nothing.
+
+        One at a time: whoever may write at the same moment as others needs a lock.
+
+        Raises:
+            trio.ClosedResourceError: The wire was closed, perhaps meanwhile.
+            trio.BrokenResourceError: The peer is gone.
+            trio.BusyResourceError: Somebody else is waiting already.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        rest = memoryview(data)
+        while (sent := self.send_nowait(rest)) < len(rest):
+            rest = rest[sent:]
+            if not sent:
+                await self._wait_writable()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until a byte can be written. Raises as `send_all` does."""
+        await trio.lowlevel.checkpoint()
+        while not self._closed and not _asks(self._number, writing=True):
+            await self._wait_writable()
+        if self._closed:
+            raise trio.ClosedResourceError(_CLOSED)
+
+    def send_eof_nowait(self) -> None:
+        """Write nothing more, and let the peer know. Never blocks; harmless when the peer is gone. Idempotent."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            return
+
+    async def send_eof(self) -> None:
+        """See `send_eof_nowait`. Not a checkpoint."""
+        self.send_eof_nowait()
+
+    # The end.
+
+    def close(self) -> None:
+        """Close at once, without a checkpoint. Whoever waits gets `trio.ClosedResourceError`. Idempotent."""
+        if self._closed:
+            return
+        self._closed = self._readable = True
+        self._callback = None
+        if self._reactor is not None:
+            self._reactor.remove(self._number)
+        else:
+            self._watch(None)
+            trio.lowlevel.notify_closing(self._number)
+        self.socket.close()
+        self._wake_reader()
+        self._wake_writer()
+
+    async def aclose(self) -> None:
+        """Close at once; a checkpoint afterwards."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    # What the reactor calls, and how to wait for it.
+
+    def edge(self, events: int) -> None:
+        """See `Ready`."""
+        if events & STICKY:
+            self._sticky = True
+            if events & ENDING:
+                self._ended = True
+        if events & WRITABLE:
+            self._wake_writer()
+        if events & READABLE:
+            self._readable = True
+            if self._callback is not None:
+                self._callback()
+            else:
+                self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None:
+            task, self._reader = self._reader, None
+            trio.lowlevel.reschedule(task)
+
+    def _wake_writer(self) -> None:
+        if self._writer is not None:
+            task, self._writer = self._writer, None
+            trio.lowlevel.reschedule(task)
+
+    async def _wait_readable(self) -> None:
+        if self._reactor is None:
+            await trio.lowlevel.wait_readable(self._number)
+            return
+        if self._reader is not None:
+            raise trio.BusyResourceError("another task is reading from this connection")
+        self._reader = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_reading)
+
+    def _stop_reading(self, _: object) -> trio.lowlevel.Abort:
+        self._reader = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _wait_writable(self) -> None:
+        if self._reactor is None:
+            await trio.lowlevel.wait_writable(self._number)
+            return
+        if self._writer is not None:
+            raise trio.BusyResourceError("another task is writing to this connection")
+        self._writer = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_writing)
+
+    def _stop_writing(self, _: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _emptied(self) -> None:
+        """There was nothing left: the next edge tells of more."""
+        if self._reactor is not None:
+            self._readable = False
+        elif self._watcher is not None:
+            self._watcher.rearm()
+
+    def _lost(self) -> trio.ClosedResourceError | trio.BrokenResourceError:
+        if self._closed:
+            return trio.ClosedResourceError(_CLOSED)
+        self._ended = True
+        return trio.BrokenResourceError(_GONE)
+
+    def _watch(self, callback: Callable[[], object] | None) -> None:
+        """Have a task look after the socket for a callback, where no reactor does."""
+        if callback is None and self._watcher is not None:
+            self._watcher.end()
+            self._watcher = None
+        elif callback is not None and self._watcher is None:
+            self._watcher = Watcher(self._number, self)
+
+
+def _asks(number: int, *, writing: bool) -> bool:
+    """Whether the kernel would let a read or a write return at once, be it with an error."""
+    if not hasattr(select, "poll"):  # Windows, where this takes any number of any size
+        return any(map(bool, select.select(() if writing else (number,), (number,) if writing else (), (), 0)))
+    asked = select.poll()
+    asked.register(number, select.POLLOUT if writing else select.POLLIN)
+    return bool(asked.poll(0))

@@ -1,0 +1,52 @@
+"""
+What the collector of cycles may cost a running gateway.
+
+A gateway keeps some 40,000 objects for as long as it runs: modules, classes, its configuration. Python's collector
+walks through all of them whenever enough has been made since; that is a pause of 20 ms and more in which nobody is
+answered. So what is there when a gateway is ready, or has been given another configuration, is put aside, and nothing
+looks at it again (`gc.freeze`).
+
+What is made afterwards goes when its last user is done with it: a call ends without leaving a cycle (tests hold it to
+that). The collector is for what ends otherwise, connections and failures, and comes seldom: each pass looks at a few
+thousand objects, and takes less than a millisecond or two.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+THRESHOLDS: Final = (2_000, 5, 10)
+"""
+How many objects more are made than went before the youngest are looked at, and after how many passes the next older.
+
+Python's own (700, 10, 10) looks three times as often, and then at more at once: measured with garbage in every call,
+passes of the second generation took 1.8 ms at most instead of 10. What may lie uncollected is bounded by the product,
+100,000 objects, some 15 MiB, if all of them were garbage.
+"""
+
+
+def settle() -> None:
+    """
+    Put aside everything there is now, once what is no longer used has been collected.
+
+    Takes as long as one pass through everything, 20 to 30 ms. What was put aside before and has become garbage since,
+    such as a former configuration, is collected, too.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def short_pauses() -> Iterator[None]:
+    """A block in which the collector comes seldom and does little; afterwards it is as it was, and nothing is aside."""
+    before = gc.get_threshold()
+    gc.set_threshold(*THRESHOLDS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

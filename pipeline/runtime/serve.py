@@ -21,6 +21,7 @@ from ..model.document import Document
 from ..protocol.errors import ComponentError, SluicewayError
 from .edges import Edges
 from .engine import Engine
+from .memory import settle, short_pauses
 from .nursery import unwrap_single
 from .orphans import adopt_orphans, reap_orphans
 from .status import Watcher
@@ -118,7 +119,7 @@ class _Process:
     async def _run(self, engine: Engine) -> int:
         started = False
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        with adopt_orphans(), trio.open_signal_receiver(*numbers) as signals:
+        with adopt_orphans(), short_pauses(), trio.open_signal_receiver(*numbers) as signals:
             try:
                 with unwrap_single():
                     async with trio.open_nursery() as nursery:
@@ -144,6 +145,8 @@ class _Process:
                 from ..admin import serve_admin
 
                 await nursery.start(serve_admin, engine.document.run.admin, engine.status, engine)
+            if not self._dry_run:
+                settle()
             self._log.info("gateway ready", **addresses(engine))
             if self._ready is not None:
                 self._ready(engine)
@@ -182,6 +185,7 @@ class _Process:
         try:
             document = self._load()
             notes = await engine.reload(document)
+            settle()
         except SluicewayError as error:
             self._log.error("reload refused; the running configuration stays", error=str(error))
             return

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from .containment import Containment
-from .reactor import READABLE, Ready
+from .reactor import IN, Ready
 
 
 @final
@@ -47,7 +47,7 @@ class Watcher:
                 await trio.lowlevel.wait_readable(self._number)
                 self._emptied = trio.Event()
                 try:
-                    self._wire.edge(READABLE)
+                    self._wire.edge(IN)
                 except Exception as error:  # a boundary: a bug in one wire's callback ends that wire
                     Containment(structlog.get_logger()).take(error)
                     self._wire.close()

@@ -21,7 +21,7 @@ from ..protocol.messages import Json
 from .assembly import Assembly, RecordedExchange
 from .entries import CallerData, DecisionData, Entry
 from .matching import MISSING, Ignoring, Place, differences
-from .tokens import GIVEN
+from .tokens import PLACES
 
 MAX_KEPT: Final = 200
 """Exchanges whose differences are kept; after that they are counted."""
@@ -31,9 +31,6 @@ _LONG: Final = 1000
 
 _IDS: Final = ("correlation", "reply.error.data.incident", "headers.x-request-id", "headers.x-correlation-id")
 """Where ids stand that every run makes anew."""
-
-_SEALED: Final = tuple(f"reply.result.{member}" for member in GIVEN)
-"""Where tokens stand whose seal is another one in every run; that they are good shows when they are brought back."""
 
 
 @final
@@ -74,7 +71,7 @@ class Comparison:
         self.kinds: Counter[tuple[str, str]] = Counter()
         """What was decided, and what instead, with how often; the first `MAX_KEPT` kinds."""
         self._apart = frozenset(apart)
-        self._ignoring = Ignoring((*ignored, *_SEALED, *(() if ids else _IDS)))
+        self._ignoring = Ignoring((*ignored, *PLACES, *(() if ids else _IDS)))
         self._then, self._now = Assembly(), Assembly()
         self._waiting: tuple[dict[int, deque[RecordedExchange]], dict[int, deque[RecordedExchange]]] = ({}, {})
         """What one side has ended and the other has not: as much as is ahead or under way."""

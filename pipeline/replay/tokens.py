@@ -1,5 +1,5 @@
 """
-What a gateway gives out under a seal, and gets back: cursors of merged lists, states of questions.
+What a gateway gives out under a seal, and gets back: cursors of merged lists, states of questions, ids of tasks.
 
 Seals are made with keys that are on no tape. So in a replay the gateway gives out other tokens than it did, and would
 not know those that clients of the tape bring back: they bring back its own.
@@ -14,8 +14,19 @@ from ..protocol.errors import UpstreamProtocolError
 from ..protocol.messages import Json, Reply, Result
 from .entries import MessageData, ReplyData
 
-GIVEN: Final = {"nextCursor": "cursor", "requestState": "requestState"}
+GIVEN: Final = {"nextCursor": "cursor", "requestState": "requestState", "taskId": "taskId"}
 """Members of results that hold tokens, and what params call them that bring them back."""
+
+PLACES: Final = (
+    *(f"reply.result.{member}" for member in GIVEN),
+    "reply.result.task.taskId",
+    "relayed.*.params.taskId",
+    "*related-task.taskId",
+)
+"""
+Where tokens stand in replies, and ids of tasks in what is said of them, as globs: their seal can be another one
+in every run. That they are good shows when they are brought back.
+"""
 
 MAX_TOKENS: Final = 10_000
 """Tokens that are known, and exchanges of which one side is known; the oldest go."""
@@ -67,7 +78,12 @@ class Tokens:
 
 
 def _given(result: Mapping[str, Json] | None) -> Given:
-    found = {} if result is None else {member: result.get(member) for member in GIVEN}
+    if result is None:
+        return {}
+    task = result.get("task")
+    found = {member: result.get(member) for member in GIVEN}
+    if isinstance(task, dict):  # made by a call (2025-11-25)
+        found["taskId"] = task.get("taskId")
     return {member: token for member, token in found.items() if isinstance(token, str)}
 
 

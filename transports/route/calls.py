@@ -10,6 +10,7 @@ from sluiceway.pipeline.protocol.errors import GatewayError, UnknownMethod
 from sluiceway.pipeline.protocol.mcp import Era, ErrorCode, Kind
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
 
+from ..seals import BadSeal
 from .fabric import Fabric
 from .handshake import request_of
 from .lists import Lists
@@ -41,16 +42,9 @@ class Calls:
         self._methods = compile_rules(fabric.config.rules, "method")
 
     async def call(self, view: View, exchange: Exchange) -> Reply:
-        """`tools/call`. A task that comes of it is remembered."""
+        """`tools/call`."""
         found = await self._target(view, exchange, "tools", exchange.request.params.get("name"))
-        if isinstance(found, ErrorReply):
-            return found
-        reply = await self._send_as(view, exchange, found, ("name",))
-        if isinstance(reply, Result) and _may_be_task(exchange):
-            task = reply.value.get("task", reply.value)
-            if isinstance(task, dict) and isinstance(task.get("taskId"), str):
-                view.tasks.learn(task["taskId"], found[0])
-        return reply
+        return found if isinstance(found, ErrorReply) else await self._send_as(view, exchange, found, ("name",))
 
     async def get_prompt(self, view: View, exchange: Exchange) -> Reply:
         """`prompts/get`."""
@@ -96,17 +90,15 @@ class Calls:
         return await self.read(view, exchange)
 
     async def task(self, view: View, exchange: Exchange) -> Reply:
-        """`tasks/get` and its like: to whoever made the task; else to everybody in turn: it may be older than us."""
+        """`tasks/get` and its like: to whoever made the task, which its id says."""
         task = exchange.request.params.get("taskId")
-        if not isinstance(task, str):
-            return _refused("taskId: must be a string")
-        owners = view.tasks.of(task)
-        if len(owners) > 1:
-            return _refused(f"the task {task!r} is of {' and of '.join(u.id for u in owners)}: it cannot be told which")
-        reply, owner = await self._first(view, exchange, owners or self._fabric.upstreams)
-        if owner is not None:
-            view.tasks.learn(task, owner)
-        return reply
+        try:
+            owner, own = self._fabric.tasks.open(exchange.caller, task)
+        except BadSeal:
+            return _refused(f"unknown task: {task!s:.200}")
+        if owner not in self._by_id:
+            return _refused(f"the task is {owner}'s, which is not in {self._fabric.id} any more")
+        return await self._send_as(view, exchange, (self._by_id[owner], own), ("taskId",))
 
     async def other(self, view: View, exchange: Exchange) -> Reply:
         """
@@ -213,14 +205,6 @@ class Calls:
             raise failure
         assert refusal is not None  # there was somebody to ask
         return refusal, None
-
-
-def _may_be_task(exchange: Exchange) -> bool:
-    """Whether the client takes a task for an answer: it asked for one (2025-11-25), or knows of them (SEP-2663)."""
-    if exchange.client.era is Era.LEGACY:
-        return "task" in exchange.request.params
-    extensions = exchange.client.capabilities.get("extensions")
-    return isinstance(extensions, dict) and "io.modelcontextprotocol/tasks" in extensions
 
 
 def _refused(message: str) -> ErrorReply:

@@ -97,8 +97,8 @@ class RouteConfig:
     )
     cursor_key: Secret | None = option(
         None,
-        doc="Key that authenticates cursors; needed where several processes serve the same clients, random at each "
-        "start otherwise.",
+        doc="Key that authenticates cursors and ids of tasks; needed where several processes serve the same clients. "
+        "Without it cursors have a random key at each start, and ids of tasks none.",
         example={"from_env": "SLUICEWAY_CURSOR_KEY"},
     )
 

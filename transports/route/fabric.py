@@ -15,6 +15,7 @@ from sluiceway.pipeline.protocol.mcp import PROGRESS
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
+from ..task_ids import TaskIds, tells_of_tasks
 from .config import RouteConfig
 from .cursors import Cursors
 from .naming import Directory, Upstream
@@ -40,6 +41,7 @@ class Fabric:
     upstreams: Sequence[Upstream]
     directory: Directory
     cursors: Cursors
+    tasks: TaskIds
     nursery: trio.Nursery
     """For what outlives an exchange: handshakes, and lists of late upstreams."""
     info: Json
@@ -56,11 +58,20 @@ class Fabric:
         """
         Ask one upstream, in the client's session with it.
 
-        A session that the upstream has lost is opened again, once: it says so before it does anything.
+        A session that the upstream has lost is opened again, once: it says so before it does anything. Ids of tasks
+        that come back are those that clients know.
 
         Raises:
             GatewayError: As the upstream's sink does; its handshake may have failed, too.
         """
+        if not tells_of_tasks(exchange):
+            return await self._send(view, upstream, exchange, request)
+        way = self.tasks.through(exchange, upstream.id)
+        return self.tasks.reply(exchange, upstream.id, await self._send(view, upstream, way, request))
+
+    async def _send(
+        self, view: View, upstream: Upstream, exchange: Exchange, request: Request | Notification | None
+    ) -> Reply:
         request = exchange.request if request is None else request
         leg = view.legs.get(upstream.id)
         if leg is None:

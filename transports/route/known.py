@@ -1,4 +1,4 @@
-"""What is known of whose a resource or task is, learned from what upstreams listed and answered. Bounded."""
+"""What is known of whose a resource is, learned from what upstreams listed and answered. Bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .naming import Upstream
 from .templates import Template
 
 MAX_OWNED: Final = 10_000
-"""Uris, and tasks, remembered for one client; the longest unused is forgotten first."""
+"""Uris remembered for one client; the longest unused is forgotten first."""
 MAX_TEMPLATES: Final = 1_000
 """Uri templates remembered for one client."""
 

@@ -19,7 +19,7 @@ import trio
 from attrs import define, evolve, field
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
-from sluiceway.pipeline.model.session import Client, Session
+from sluiceway.pipeline.model.session import Asker, Client, Session
 from sluiceway.pipeline.protocol.errors import GatewayError, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import Kind, method_of
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Json, Notification, Reply, Request, Result
@@ -80,6 +80,7 @@ class Leg:
         parent: The client's session.
         promises: What the client said.
         nursery: Where handshakes run; outlasts the leg.
+        through: What the upstream's questions to the session pass on their way to the client.
         heard: Called with what the upstream says to the session outside any exchange.
         opened: Called when a handshake has succeeded; True if nobody waited for it.
     """
@@ -90,7 +91,8 @@ class Leg:
         parent: Session,
         promises: Promises,
         nursery: trio.Nursery,
-        heard: Callable[[Upstream, Notification], None],
+        through: Callable[[Asker], Asker],
+        heard: Callable[[Notification], None],
         opened: Callable[[Leg], None],
     ) -> None:
         self.upstream = upstream
@@ -100,6 +102,7 @@ class Leg:
         self._parent = parent
         self._promises = promises
         self._nursery = nursery
+        self._through = through
         self._heard = heard
         self._opened = opened
         self._opening: trio.Event | None = None
@@ -171,7 +174,7 @@ class Leg:
         """Go on with a session that another leg opened."""
         tie.legs += 1
         self._tie, self.session, self.result = tie, tie.session, tie.result
-        tie.session.notify = lambda notification: self._heard(self.upstream, notification)
+        tie.session.notify = self._heard
 
     def _let_go(self, tie: Tie) -> None:
         """The last one ends a session that nobody can go on with."""
@@ -196,8 +199,8 @@ class Leg:
             capabilities=parent.capabilities,
             info=parent.info,
             state=parent.state,
-            notify=lambda notification: self._heard(self.upstream, notification),
-            ask=parent.ask,
+            notify=self._heard,
+            ask=None if parent.ask is None else self._through(parent.ask),
         )
         self.session.on_close(parent.on_close(self.session.close))
         if pattern is not None and not self._parent.closed:

@@ -175,6 +175,10 @@ class Listening:
             if theirs != uris:
                 wanted = {**stream.wanted, "resourceSubscriptions": theirs}
                 request = request.with_params({**request.params, "notifications": wanted})
+        if "taskIds" in stream.wanted:
+            wanted = request.params["notifications"]
+            ids = self._fabric.tasks.theirs(stream.exchange.caller, upstream.id, wanted["taskIds"])
+            request = request.with_params({**request.params, "notifications": {**wanted, "taskIds": ids}})
         return evolve(stream.exchange, request=request, marks={}, relay=relay)
 
     def _may_serve(self, view: View, upstream: Upstream, uri: Json) -> bool:

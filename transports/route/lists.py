@@ -217,18 +217,17 @@ class Lists:
         pages: list[tuple[Upstream, list[dict[str, Json]]]],
         collisions: dict[str, list[str]],
     ) -> list[dict[str, Json]]:
-        """Resources, templates or tasks; whose they are is remembered."""
+        """Resources or templates, whose owners are remembered; or tasks, whose ids say whose they are."""
+        if listing.key == "taskId":
+            return [item for _, page in pages for item in page]
         shown = [
-            (upstream, item)
-            for upstream, page in pages
-            for item in page
-            if listing.key == "taskId" or upstream.resources.shows(item[listing.key])
+            (upstream, item) for upstream, page in pages for item in page if upstream.resources.shows(item[listing.key])
         ]
         if listing.key == "uriTemplate":
             owned = [(view.templates.learn(item["uriTemplate"], upstream), upstream, item) for upstream, item in shown]
             collisions.update({i["uriTemplate"]: [o.id, u.id] for o, u, i in owned if o is not u})
             return [item for owner, upstream, item in owned if owner is upstream]
-        owners = view.tasks if listing.key == "taskId" else view.uris
+        owners = view.uris
         for upstream, item in shown:
             owners.learn(item[listing.key], upstream)
         items = []

@@ -19,12 +19,13 @@ import trio
 
 from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.model.session import Asker, Session
 from sluiceway.pipeline.protocol.errors import UpstreamUnavailable
-from sluiceway.pipeline.protocol.messages import Json, Reply, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from ..seals import sealing_key
+from ..task_ids import TaskIds
 from .calls import Calls
 from .config import Member, RouteConfig
 from .cursors import Cursors
@@ -85,6 +86,7 @@ class RouteSink(Sink):
                 upstreams=upstreams,
                 directory=Directory(upstreams, self._config.separator),
                 cursors=Cursors(key),
+                tasks=TaskIds(None if self._config.cursor_key is None else key),
                 nursery=nursery,
                 info={"name": self.context.id.rpartition(".")[2], "version": version("sluiceway")},
                 log=self.context.log,
@@ -174,7 +176,7 @@ class RouteSink(Sink):
         for upstream_id in promises.ties.keys() - {upstream.id for upstream in fabric.upstreams}:
             promises.ties.pop(upstream_id).forget()
         for upstream in fabric.upstreams:
-            view.legs[upstream.id] = Leg(upstream, session, promises, fabric.nursery, view.heard, view.opened)
+            view.legs[upstream.id] = self._leg(fabric, view, session, upstream)
 
         def end() -> None:
             self._sessions.pop(session, None)
@@ -183,6 +185,17 @@ class RouteSink(Sink):
         if not session.closed:
             self._sessions[session] = (view, session.on_close(end))
         return view
+
+    def _leg(self, fabric: Fabric, view: View, session: Session, upstream: Upstream) -> Leg:
+        tasks = fabric.tasks
+
+        def through(ask: Asker) -> Asker:
+            return tasks.asker(lambda: session.caller, upstream.id, ask)
+
+        def heard(notification: Notification) -> None:
+            view.heard(tasks.notification(session.caller, upstream.id, notification))
+
+        return Leg(upstream, session, view.promises, fabric.nursery, through, heard, view.opened)
 
     def _view_of_principal(self, exchange: Exchange) -> View:
         key = (exchange.caller.subject, exchange.caller.tenant)

@@ -13,7 +13,7 @@ from sluiceway.pipeline.protocol.messages import Notification, Result
 
 from .known import Owners, Templates
 from .leg import Leg, Promises
-from .naming import NameTable, Upstream
+from .naming import NameTable
 
 LIST_OF: Final[Mapping[str, str]] = {
     "notifications/tools/list_changed": "tools",
@@ -64,7 +64,6 @@ class View:
     """A legacy session's part at each upstream, by its id."""
     uris: Owners = field(factory=Owners)
     templates: Templates = field(factory=Templates)
-    tasks: Owners = field(factory=Owners)
     tables: dict[str, tuple[NameTable, float]] = field(factory=dict)
     """Names and when they were looked up (Trio clock), by kind; only where names do not say whose they are."""
     late: dict[tuple[str, str], Result | None] = field(factory=dict)
@@ -80,7 +79,7 @@ class View:
         self._ends[key] = callback
         return lambda: self._ends.pop(key, None) and None
 
-    def heard(self, _upstream: Upstream, notification: Notification) -> None:
+    def heard(self, notification: Notification) -> None:
         """An upstream says something to the session outside any exchange."""
         kind = LIST_OF.get(notification.method)
         if kind is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 
 from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Result
@@ -43,6 +45,16 @@ def test_a_state_of_a_question_is_a_token_too() -> None:
     tokens.gives(1, Result({"requestState": "new"}))
 
     assert tokens.brought(MessageData("tools/call", {"requestState": "old"})).params == {"requestState": "new"}
+
+
+@pytest.mark.parametrize("result", [{"task": {"taskId": "old"}}, {"resultType": "task", "taskId": "old"}])
+def test_an_id_of_a_task_is_a_token_too(result: dict[str, Any]) -> None:
+    """As a call of 2025-11-25 makes it, and as one of the extension does."""
+    tokens = Tokens()
+    tokens.gave(1, ReplyData(result=result))
+    tokens.gives(1, Result(msgspec.json.decode(msgspec.json.encode(result).replace(b"old", b"new"))))
+
+    assert tokens.brought(MessageData("tasks/get", {"taskId": "old"})).params == {"taskId": "new"}
 
 
 def test_what_nobody_gave_stays_as_it_is() -> None:

@@ -5,7 +5,6 @@ import trio
 
 from sluiceway.pipeline.protocol.errors import ConnectFailed
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
-from sluiceway.pipeline.testing import legacy_client
 
 
 @pytest.mark.parametrize("method", ["tools/call", "prompts/get"])
@@ -155,25 +154,6 @@ async def test_a_prompts_completion_goes_to_the_prompts_upstream(autojump_clock,
 
     assert {"by": "two", "params": {"ref": {"type": "ref/prompt", "name": "p"}, "argument": {}}} == reply.value
     assert ("unknown prompt: p", -32602) == (nobody.message, nothing.code)
-
-
-async def test_a_task_goes_to_whoever_made_it(autojump_clock, scripted, routed):
-    """Learned from the answer to the call, from a list, or from whoever knows it."""
-    one, two = scripted("one", tasks=[["t9"]]), scripted("two", tasks=[[]])
-    two.answers["tools/call"] = lambda _: Result({"task": {"taskId": "t1"}})
-    one.answers["tasks/get"] = lambda x: (
-        Result({"by": "one"}) if x.request.params["taskId"] in ("t9", "old") else ErrorReply(-32602, "no such task")
-    )
-    async with routed(one, two) as gateway:
-        gateway.client = legacy_client()
-        await gateway.call("tools/call", name="two.x", task={})
-        replies = [await gateway.call("tasks/get", taskId=task) for task in ("t1", "old", "old")]
-        listed = await gateway.call("tasks/list")
-        wrong = await gateway.call("tasks/get", taskId=1)
-
-    assert ["two", "one", "one"] == [reply.value["by"] for reply in replies]
-    assert ["t9"] == [task["taskId"] for task in listed.value["tasks"]]
-    assert -32602 == wrong.code
 
 
 async def test_vendor_methods_go_by_rule(autojump_clock, scripted, routed):

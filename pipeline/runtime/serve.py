@@ -1,8 +1,8 @@
 """
 One process: signals, drain, reload, watching the files, and an exit code.
 
-SIGTERM and SIGINT drain and stop; a second one stops at once. SIGHUP, and a change of a watched file, load the
-configuration again; one with an error changes nothing.
+SIGTERM and SIGINT drain and stop; a second one stops at once, and so does the first before everything is open. SIGHUP,
+and a change of a watched file, load the configuration again; one with an error changes nothing.
 """
 
 from __future__ import annotations
@@ -102,6 +102,7 @@ class _Process:
         self._edges = edges
         self._everything = trio.CancelScope()
         self._stop = trio.Event()
+        self._started = False
         self._code = OK
         self._last_resort = threading.Timer(LAST_RESORT_S, os._exit, (INTERRUPTED,))
         self._last_resort.daemon = True
@@ -117,7 +118,6 @@ class _Process:
             return COULD_NOT_START
 
     async def _run(self, engine: Engine) -> int:
-        started = False
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         with adopt_orphans(), short_pauses(), trio.open_signal_receiver(*numbers) as signals:
             try:
@@ -127,12 +127,12 @@ class _Process:
                         nursery.start_soon(reap_orphans)
                         with self._everything:
                             async with engine.running():
-                                started = True
+                                self._started = True
                                 await self._serve(engine)
                         nursery.cancel_scope.cancel()
             except ComponentError as error:
-                self._log.error("gateway crashed" if started else "gateway could not start", error=str(error))
-                return CRASHED if started else COULD_NOT_START
+                self._log.error("gateway crashed" if self._started else "gateway could not start", error=str(error))
+                return CRASHED if self._started else COULD_NOT_START
             finally:
                 self._last_resort.cancel()
         self._log.info("gateway stopped")
@@ -171,10 +171,10 @@ class _Process:
             if number == signal.SIGHUP:
                 nursery.start_soon(self._reload, engine)
                 continue
-            if number == signal.SIGINT:
+            again = self._stop.is_set()
+            if number == signal.SIGINT or again:
                 self._code = INTERRUPTED
-            if self._stop.is_set() or not engine.ready:
-                self._code = INTERRUPTED
+            if again or not self._started:
                 self._log.warning("gateway stops at once", signal=signal.Signals(number).name)
                 if not self._everything.cancel_called:
                     self._last_resort.start()

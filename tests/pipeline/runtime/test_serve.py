@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 
-from sluiceway.pipeline.model.component import Middleware, Sink, Source
+from sluiceway.pipeline.model.component import Middleware, Sink, Source, State
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, SourceSpec, StageSpec
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Client
@@ -30,6 +30,7 @@ class Options:
     """What a component does wrong."""
 
     fails: bool = False
+    hangs: bool = False
     crashes: bool = False
     hangs_up: bool = False
 
@@ -45,6 +46,8 @@ class HeldSink(Sink):
     async def open(self) -> AsyncIterator[None]:
         if self.config.fails:
             raise OSError("no such server")
+        if self.config.hangs:
+            await trio.sleep_forever()
         self.go = trio.Event()
         async with trio.open_nursery() as nursery:
             if self.config.crashes:
@@ -165,6 +168,38 @@ async def test_a_second_signal_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     assert running.code == 130
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_a_signal_during_the_start_stops_at_once(number: signal.Signals, code: int) -> None:
+    """What would end a gateway in good order ends one that is not ready with the same code."""
+    running = Running()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.serve, lambda: document(sink=Options(hangs=True)))
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            os.kill(os.getpid(), number)
+
+    assert running.code == code
+
+
+async def test_a_gateway_that_is_not_ready_any_more_drains_all_the_same() -> None:
+    """An upstream that has failed does not cost the calls at the others their time."""
+    running = Running()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.serve, document)
+            await running.ready.wait()
+            nursery.start_soon(running.call)
+            await trio.testing.wait_all_tasks_blocked()
+            assert running.engine is not None
+            running.engine.sinks["k"].context.report(State.FAILED, "gone")
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            assert (running.code, running.engine.ready) == (None, False)
+            running.answer()
+
+    assert running.code == 0
 
 
 async def test_a_network_source_that_ends_by_itself_is_a_crash() -> None:

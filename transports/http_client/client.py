@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
+from functools import partial
 from typing import Final, NoReturn, final
 
 import trio
@@ -17,13 +18,13 @@ from attrs import evolve, frozen
 from sluiceway.pipeline.model.origin import Origin
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from .connection import Connection, PeerGone, Response, Transport
-from .faults import Faults
+from .connection import Connection, PeerGone, Response, Transport, WholeResponse
+from .faults import FAULTS, Faults
 from .http1 import Http1Response
 from .http2_exchange import ask
 from .http2_pool import CARE_S, Http2Pool, SpeaksHttp1
 from .http2_stream import fields_of
-from .parser import ResponseParser
+from .known_heads import KnownHeads
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
 from .statistics import PoolReport
 
@@ -93,6 +94,8 @@ class HttpClient:
             Use.STREAM: Pool(dial, for_streams),
             Use.WORD: Pool(dial, for_words),
         }
+        self._calls: Final = self._pools[Use.CALL]
+        self._heads: Final = KnownHeads()
         self._http2 = http2
         self._prefers_http2 = http2 is not None
         self._http2_pools: Final[dict[Use, Http2Pool]] = {}
@@ -159,26 +162,46 @@ class HttpClient:
                 response = await self._send_http2(head, headers, body, repeatable=repeatable, use=use)
             if response is not None:
                 return response
-        pool = self._pools[use]
+        pool = self._calls if use is Use.CALL else self._pools[use]
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
-        with self.faults:
-            connection = await pool.acquire()
+        try:
+            connection = pool.acquire_nowait() or await pool.acquire()
             reused = connection.uses > 0
             try:
-                parser = await _send(pool, connection, request)
+                response = await self._ask(pool, connection, request)
             except PeerGone as gone:
                 if not (reused and gone.untouched and (gone.unsent or repeatable)):
                     raise
-                connection = await pool.acquire(fresh=True)
-                parser = await _send(pool, connection, request)
+                response = await self._ask(pool, await pool.acquire(fresh=True), request)
+        except FAULTS as error:
+            raise self.faults.translated(error) from error
+        return response
+
+    async def _ask(self, pool: Pool, connection: Connection, request: bytes) -> Response:
+        """Send on a connection that goes back to its pool at once unless a part of the response is still to come."""
+        answered = False
+        try:
+            data = await connection.send(request)
+            whole = self._heads.whole(data)
+            parser = None if whole is not None else await connection.read_head(data, self._heads)
+            answered = True
+        finally:
+            if not answered:
+                pool.release(connection, reusable=False)
+        if whole is not None:
+            self._give_back(pool, connection, reusable=True)
+            return WholeResponse(*whole)
+        assert parser is not None
         assert parser.head is not None
+        if not parser.complete:
+            return Http1Response(parser.head, parser, connection, partial(self._give_back, pool))
+        self._give_back(pool, connection, reusable=parser.reusable)
+        return WholeResponse(parser.head, parser.take())
 
-        def give_back(used: Connection, reusable: bool) -> None:
-            pool.release(used, reusable=reusable)
-            if pool.idle:
-                self._resting.set()
-
-        return Http1Response(parser.head, parser, connection, give_back)
+    def _give_back(self, pool: Pool, connection: Connection, *, reusable: bool) -> None:
+        pool.release(connection, reusable=reusable)
+        if pool.idle:
+            self._resting.set()
 
     async def _send_http2(
         self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
@@ -267,17 +290,6 @@ class HttpClient:
             http2 = self._http2_pools.get(use)
             reports[use.value] = pool.report() if http2 is None else pool.report() + http2.report()
         return reports
-
-
-async def _send(pool: Pool, connection: Connection, request: bytes) -> ResponseParser:
-    """Send on a connection that goes back to its pool if no head of a response comes."""
-    parser = None
-    try:
-        parser = await connection.send(request)
-        return parser
-    finally:
-        if parser is None:
-            pool.release(connection, reusable=False)
 
 
 _BAD: Final = frozenset("\r\n\0")

@@ -157,7 +157,8 @@ class Dialer:
     async def _tunnel(self, transport: TcpTransport, proxy: Proxy) -> None:
         request = connect_request(self.origin, proxy.credentials)
         try:
-            parser = await Connection(transport, trio.current_time()).send(request)
+            connection = Connection(transport, trio.current_time())
+            parser = await connection.read_head(await connection.send(request))
         except (PeerGone, MalformedResponse) as error:
             raise DialFailed(f"the proxy broke off: {error}") from error
         assert parser.head is not None

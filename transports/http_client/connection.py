@@ -14,6 +14,7 @@ from typing import Final, Protocol, Self, final
 import trio
 from attrs import define
 
+from .known_heads import KnownHeads
 from .parser import Head, MalformedResponse, ResponseParser
 
 _PIECE: Final = 64 * 1024
@@ -83,6 +84,11 @@ class Connection:
     ending: ResponseParser | None = None
     """A response of which nothing is missing but the mark of its end; None if it is complete."""
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether it can carry another request as it is, as far as can be told without reading."""
+        return self.ending is None and not self.transport.is_readable()
+
     async def settle(self) -> bool:
         """
         Read the mark of the end that a response was still missing, if it has arrived by now.
@@ -105,20 +111,43 @@ class Connection:
         self.ending = None
         return settled and parser.reusable and not parser.take()
 
-    async def send(self, request: bytes) -> ResponseParser:
+    async def send(self, request: bytes) -> bytes:
         """
-        Send a request and read the head of its response.
+        Send a request and wait for the first bytes of what comes back.
 
         Raises:
             PeerGone: The peer closed the connection.
-            MalformedResponse: What came back is not HTTP/1.1.
         """
         self.uses += 1
         try:
             await self.transport.send_all(request)
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=True, unsent=True) from error
+        try:
+            data = await self.transport.receive_some(_PIECE)
+        except trio.BrokenResourceError as error:
+            raise PeerGone(untouched=True) from error
+        if not data:
+            raise PeerGone(untouched=True)
+        return bytes(data)
+
+    async def read_head(self, data: bytes, heads: KnownHeads | None = None) -> ResponseParser:
+        """
+        Read the head of a response.
+
+        Args:
+            data: What `send` returned.
+            heads: Learns this one; None if no other response will be like it.
+
+        Raises:
+            PeerGone: The peer closed the connection.
+            MalformedResponse: What came back is not HTTP/1.1.
+        """
         parser = ResponseParser()
+        if heads is None:
+            parser.feed(data)
+        else:
+            heads.feed(parser, data)
         while parser.head is None:
             await self.read(parser)
         return parser
@@ -148,6 +177,9 @@ class Response(ABC):
     Args:
         head: Status and headers.
     """
+
+    whole: bytes | None = None
+    """The whole body, where it is here already: then nothing is held any more that would have to be given back."""
 
     def __init__(self, head: Head) -> None:
         self.head: Final = head
@@ -210,3 +242,33 @@ class Response(ABC):
         if len(whole) > max_bytes:
             raise BodyTooLarge
         return bytes(whole)
+
+
+@final
+class WholeResponse(Response):
+    """
+    A response of which everything is here, and what carried it is given back.
+
+    Args:
+        head: Status and headers.
+        body: The whole of it.
+    """
+
+    complete = True
+
+    def __init__(self, head: Head, body: bytes) -> None:
+        super().__init__(head)
+        self.whole: bytes = body
+        self._is_read = False
+
+    def close(self) -> None:
+        """Nothing is held. See `Response`."""
+
+    def finish(self) -> None:
+        """Nothing is held. See `Response`."""
+
+    async def chunk(self) -> bytes:
+        """The body, once. See `Response`. Never a checkpoint."""
+        data = b"" if self._is_read else self.whole
+        self._is_read = True
+        return data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import final
+from typing import Final, final
 
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
@@ -17,6 +17,9 @@ from .connect import AddressRefused, DialFailed
 from .connection import BodyTooLarge, PeerGone
 from .parser import MalformedResponse
 from .pool import PoolFull
+
+FAULTS: Final = (PeerGone, MalformedResponse, DialFailed, PoolFull, BodyTooLarge)
+"""What can go wrong with a connection."""
 
 
 @final
@@ -39,10 +42,11 @@ class Faults:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(exc, PeerGone | MalformedResponse | DialFailed | PoolFull | BodyTooLarge):
-            raise self._translated(exc) from exc
+        if isinstance(exc, FAULTS):
+            raise self.translated(exc) from exc
 
-    def _translated(self, error: Exception) -> GatewayError:
+    def translated(self, error: Exception) -> GatewayError:
+        """The error that one of `FAULTS` is for an exchange, for those who catch it themselves."""
         name = self._name
         if isinstance(error, DialFailed):
             failed = ConnectFailed(f"{name}: the upstream cannot be reached: {error}")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+from typing import Protocol, final
 
 from .connection import Connection, Response
 from .parser import Head, ResponseParser
+
+
+class GiveBack(Protocol):
+    """Takes a connection that is not needed any more."""
+
+    def __call__(self, connection: Connection, *, reusable: bool) -> None:
+        """`reusable`: whether it can carry another request."""
+        ...
 
 
 @final
@@ -18,7 +25,7 @@ class Http1Response(Response):
         head: Status and headers.
         parser: Holds what was read already.
         connection: Where the rest comes from.
-        give_back: Takes the connection, and whether it can carry another request.
+        give_back: Takes the connection back.
     """
 
     def __init__(
@@ -26,7 +33,7 @@ class Http1Response(Response):
         head: Head,
         parser: ResponseParser,
         connection: Connection,
-        give_back: Callable[[Connection, bool], None],
+        give_back: GiveBack,
     ) -> None:
         super().__init__(head)
         self._parser = parser
@@ -42,7 +49,7 @@ class Http1Response(Response):
         """Give the connection back. Idempotent, and never blocks."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._give_back(connection, self._parser.reusable)
+            self._give_back(connection, reusable=self._parser.reusable)
 
     def finish(self) -> None:
         """Give the connection back, to be used again once the mark of the end is there. See `Response`."""
@@ -50,7 +57,7 @@ class Http1Response(Response):
         if connection is not None:
             ending = not self._parser.complete and self._parser.keeps_alive
             connection.ending = self._parser if ending else None
-            self._give_back(connection, ending or self._parser.reusable)
+            self._give_back(connection, reusable=ending or self._parser.reusable)
 
     async def chunk(self) -> bytes:
         """The next part of the body, of one piece that was read at most. See `Response`."""

@@ -35,11 +35,18 @@ class Head:
     status: int
     headers: Mapping[str, str]
     """Names in lower case; of a name that stood twice, the values joined by a comma (RFC 9110 section 5.3)."""
+    media_type: str = field(init=False, eq=False, repr=False)
+    """The content type without its parameters, in lower case; empty if there is none."""
+    is_encoded: bool = field(init=False, eq=False, repr=False)
+    """Whether the body is compressed, or the like (RFC 9110 section 8.4)."""
 
-    @property
-    def media_type(self) -> str:
-        """The content type without its parameters, in lower case; empty if there is none."""
+    @media_type.default
+    def _media_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @is_encoded.default
+    def _is_encoded(self) -> bool:
+        return self.headers.get("content-encoding", "identity") != "identity"
 
 
 @final
@@ -80,7 +87,7 @@ class _Collector:
         self._headers = {}
 
     def on_body(self, data: bytes) -> None:
-        if data:
+        if data and not self.complete:  # else it is that of a second response
             self.body.append(data)
 
     def on_message_complete(self) -> None:
@@ -122,6 +129,21 @@ class ResponseParser:
         """Whether the connection can carry another request: complete, kept alive, and nothing came after the end."""
         collector = self._collector
         return collector.complete and collector.keep_alive and not collector.surplus
+
+    @property
+    def plain_length(self) -> int | None:
+        """
+        How long the body is, if exactly the head was fed until now, and it says so and that the connection is kept;
+        None otherwise, and for heads after which the rules for bodies are others.
+        """
+        collector = self._collector
+        head = collector.head
+        if head is None or not self.keeps_alive or head.status in _NO_BODY or "transfer-encoding" in head.headers:
+            return None
+        length = head.headers.get("content-length", "")
+        if not length.isdecimal() or collector.body or collector.complete != (int(length) == 0):
+            return None
+        return int(length)
 
     @property
     def keeps_alive(self) -> bool:

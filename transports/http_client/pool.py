@@ -102,6 +102,19 @@ class Pool:
         else:
             self._idle.append(connection)
 
+    def acquire_nowait(self) -> Connection | None:
+        """The connection that was put to rest last, if it can be used as it is; None otherwise: then `acquire` one."""
+        idle = self._idle
+        if not idle or self._taken >= self._limits.max_connections:
+            return None
+        connection = idle[-1]
+        if not self._is_young(connection) or not connection.is_settled:
+            return None
+        idle.pop()
+        self._taken += 1
+        self._counts.reused += 1
+        return connection
+
     async def acquire(self, *, fresh: bool = False) -> Connection:
         """
         A connection at rest, or a new one; waits in line while all are in use. Not always a checkpoint.
@@ -138,12 +151,13 @@ class Pool:
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back; it is closed unless it can and should carry another request."""
-        end = self._reason_to_end(connection, reusable=reusable)
+        now = trio.current_time()
+        end = self._reason_to_end(connection, now, reusable=reusable)
         if end is not None:
             self._end(connection, end)
             self._free(None)
         else:
-            connection.rested = trio.current_time()
+            connection.rested = now
             self._free(connection)
 
     def sweep(self) -> None:
@@ -210,7 +224,7 @@ class Pool:
         limits, now = self._limits, trio.current_time()
         return now - connection.rested < limits.idle_s and now - connection.born < limits.hard_age_s
 
-    def _reason_to_end(self, connection: Connection, *, reusable: bool) -> End | None:
+    def _reason_to_end(self, connection: Connection, now: float, *, reusable: bool) -> End | None:
         """Why a connection that comes back is not kept; None if it is."""
         if self._closed:
             return End.CLOSED
@@ -218,7 +232,7 @@ class Pool:
             return End.CUT
         if connection.born <= self._renewed:
             return End.RENEWED
-        limits, age_s = self._limits, trio.current_time() - connection.born
+        limits, age_s = self._limits, now - connection.born
         soft = age_s < limits.soft_age_s and connection.uses < limits.soft_uses
         hard = age_s < limits.hard_age_s and connection.uses < limits.hard_uses
         return None if hard and (soft or self._waiting) else End.OLD

@@ -47,7 +47,13 @@ def test_interim_responses_are_skipped():
 
 
 @pytest.mark.parametrize(
-    "surplus", [b"garbage", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+    "surplus",
+    [
+        b"garbage",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno",
+    ],
 )
 def test_what_follows_a_response_spoils_the_connection(surplus):
     """It is complete, but nobody knows whose the rest is."""
@@ -57,6 +63,7 @@ def test_what_follows_a_response_spoils_the_connection(surplus):
     assert not parser.reusable
     assert parser.head is not None
     assert parser.head.headers["content-length"] == "2"
+    assert parser.take() == b"hi"
 
 
 @pytest.mark.parametrize(

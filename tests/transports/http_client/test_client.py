@@ -1,0 +1,170 @@
+"""One request after the other over HTTP/1.1: what a connection is good for after each response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import trio
+
+from sluiceway.pipeline.model.origin import Origin
+from sluiceway.pipeline.protocol.errors import UpstreamClosed, UpstreamProtocolError
+from sluiceway.transports.http_client import client as client_module
+from sluiceway.transports.http_client import connection as connection_module
+from sluiceway.transports.http_client.client import HttpClient
+from sluiceway.transports.http_client.connection import Response
+from sluiceway.transports.http_client.parser import ResponseParser
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+
+
+class Scripted:
+    """A connection on which this is said, piece by piece."""
+
+    speaks_http2 = False
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self.closed = False
+        self.left = False
+        self.sent: list[bytes] = []
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.left:
+            raise trio.BrokenResourceError
+        self.sent.append(data)
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return next(self._pieces, b"")
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_readable(self) -> bool:
+        return False
+
+
+class Origins:
+    """A client, and what each of its connections says."""
+
+    def __init__(self, *connections: Iterable[bytes]) -> None:
+        self._left = list(connections)
+        self.opened: list[Scripted] = []
+        self.client = HttpClient("up", Origin(False, "up.example", 80, "/"), self._dial, max_message=1000)
+        self._head = self.client.prepare("POST", {})
+
+    async def _dial(self) -> Scripted:
+        await trio.lowlevel.checkpoint()
+        self.opened.append(Scripted(self._left.pop(0)))
+        return self.opened[-1]
+
+    async def send(self, *, repeatable: bool = False) -> Response:
+        return await self.client.send(self._head, b"", b"{}", repeatable=repeatable)
+
+    async def ask(self, *, repeatable: bool = False) -> bytes:
+        with self.client.faults, await self.send(repeatable=repeatable) as response:
+            return await response.body(1000)
+
+
+async def test_a_response_that_is_here_as_a_whole_holds_nothing():
+    """Its connection is at rest before anybody reads it, and its body is there, once."""
+    origin = Origins([HEAD + b"hi", HEAD + b"yo"])
+
+    for expected in (b"hi", b"yo"):
+        response = await origin.send()
+
+        assert origin.client.taken == 0
+        assert (response.whole, response.complete) == (expected, True)
+        assert [await response.chunk(), await response.chunk()] == [expected, b""]
+        response.finish()
+        response.close()
+    assert len(origin.opened) == 1
+
+
+async def test_a_head_that_is_known_needs_no_parser(monkeypatch):
+    """That is what it is remembered for."""
+    parsers = []
+
+    class Counted(ResponseParser):  # type: ignore[misc]  # final, but this is a spy
+        def __init__(self) -> None:
+            super().__init__()
+            parsers.append(self)
+
+    monkeypatch.setattr(connection_module, "ResponseParser", Counted)
+    origin = Origins([HEAD + b"hi"] * 5)
+
+    answers = [await origin.ask() for _ in range(5)]
+
+    assert answers == [b"hi"] * 5
+    assert len(parsers) == 1
+
+
+@pytest.mark.parametrize("cut", range(1, len(HEAD) + 2))
+async def test_a_response_with_a_known_head_may_come_in_pieces(cut):
+    """Then it is parsed, and the connection is used again."""
+    data = HEAD + b"hi"
+    origin = Origins([data, data[:cut], data[cut:], data])
+
+    assert [await origin.ask() for _ in range(3)] == [b"hi"] * 3
+    assert len(origin.opened) == 1
+
+
+async def test_bytes_behind_a_response_with_a_known_head_end_the_connection():
+    """Nobody knows whose they are."""
+    origin = Origins([HEAD + b"hi", HEAD + b"hi" + HEAD + b"no"], [HEAD + b"yo"])
+
+    assert [await origin.ask() for _ in range(3)] == [b"hi", b"hi", b"yo"]
+    assert [line.closed for line in origin.opened] == [True, False]
+
+
+async def test_a_connection_that_breaks_after_a_known_head_is_told_as_ever():
+    """The request may have run, so it is not sent again."""
+    origin = Origins([HEAD + b"hi", HEAD + b"h"], [HEAD + b"no"])
+    await origin.ask()
+
+    with pytest.raises(UpstreamClosed, match="may have run"):
+        await origin.ask(repeatable=True)
+    assert len(origin.opened) == 1
+    assert origin.client.taken == 0
+
+
+async def test_a_request_that_a_closed_connection_took_no_byte_of_goes_out_again_once():
+    """On a new connection; nothing was lost, so it need not be repeatable."""
+    origin = Origins([HEAD + b"hi"], [HEAD + b"yo"])
+    await origin.ask()
+    origin.opened[0].left = True
+
+    assert await origin.ask() == b"yo"
+    assert [line.closed for line in origin.opened] == [True, False]
+    assert [len(line.sent) for line in origin.opened] == [1, 1]
+
+
+async def test_what_is_no_response_gives_nothing_back():
+    """The connection is closed, and the exchange gets the error."""
+    origin = Origins([b"SSH-2.0\r\n\r\n"])
+
+    with pytest.raises(UpstreamProtocolError, match=r"not HTTP/1\.1"):
+        await origin.ask()
+    assert origin.opened[0].closed
+    assert origin.client.taken == 0
+
+
+async def test_a_request_is_one_write():
+    """Head, headers and content."""
+    origin = Origins([HEAD + b"hi"])
+    await origin.client.send(b"POST / HTTP/1.1\r\n", b"a: b\r\n", b"{}", repeatable=False)
+
+    assert origin.opened[0].sent == [b"POST / HTTP/1.1\r\na: b\r\ncontent-length: 2\r\n\r\n{}"]
+
+
+def test_the_client_knows_what_can_go_wrong():
+    """Everything that a connection raises becomes an error of the exchange."""
+    assert {error.__name__ for error in client_module.FAULTS} == {
+        "PeerGone",
+        "MalformedResponse",
+        "DialFailed",
+        "PoolFull",
+        "BodyTooLarge",
+    }

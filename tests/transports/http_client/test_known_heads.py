@@ -1,0 +1,158 @@
+"""Heads that came before: found by their bytes, and never another reading of them than the parser's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluiceway.transports.http_client import known_heads
+from sluiceway.transports.http_client.known_heads import MAX_BYTES, MAX_KNOWN, KnownHeads
+from sluiceway.transports.http_client.parser import Head, MalformedResponse, ResponseParser
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
+LINES = st.sampled_from(
+    [
+        b"content-length: 0",
+        b"content-length: 2",
+        b"Content-Length:3 ",
+        b"content-length: 2, 2",
+        b"content-length: +2",
+        b"transfer-encoding: chunked",
+        b"connection: close",
+        b"connection: keep-alive",
+        b"connection: upgrade",
+        b"upgrade: h2c",
+        b"a: b",
+        b" folded",
+        b"x",
+        b"date: now",
+    ]
+)
+STARTS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.0 200 OK",
+        b"HTTP/1.1 204 No",
+        b"HTTP/1.1 304 No",
+        b"HTTP/1.1 100 Go",
+        b"HTTP/1.1 404",
+    ]
+)
+BODIES = st.sampled_from([b"", b"hi", b"hi!", b"2\r\nhi\r\n0\r\n\r\n", HEAD, HEAD + b"hi"])
+ENDS = st.sampled_from([b"\r\n", b"\n"])
+
+
+@st.composite
+def responses(draw: st.DrawFn) -> bytes:
+    """Something like a response, often a broken one."""
+    end = draw(ENDS)
+    lines = [draw(STARTS), *draw(st.lists(LINES, max_size=4))]
+    return end.join(lines) + end + draw(ENDS) + draw(BODIES)
+
+
+def learned(*responses: bytes) -> KnownHeads:
+    """What is known after these came."""
+    heads = KnownHeads()
+    for data in responses:
+        try:
+            heads.feed(ResponseParser(), data)
+        except MalformedResponse:
+            continue
+    return heads
+
+
+def test_a_head_that_came_before_is_found():
+    """With the body behind it, whatever that says this time."""
+    heads = learned(HEAD + b"hi")
+
+    assert heads.whole(HEAD + b"yo") == (
+        Head(200, {"content-type": "application/json", "content-length": "2"}),
+        b"yo",
+    )
+
+
+@pytest.mark.parametrize("data", [b"", HEAD[:-2], HEAD, HEAD + b"h", HEAD + b"hi!", HEAD.replace(b"K", b"k") + b"hi"])
+def test_what_is_not_one_whole_response_with_a_known_head_is_left_to_the_parser(data):
+    """Too short, too long, or another head."""
+    assert learned(HEAD + b"hi").whole(data) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HEAD.replace(b"content-length: 2", b"transfer-encoding: chunked"),
+        HEAD.replace(b"content-length: 2", b"connection: close\r\ncontent-length: 2"),
+        HEAD.replace(b"content-length: 2", b"a: b"),
+        HEAD.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        HEAD.replace(b"200 OK", b"204 No"),
+        HEAD.replace(b"200 OK", b"100 Go"),
+        HEAD.replace(b"\r\n\r\n", b"\r\na: %b\r\n\r\n" % (b"x" * MAX_BYTES)),
+    ],
+)
+def test_only_plain_heads_are_learned(head):
+    """Where the length is not said, the connection ends, or other rules hold, each response is parsed."""
+    assert len(learned(head + b"hi")) == 0
+
+
+def test_a_head_whose_end_has_not_come_is_not_learned():
+    """It is parsed, in as many pieces as it comes in."""
+    heads, parser = KnownHeads(), ResponseParser()
+
+    heads.feed(parser, HEAD[:30])
+    parser.feed(HEAD[30:] + b"hi")
+
+    assert parser.complete
+    assert len(heads) == 0
+
+
+def test_only_so_many_are_remembered():
+    """The one that was learned first makes room."""
+    several = [HEAD.replace(b"OK", b"%d" % number) + b"hi" for number in range(MAX_KNOWN + 1)]
+
+    heads = learned(*several)
+
+    assert len(heads) == MAX_KNOWN
+    assert heads.whole(several[0]) is None
+    assert heads.whole(several[-1]) is not None
+
+
+def test_an_empty_body_is_a_whole_response_too():
+    """An acknowledgement."""
+    taken = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+
+    assert learned(taken).whole(taken) == (Head(202, {"content-length": "0"}), b"")
+
+
+@given(st.lists(responses(), max_size=4), responses(), st.booleans())
+def test_nothing_is_found_that_the_parser_would_read_otherwise(before, data, again):
+    """Law: what is found is complete, leaves its connection usable, and has the parser's head and body."""
+    heads = learned(*before, *[data] * again)
+
+    found = heads.whole(data)
+
+    if found is not None:
+        parser = ResponseParser()
+        parser.feed(data)
+        assert (parser.complete, parser.reusable) == (True, True)
+        assert found == (parser.head, parser.take())
+
+
+@given(responses())
+def test_learning_changes_nothing_for_the_parser(data):
+    """Law: fed in two pieces, it is in the state it would have been in."""
+
+    def outcome(feed):
+        parser = ResponseParser()
+        try:
+            feed(parser)
+        except MalformedResponse:
+            return "malformed"
+        return parser.head, parser.complete, parser.reusable, parser.take()
+
+    assert outcome(lambda parser: KnownHeads().feed(parser, data)) == outcome(lambda parser: parser.feed(data))
+
+
+def test_the_bounds_are_small():
+    """An origin can make us remember this much at most."""
+    assert known_heads.MAX_KNOWN * known_heads.MAX_BYTES <= 128 * 1024

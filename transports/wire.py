@@ -319,8 +319,9 @@ class Wire(trio.abc.HalfCloseableStream):
 
 def _asks(number: int, *, writing: bool) -> bool:
     """Whether the kernel would let a read or a write return at once, be it with an error."""
-    if not hasattr(select, "poll"):  # Windows, where this takes any number of any size
-        return any(map(bool, select.select(() if writing else (number,), (number,) if writing else (), (), 0)))
+    if not hasattr(select, "poll"):  # Windows, where `select` knows no limit to the number
+        reads, writes = ((), (number,)) if writing else ((number,), ())
+        return any(select.select(reads, writes, (), 0))
     asked = select.poll()
     asked.register(number, select.POLLOUT if writing else select.POLLIN)
     return bool(asked.poll(0))

@@ -144,8 +144,8 @@ class Player(Edges):
             }
 
     @property
-    def reloads(self) -> int:
-        """How often the recorded gateway changed its configuration, which a replay does not."""
+    def reloads(self) -> list[float]:
+        """When the recorded gateway loaded its configuration again, which a replay does not; see `Timeline.reloads`."""
         return self._tape.reloads
 
     async def run(self) -> None:

@@ -56,8 +56,8 @@ class Played:
         """How often something was asked for that the tape does not have."""
         self.begun = 0
         """Exchanges that were played."""
-        self.reloads = 0
-        """How often the recorded gateway changed its configuration; the replay has one only."""
+        self.reloads: list[float] = []
+        """When the recorded gateway loaded its configuration again, in seconds of the tape; a replay has one only."""
         self.figures: Snapshot = ()
         """What the gateway counted, at the end."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Collection
 from typing import Any, final
 
@@ -72,14 +73,16 @@ class Replayed:
             f"{played.begun} exchanges, {self.virtual_s:.3f} s of the tape in {self.real_s:.3f} s: "
             + (f"{comparison.count} went differently" if comparison.count else "no difference")
         ]
-        if played.reloads:
-            found.append(f"NOTE: the recorded gateway loaded another configuration {played.reloads} times")
         if comparison.partial:
             found.append(f"NOTE: {comparison.partial} exchanges are on the tape only in part, and were not compared")
+        reloads = deque(played.reloads)
         for each in comparison.changed:
+            while reloads and reloads[0] <= each.t:
+                found.append(_reloaded(reloads.popleft()))
             of = f", {each.caller}" if each.caller else ""
             found.append(f"\nexchange {each.number} at {each.t:.3f} s, {each.title}{of}")
             found += [f"  {describe_place(place)}" for place in each.places]
+        found += map(_reloaded, reloads)
         if comparison.count > len(comparison.changed):
             found.append(f"\n... and {comparison.count - len(comparison.changed)} more exchanges")
         if comparison.kinds:
@@ -89,6 +92,10 @@ class Replayed:
             found.append(f"\nnot on the tape, asked for {played.lacked} times:")
             found += [f"  {what}" for what in played.lacking]
         return found
+
+
+def _reloaded(t: float) -> str:
+    return f"\nat {t:.3f} s the recorded gateway loaded its configuration again, which a replay does not"
 
 
 def replay(

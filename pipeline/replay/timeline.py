@@ -40,6 +40,9 @@ AHEAD: Final = 10_000
 MAX_OPEN: Final = 20_000
 """Exchanges of which something is kept; the oldest goes when there are more."""
 
+MAX_RELOADS: Final = 1000
+"""Reloads that are remembered; later ones are not told."""
+
 CallEvent = CallRelayed | CallAsked | CallEnded
 
 _MAX_INSIDE: Final = 1000
@@ -78,8 +81,8 @@ class Timeline:
     """
 
     def __init__(self, entries: Iterator[Entry]) -> None:
-        self.reloads = 0
-        """How often the configuration changed in what was read."""
+        self.reloads: list[float] = []
+        """When a configuration was loaded again, in seconds of the tape; the first `MAX_RELOADS` of what was read."""
         self._entries = entries
         self._ahead: deque[Entry] = deque()
         self._in_hand: Entry | None = None
@@ -209,7 +212,8 @@ class Timeline:
             case IdMade():
                 self._ids.setdefault(entry.component, deque(maxlen=AHEAD)).append(entry.value)
             case Configured():
-                self.reloads += entry.generation > 1
+                if entry.generation > 1 and len(self.reloads) < MAX_RELOADS:
+                    self.reloads.append(entry.t)
             case Begun():
                 self._of(entry.exchange).message = entry.message
                 if not entry.source:

@@ -166,10 +166,10 @@ def test_exchanges_that_nobody_ends_have_a_bound(monkeypatch):
     assert [call.call for _, call in tape.unclaimed(range(20))] == [15, 16, 17, 18, 19]
 
 
-def test_reloads_are_counted():
+def test_reloads_are_told_with_their_time():
     """Not the first configuration."""
     tape = Timeline(iter([Configured(t=0, generation=1, digest="a"), Configured(t=1, generation=2, digest="b")]))
     while tape.next() is not None:
         pass
 
-    assert tape.reloads == 1
+    assert tape.reloads == [1]

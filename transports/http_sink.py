@@ -11,10 +11,10 @@ and the sink adds credentials of its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
-from typing import Final, final
+from typing import Any, Final, final
 
 import trio
 
@@ -26,7 +26,7 @@ from sluiceway.pipeline.model.origin import parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamUnavailable
 from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, MODERN_VERSIONS, Era, Kind
-from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .http_client.client import HttpClient
@@ -132,10 +132,10 @@ class HttpSink(Sink):
         pools = {} if self._connections is None else {"connections": shown(self._connections.reports())}
         return {**pools, **self._translator.details()}
 
-    async def _serve(self, exchange: Exchange) -> Reply:
-        """Ask the upstream in the client's era."""
+    def _serve(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
+        """Ask the upstream in the client's era when awaited."""
         if exchange.client.era is Era.MODERN:
-            return await self._serve_modern(exchange)
+            return self._serve_modern(exchange)
         if self._config.era == "modern" and exchange.method == "initialize":
             raise UnsupportedVersion(
                 f"{self.context.id}: serves revisions without a handshake only",
@@ -144,7 +144,7 @@ class HttpSink(Sink):
                     "requested": exchange.request.params.get("protocolVersion"),
                 },
             )
-        return await self._sessions(exchange)
+        return self._sessions(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """
@@ -162,7 +162,7 @@ class HttpSink(Sink):
         self._connections.renew()
         return {"sessions": self._sessions.restart()}
 
-    async def _serve_modern(self, exchange: Exchange) -> Reply:
+    def _serve_modern(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         if self._config.era == "legacy":
             raise UnsupportedVersion(
                 f"{self.context.id}: serves revisions with a handshake only; initialize a session",
@@ -170,10 +170,7 @@ class HttpSink(Sink):
             )
         if self._modern is None:
             raise self._is_closed()
-        if exchange.kind is Kind.NOTIFY:
-            await self._modern.notify(exchange)
-            return Result()
-        return await self._modern.call(exchange)
+        return self._modern.notify(exchange) if exchange.kind is Kind.NOTIFY else self._modern.call(exchange)
 
     def _make(self, session: Session) -> LegacySession:
         assert self._upstream is not None

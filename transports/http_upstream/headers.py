@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from sluiceway.pipeline.model.session import Client
@@ -26,6 +27,8 @@ from ..http_client.client import render_headers
 _TRACEPARENT: Final = MetaKey.TRACEPARENT.value
 _TRACESTATE: Final = MetaKey.TRACESTATE.value
 _BAGGAGE: Final = MetaKey.BAGGAGE.value
+_MAX_REMEMBERED: Final = 256
+"""Characters of a method and what it is about, up to which the header lines for them are kept."""
 _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -48,11 +51,26 @@ def modern_headers(message: Request | Notification, client: Client, mirrored: Ma
     Raises:
         HeaderMismatch: One of those cannot be sent.
     """
-    headers = {VERSION_HEADER: client.version or LATEST, METHOD_HEADER: encode_value(message.method)}
-    target = target_of(message.method, message.params)
+    method, target = message.method, target_of(message.method, message.params)
+    is_short = len(method) + len(target or "") <= _MAX_REMEMBERED
+    lines = (_known_lines if is_short else _lines)(client.version or LATEST, method, target)
+    passed = PARAM_PREFIX in " ".join(client.headers)  # nearly never, and asking each name takes three times as long
+    return lines + _param_lines(client, mirrored or {}) if mirrored or passed else lines
+
+
+def _lines(version: str, method: str, target: str | None) -> bytes:
+    headers = {VERSION_HEADER: version, METHOD_HEADER: encode_value(method)}
     if target is not None:
         headers[NAME_HEADER] = encode_value(target)
-    headers.update((name, encode_value(value)) for name, value in (mirrored or {}).items())
+    return render_headers(headers)
+
+
+_known_lines: Final = lru_cache(maxsize=1024)(_lines)
+"""The same few are sent with every call."""
+
+
+def _param_lines(client: Client, mirrored: Mapping[str, str]) -> bytes:
+    headers = {name: encode_value(value) for name, value in mirrored.items()}
     headers.update((name, value) for name, value in client.headers.items() if name.startswith(PARAM_PREFIX))
     try:
         return render_headers(headers)

@@ -53,7 +53,7 @@ class Incoming:
         event_id: str = "",
     ) -> None:
         head = response.head
-        if head.media_type not in (JSON, EVENTS) or head.headers.get("content-encoding", "identity") != "identity":
+        if head.media_type not in (JSON, EVENTS) or head.is_encoded:
             raise wrong_type(name, head)
         self.event_id = event_id
         """Id of the latest event that was taken; empty if there was none."""

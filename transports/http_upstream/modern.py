@@ -48,7 +48,7 @@ class ModernUpstream:
         self._upstream = upstream
         self._mirrors = mirrors
         self._known = not detect
-        self._legacy_until = float("-inf")
+        self._legacy_until: float | None = None
 
     async def call(self, exchange: Exchange) -> Reply:
         """
@@ -58,7 +58,7 @@ class ModernUpstream:
             UnsupportedVersion: The upstream speaks legacy revisions only.
             UpstreamFault: It failed.
         """
-        if trio.current_time() < self._legacy_until:
+        if self._legacy_until is not None and trio.current_time() < self._legacy_until:
             raise self._legacy_only(exchange)
         if not self._known and exchange.method != _DISCOVER:
             await self._find_out(exchange)
@@ -70,22 +70,23 @@ class ModernUpstream:
         self._mirrors.learn(exchange, reply)
         return reply
 
-    async def notify(self, exchange: Exchange) -> None:
+    async def notify(self, exchange: Exchange) -> Result:
         """
-        Pass a notification on.
+        Pass a notification on; return that it was taken.
 
         Raises:
             UpstreamFault: The upstream failed, or does not take it.
         """
         notification = exchange.request
         assert isinstance(notification, Notification)
-        if trio.current_time() < self._legacy_until:
+        if self._legacy_until is not None and trio.current_time() < self._legacy_until:
             raise self._legacy_only(exchange)
         response = await self._upstream.say(notification, modern_headers(notification, exchange.client))
         if not 200 <= response.head.status < 300:
             raise UpstreamProtocolError(
                 f"{self._upstream.name}: the upstream answers a notification with HTTP {response.head.status}"
             )
+        return Result()
 
     async def _send(self, exchange: Exchange) -> Reply:
         request = exchange.request
@@ -93,7 +94,12 @@ class ModernUpstream:
         upstream, use = self._upstream, Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
         headers = modern_headers(request, exchange.client, self._mirrors.headers(exchange))
         repeatable = method_of(request.method).repeatable
-        with await upstream.post(request, headers, repeatable=repeatable, use=use) as response:
+        response = await upstream.post(request, headers, repeatable=repeatable, use=use)
+        if response.whole is not None and self._known and 200 <= response.head.status < 300:
+            reply = upstream.reply_in(response, request.id)
+            if reply is not None:
+                return with_status(reply, response.head.status)
+        with response:
             if not self._known:
                 return await self._judged(exchange, request, response)
             return await self._reply(exchange, request, response)

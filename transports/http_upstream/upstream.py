@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, final
 
-from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.codec import decode_upstream, encode_message
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, RequestId
 from sluiceway.pipeline.protocol.messages import Response as Answer
 
 from ..http_client.client import HttpClient, Use
 from ..http_client.connection import Response
 from ..http_client.faults import Faults
 from ..http_client.parser import Head
-from .answers import JSON, error_in, refusal
+from .answers import JSON, check_answers, error_in, refusal
 from .headers import trace_headers
 from .incoming import Announce, Incoming
 from .oauth import TokenSource
@@ -62,16 +62,16 @@ class Upstream:
         self._get = client.prepare("GET", {**headers, **_AGENT, "accept": "text/event-stream"})
         self._delete = client.prepare("DELETE", {**headers, **_AGENT})
 
-    async def post(
+    def post(
         self,
         message: Request | Notification | Answer,
         headers: bytes,
         *,
         repeatable: bool = False,
         use: Use = Use.CALL,
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """
-        Post a message; use what comes back in a `with` block.
+        Post a message when awaited; use what comes back in a `with` block.
 
         Args:
             message: A request that was not changed goes out as the bytes it was.
@@ -85,7 +85,7 @@ class Upstream:
         """
         if not isinstance(message, Answer):
             headers += trace_headers(message)
-        return await self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
+        return self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
 
     def post_head(self, path: str) -> bytes:
         """What `post_to` needs to post somewhere else at the same origin."""
@@ -112,6 +112,20 @@ class Upstream:
                 with self._client.faults:
                     await response.body(self.limits.max_message_size)
             return response
+
+    def reply_in(self, response: Response, request_id: RequestId) -> Reply | None:
+        """
+        The reply to a request, if it is the one JSON message of a response that is here as a whole. None otherwise:
+        then `read` it.
+
+        Raises:
+            UpstreamProtocolError: The message is not MCP, or answers another request.
+        """
+        head, body = response.head, response.whole
+        if body is None or head.media_type != JSON or head.is_encoded or len(body) > self.limits.max_message_size:
+            return None
+        message = decode_upstream(body, self.limits)
+        return check_answers(self.name, message, request_id) if isinstance(message, Answer) else None
 
     def read(self, response: Response, event_id: str = "") -> Incoming:
         """
@@ -146,15 +160,22 @@ class Upstream:
                 return error
         raise refusal(self.name, head)
 
-    async def _send(self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use) -> Response:
+    def _send(
+        self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
+    ) -> Coroutine[Any, Any, Response]:
         if self._tokens is None:
-            return await self._client.send(head, headers, body, repeatable=repeatable, use=use)
-        token = await self._tokens.token()
+            return self._client.send(head, headers, body, repeatable=repeatable, use=use)
+        return self._send_authorized(self._tokens, head, headers, body, repeatable=repeatable, use=use)
+
+    async def _send_authorized(
+        self, tokens: TokenSource, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
+    ) -> Response:
+        token = await tokens.token()
         authorized = b"%bauthorization: Bearer %b\r\n" % (headers, token.encode())
         response = await self._client.send(head, authorized, body, repeatable=repeatable, use=use)
         if response.head.status != 401:
             return response
         response.close()  # a 401 comes before anything is done, so the request may go out again
-        self._tokens.refused(token)
-        authorized = b"%bauthorization: Bearer %b\r\n" % (headers, (await self._tokens.token()).encode())
+        tokens.refused(token)
+        authorized = b"%bauthorization: Bearer %b\r\n" % (headers, (await tokens.token()).encode())
         return await self._client.send(head, authorized, body, repeatable=repeatable, use=use)

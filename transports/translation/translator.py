@@ -7,14 +7,14 @@ for a while. Stages see nothing of this: what they get is of the client's era, w
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, final
+from typing import Any, Final, final
 
 import trio
 
 from sluiceway.pipeline.model.component import Context
-from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import MINUTE
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion
@@ -47,7 +47,7 @@ class Translator:
 
     def __init__(
         self,
-        call: Service,
+        call: Callable[[Exchange], Coroutine[Any, Any, Reply]],
         context: Context,
         *,
         translate: bool,
@@ -75,24 +75,25 @@ class Translator:
                 self._to_modern.end()
                 self._to_legacy.end()
 
-    async def __call__(self, exchange: Exchange) -> Reply:
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        Ask the upstream in the client's era if it has that, and in the other one if not. Raises as the sink does.
+        When awaited, ask the upstream in the client's era if it has that, and in the other one if not. Raises as the
+        sink does.
 
         Raises:
             UnsupportedVersion: Nothing is to be translated, or the upstream speaks nothing that we speak.
         """
-        session = exchange.client.session
         if not self._translate:
-            return await self._call(exchange)
+            return self._call(exchange)
         if exchange.client.era is Era.MODERN:
-            return await self._serve_modern(exchange)
+            return self._serve_modern(exchange)
+        session = exchange.client.session
         if session is not None and self._to_modern.knows(session):
             exchange.decide(self._name, "translate", "legacy to modern")
-            return await self._to_modern(exchange)
+            return self._to_modern(exchange)
         if session is not None and exchange.method == "initialize":
-            return await self._shake_hands(exchange)
-        return await self._call(exchange)
+            return self._shake_hands(exchange)
+        return self._call(exchange)
 
     def tell(self, notification: Notification) -> None:
         """Tell clients whose sessions end here of a change that the upstream cannot tell of itself. Never blocks."""

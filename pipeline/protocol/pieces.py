@@ -6,8 +6,11 @@ For results that nobody on the way reads. The envelope is checked as strictly as
 that it is UTF-8. What is wrong inside is the client's to find, as it is behind every proxy of bytes.
 
 Looking at each bracket in Python would cost more than everything else, so a piece is reduced by the C loops of `bytes`
-first: escapes and texts are cut out, then everything but brackets, then pairs that close at once. What is left are
-brackets that close something older, and then brackets that stay open.
+first: escapes are cut out, then everything but quotes and brackets, then two quotes in a row, which are a text without
+brackets, or the gap between two texts: for all that follows it is in a text or out of one as before. Where a text has
+brackets, its quotes are left, and it is cut out between them. Then pairs of brackets that close at once go, and what is
+left are brackets that close something older, and then brackets that stay open. 1 MB of records takes 2 ms; they took
+9 when texts were cut out first, and their full decoding takes 6.
 """
 
 from __future__ import annotations
@@ -26,12 +29,15 @@ _SUFFIX: Final = re.compile(rb"\s*(?:,\s*" + _MEMBER + rb"\s*)*\}\s*")
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[{}]|[\[\]]', re.DOTALL)
 _TEXT_END: Final = re.compile(rb'(?:[^"\\]|\\.)*+"', re.DOTALL)
 _ALIKE: Final = bytes.maketrans(b"[]", b"{}")
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
+_NOT_MARKS: Final = bytes(set(range(256)) - set(b'"{}[]'))
 _FAILED: Final = (b'"isError":true', b'"isError": true')
+_FAILED_KEY: Final = b'"isError":'
 _MAX_ENVELOPE: Final = 4096
 """Bytes of the envelope on either side of the result."""
 _MAX_ROUNDS: Final = 256
 """Levels of pairs that are taken out of one piece before it is walked bracket by bracket instead."""
+_WALKED: Final = 512
+"""Bytes in which the end of the result is looked for token by token; in more than these, by halves."""
 
 
 class _Place(NamedTuple):
@@ -56,6 +62,7 @@ class ResultPieces:
         self._held = b""
         self._place = _Place(0, in_text=False)
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._half_a_character = False
 
     @classmethod
     def begin(cls, head: bytes) -> tuple[ResultPieces, bytes] | None:
@@ -85,10 +92,8 @@ class ResultPieces:
         Raises:
             UpstreamProtocolError: Not UTF-8, or too much stands behind the result.
         """
-        try:
-            self._utf8.decode(data)
-        except UnicodeDecodeError as error:
-            raise _broken("it is not UTF-8") from error
+        if self._half_a_character or not data.isascii():
+            self._decode(data)
         if self.complete:
             self._keep(data)
             return b""
@@ -124,6 +129,13 @@ class ResultPieces:
         assert isinstance(response, Response)
         return response.id
 
+    def _decode(self, data: bytes) -> None:
+        try:
+            self._utf8.decode(data)
+        except UnicodeDecodeError as error:
+            raise _broken("it is not UTF-8") from error
+        self._half_a_character = bool(self._utf8.getstate()[0])
+
     def _keep(self, data: bytes) -> None:
         self._suffix += data
         if len(self._suffix) > _MAX_ENVELOPE:
@@ -131,11 +143,11 @@ class ResultPieces:
 
     def _notice_failure(self, data: bytes) -> None:
         """Look for `isError: true` among the result's own members; deeper down it is somebody else's."""
-        for mark in _FAILED:
-            at = data.find(mark)
-            while at >= 0 and not self.is_error:
+        at = data.find(_FAILED_KEY)
+        while at >= 0 and not self.is_error:
+            if data.startswith(_FAILED, at):
                 self.is_error = _place_behind(data[:at], self._place) == _Place(1, in_text=False)
-                at = data.find(mark, at + 1)
+            at = data.find(_FAILED_KEY, at + 1)
 
 
 def _unclear(data: bytes) -> int:
@@ -150,13 +162,13 @@ def _place_behind(data: bytes, place: _Place) -> _Place | None:
     """Where the byte behind `data` stands; None if the result ends in it."""
     if not data:
         return place
-    if b"\\" in data:
+    if b"\\" in data and b'\\"' in data:  # other escapes hide no quote
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    parts = data.split(b'"')
-    bare = b"".join(parts[place.in_text :: 2])
+    marks = data.translate(_ALIKE, _NOT_MARKS).replace(b'""', b"")
+    parts = marks.split(b'"')
+    brackets = b"".join(parts[place.in_text :: 2])
     in_text = place.in_text == (len(parts) % 2 == 1)
     depth = place.depth
-    brackets = bare.translate(_ALIKE, _NOT_BRACKETS)
     if not depth and brackets:  # the bracket with which the result opens
         depth, brackets = 1, brackets[1:]
     for _ in range(_MAX_ROUNDS):
@@ -182,9 +194,19 @@ def _walked(brackets: bytes, depth: int, *, in_text: bool) -> _Place | None:
 
 def _end_in(data: bytes, place: _Place) -> int:
     """The offset behind the bracket with which the result ends, which is in `data`."""
-    depth, start = place.depth, 0
+    start, end = 0, len(data)
+    while end - start > _WALKED:
+        middle = (start + end) // 2
+        half = data[start:middle]
+        middle -= (len(half) - len(half.rstrip(b"\\"))) % 2  # no escape is cut in two
+        behind = _place_behind(data[start:middle], place)
+        if behind is None:
+            end = middle
+        else:
+            start, place = middle, behind
+    depth = place.depth
     if place.in_text:
-        rest = _TEXT_END.match(data)
+        rest = _TEXT_END.match(data, start)
         assert rest is not None
         start = rest.end()
     for token in _TOKEN.finditer(data, start):

@@ -62,6 +62,23 @@ def test_any_split_of_any_result_gives_the_result(result, failed, before, style,
     assert b"\n" not in out
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=st.lists(st.one_of(TEXTS, st.sampled_from(["\\" * 700, '"' * 350, "{" * 600])), min_size=1, max_size=8),
+    times=st.integers(1, 60),
+    behind=st.sampled_from(['"x"', "[]", "{}", "7"]),
+    cut=st.integers(300, 5000),
+)
+def test_an_end_far_into_a_piece_is_found(texts, times, behind, cut):
+    """Where the result ends in kilobytes of texts, escapes and brackets, it is cut at its last bracket."""
+    result = {"aaaaaaaaaaaa": 1, "rows": [{"t": text} for text in texts] * times, "last": json.loads(behind)}
+
+    pieces, out = rejoin(json.dumps({"id": 3, "result": result, "jsonrpc": "2.0"}).encode(), [cut])
+
+    assert pieces.end() == 3
+    assert result == json.loads(out)
+
+
 @pytest.mark.parametrize(
     "head",
     [

@@ -97,6 +97,7 @@ def _as_json(found: Resent) -> dict[str, object]:
     return {
         "sent": found.sent,
         "answered": found.answered,
+        "listened": found.listened,
         "failed": found.failed,
         "compared": found.compared,
         "different": found.count,
@@ -112,8 +113,10 @@ def _as_json(found: Resent) -> dict[str, object]:
 def _show(found: Resent) -> None:
     from ..replay.nearest import describe_place
 
+    listened = f"{found.listened} listened, " if found.listened else ""
     emit(
-        f"{found.sent} messages sent in {found.took_s:.3f} s, {found.answered} answered, {found.failed} failed; "
+        f"{found.sent} messages sent in {found.took_s:.3f} s, {found.answered} answered, {listened}"
+        f"{found.failed} failed; "
         f"{found.count} of {found.compared} answers are different"
     )
     for each in found.changed:

@@ -2,7 +2,8 @@
 Send what clients sent, as a tape has it, to a gateway that runs, and compare what it answers.
 
 Requests and notifications are sent at their times, or faster, and cancelled when they were. Handshakes are made anew:
-a legacy session of the tape is a session of its own. Who listens is not sent: nothing would end it.
+a legacy session of the tape is a session of its own. Who listens does so until it ended on the tape, or the tape ends;
+what is heard is not compared: it comes of the world outside.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from .entries import Begun, CancelAsked, Ended, Entry, ReplyData, SessionClosed
 from .masking import Masking
 from .matching import Ignoring, Place, differences
 from .reading import Tape
+from .tokens import PLACES, Tokens
 from .values import Render, message_of
 
 MAX_SESSIONS: Final = 1000
 """Legacy sessions at the same time; further ones share the last one's."""
+MAX_LISTENERS: Final = 1000
+"""Listeners at the same time; further ones are left out."""
 MAX_WAITING: Final = 100_000
 """Replies of the tape or of the gateway whose counterpart is still to come."""
 
@@ -49,6 +53,8 @@ class Resent:
     sent: int
     """Requests and notifications."""
     answered: int
+    listened: int
+    """Listeners that were sent, too."""
     failed: int
     """Requests that nobody answered: it could not be reached, or does not speak MCP."""
     compared: int
@@ -83,16 +89,18 @@ class Resender:
         self._open = open_client
         self._speed = speed
         self._places = trio.Semaphore(max_in_flight)
-        self._ignoring = Ignoring((*ignored, "reply.error.data.incident"))
+        self._ignoring = Ignoring((*ignored, *PLACES, "reply.error.data.incident"))
         self._render = Render(Masking(b"live"))
         self._connections: dict[int, _Connection] = {}
         """By number of their session; 0 for clients without one."""
         self._scopes: dict[int, trio.CancelScope] = {}
+        self._listeners: dict[int, trio.CancelScope] = {}
+        self._tokens = Tokens()
         self._sent_as: dict[int, Begun] = {}
         """What was sent, and is not compared yet."""
         self._then: dict[int, ReplyData | None] = {}
         self._now: dict[int, ReplyData] = {}
-        self._sent = self._answered = self._failed = self._compared = self._count = 0
+        self._sent = self._answered = self._listened = self._failed = self._compared = self._count = 0
         self._changed: list[Changed] = []
 
     async def run(self, tape: Tape) -> Resent:
@@ -108,26 +116,40 @@ class Resender:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as nursery:
                     for entry in tape.entries():
-                        if isinstance(entry, Begun | CancelAsked | SessionClosed) and self._speed:
+                        if self._speed and self._is_due(entry):
                             await trio.sleep_until(zero + entry.t / self._speed)
                         await self._deliver(entry, nursery, connections)
+                for scope in self._listeners.values():
+                    scope.cancel()
                 for connection in self._connections.values():
                     connection.closing.set()
         changed = sorted(self._changed, key=lambda each: each.number)
         return Resent(
-            sent=self._sent, answered=self._answered, failed=self._failed, compared=self._compared,
-            count=self._count, changed=changed, took_s=time.monotonic() - began,
+            sent=self._sent, answered=self._answered, listened=self._listened, failed=self._failed,
+            compared=self._compared, count=self._count, changed=changed, took_s=time.monotonic() - began,
         )  # fmt: skip
+
+    def _is_due(self, entry: Entry) -> bool:
+        """Whether a client does something, at its time."""
+        if isinstance(entry, Ended):
+            return entry.exchange in self._listeners
+        return isinstance(entry, Begun | CancelAsked | SessionClosed)
 
     async def _deliver(self, entry: Entry, nursery: trio.Nursery, connections: trio.Nursery) -> None:
         match entry:
-            case Begun() if entry.source and entry.kind != "listen" and entry.message.method not in _HANDSHAKE:
+            case Begun(kind="listen"):
+                if entry.source and len(self._listeners) < MAX_LISTENERS:
+                    await self._listen(entry, connections)
+            case Begun() if entry.source and entry.message.method not in _HANDSHAKE:
                 await self._begin(entry, nursery, connections)
             case CancelAsked():
-                scope = self._scopes.get(entry.exchange)
+                scope = self._scopes.get(entry.exchange) or self._listeners.get(entry.exchange)
                 if scope is not None:
                     scope.cancel()
+            case Ended() if entry.exchange in self._listeners:
+                self._listeners[entry.exchange].cancel()
             case Ended() if entry.exchange in self._sent_as:
+                self._tokens.gave(entry.exchange, entry.reply)
                 self._settle(entry.exchange, then=entry.reply)
             case SessionClosed():
                 connection = self._connections.pop(entry.session, None)
@@ -136,7 +158,7 @@ class Resender:
 
     async def _begin(self, entry: Begun, nursery: trio.Nursery, connections: trio.Nursery) -> None:
         client = await self._client(entry, connections)
-        message, self._sent = message_of(entry.message), self._sent + 1
+        message, self._sent = message_of(self._tokens.brought(entry.message)), self._sent + 1
         if isinstance(message, Notification):
             try:
                 await client.notify(message.method, message.params)
@@ -149,6 +171,21 @@ class Resender:
         scope = self._scopes[entry.exchange] = trio.CancelScope()
         nursery.start_soon(self._call, client, message, entry, scope)
 
+    async def _listen(self, entry: Begun, connections: trio.Nursery) -> None:
+        client, message = await self._client(entry, connections), message_of(entry.message)
+        scope = self._listeners[entry.exchange] = trio.CancelScope()
+        self._sent, self._listened = self._sent + 1, self._listened + 1
+        connections.start_soon(self._hear, client, message, entry.exchange, scope)
+
+    async def _hear(self, client: McpClient, request: Request, exchange: int, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await client.exchange(request.method, request.params, _drop)
+        except _FAILURES:
+            self._failed += 1
+        finally:
+            del self._listeners[exchange]
+
     async def _call(self, client: McpClient, request: Request, entry: Begun, scope: trio.CancelScope) -> None:
         reply: Reply | None = None
         try:
@@ -159,6 +196,7 @@ class Resender:
             self._failed += 1
         else:
             self._answered += reply is not None
+            self._tokens.gives(entry.exchange, reply)
         finally:
             del self._scopes[entry.exchange]
             self._places.release()

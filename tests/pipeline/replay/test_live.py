@@ -213,14 +213,69 @@ async def test_too_many_sessions_share_one(gateway, tape, autojump_clock, monkey
     assert len(gateway.open) == 2
 
 
-async def test_listeners_and_calls_of_components_are_not_sent(gateway, tape, autojump_clock):
-    """Nothing would end the ones, and nobody sent the others."""
+async def test_calls_of_components_are_not_sent(gateway, tape, autojump_clock):
+    """No client sent them."""
+    parts: list[Entry] = [begun(1, 0.0, "a", source=""), begun(2, 0.0, "a", source="", kind="listen")]
+    found = await resent(gateway, tape([*parts, begun(3, 0.0, "a"), ended(3, 0.0)]))
+
+    assert (found.sent, found.listened) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("entries", "until"),
+    [([CancelAsked(t=2.0, exchange=1, by="client")], 2), ([Ended(t=3.0, exchange=1)], 3), ([], 4)],
+)
+async def test_who_listens_does_so_until_the_tape_says(gateway, tape, autojump_clock, entries, until):
+    """Cancelled, ended, or when the tape ends; it takes no place of those who wait for an answer."""
+    zero, over = trio.current_time(), []
+
+    async def exchange(method: str, params: Mapping[str, Json], _deliver: Any = None) -> Reply:
+        if params["name"] == "listens":
+            try:
+                await trio.sleep_forever()
+            finally:
+                over.append(trio.current_time() - zero)
+        return Result({"content": []})
+
+    gateway.exchange = exchange
     found = await resent(
-        gateway,
-        tape([begun(1, 0.0, "a", kind="listen"), begun(2, 0.0, "a", source=""), begun(3, 0.0, "a"), ended(3, 0.0)]),
+        gateway, tape([begun(1, 0.0, "listens", kind="listen"), *entries, begun(2, 4.0, "a"), ended(2, 4.0)]), places=1
     )
 
-    assert found.sent == 1
+    assert over == [pytest.approx(until)]
+    assert (found.sent, found.listened, found.answered, found.compared) == (2, 1, 1, 1)
+
+
+async def test_listeners_have_a_bound_and_may_fail(gateway, tape, autojump_clock, monkeypatch):
+    """Further ones are left out; those that the gateway refuses are counted."""
+    monkeypatch.setattr(live, "MAX_LISTENERS", 1)
+    found = await resent(
+        gateway, tape([begun(1, 0.0, "slow", kind="listen"), begun(2, 0.0, "a", kind="listen"), ended(2, 1.0),
+                       Ended(t=1.0, exchange=1), begun(3, 2.0, "gone", kind="listen"), begun(4, 3.0, "a")])
+    )  # fmt: skip
+
+    assert (found.listened, found.failed) == (2, 1)
+
+
+async def test_clients_bring_back_what_they_are_given_now(gateway, tape, autojump_clock):
+    """A cursor under the seal of the gateway of the tape would be refused."""
+    brought = []
+
+    async def exchange(method: str, params: Mapping[str, Json], _deliver: Any = None) -> Reply:
+        brought.append(params.get("cursor"))
+        return Result({"tools": [], "nextCursor": "new"})
+
+    gateway.exchange = exchange
+    pages = [MessageData("tools/list", {}, 1), MessageData("tools/list", {"cursor": "old"}, 2)]
+    page = ReplyData(result={"tools": [], "nextCursor": "old"})
+    found = await resent(
+        gateway,
+        tape([begun(1, 0.0, "", message=pages[0]), Ended(t=0.0, exchange=1, reply=page),
+              begun(2, 1.0, "", message=pages[1]), Ended(t=1.0, exchange=2, reply=page)]),
+    )  # fmt: skip
+
+    assert brought == [None, "new"]
+    assert (found.compared, found.count) == (2, 0)
 
 
 async def test_notifications_are_sent(gateway, tape, autojump_clock):

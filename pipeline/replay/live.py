@@ -177,7 +177,9 @@ class Resender:
         self._sent, self._listened = self._sent + 1, self._listened + 1
         connections.start_soon(self._hear, client, message, entry.exchange, scope)
 
-    async def _hear(self, client: McpClient, request: Request, exchange: int, scope: trio.CancelScope) -> None:
+    async def _hear(
+        self, client: McpClient, request: Request | Notification, exchange: int, scope: trio.CancelScope
+    ) -> None:
         try:
             with scope:
                 await client.exchange(request.method, request.params, _drop)

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.origin import Origin, is_public
 
-from ..tcp import receive_from, send_to
+from ..wire import Wire
 from .connection import Connection, PeerGone, Transport
 from .parser import MalformedResponse
 from .proxies import Proxy, ProxyRefused, connect_request, negotiate
@@ -38,26 +38,19 @@ class AddressRefused(DialFailed):
 
 @final
 class TcpTransport:
-    """A plain TCP connection."""
+    """
+    A plain TCP connection.
 
-    def __init__(self, sock: trio.socket.SocketType) -> None:
-        self.socket = sock
+    Args:
+        wire: Closed by `close`.
+    """
 
-    async def send_all(self, data: bytes) -> None:
-        """Write all of it, without waiting where that is possible; see `send_to`."""
-        await send_to(self.socket, data)
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """What there is; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
-        return await receive_from(self.socket, max_bytes)
-
-    def close(self) -> None:
-        """Close at once."""
-        self.socket.close()
-
-    def is_readable(self) -> bool:
-        """Whether the peer has closed it, or sent what nobody asked for."""
-        return self.socket.is_readable()
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.send_all = wire.send_all
+        self.receive_some = wire.receive
+        self.close = wire.close
+        self.is_readable = wire.is_readable
 
     @property
     def speaks_http2(self) -> bool:
@@ -69,7 +62,7 @@ class TcpTransport:
 class TlsTransport:
     """A TLS connection. It is closed without a farewell: nobody waits for one (RFC 9112 section 9.8)."""
 
-    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.SSLStream[Wire]) -> None:
         self._stream = stream
 
     async def send_all(self, data: bytes) -> None:
@@ -82,11 +75,11 @@ class TlsTransport:
 
     def close(self) -> None:
         """Close at once."""
-        self._stream.transport_stream.socket.close()
+        self._stream.transport_stream.close()
 
     def is_readable(self) -> bool:
         """Whether the peer has closed it, or sent what nobody asked for."""
-        return self._stream.transport_stream.socket.is_readable()
+        return self._stream.transport_stream.is_readable()
 
     @property
     def speaks_http2(self) -> bool:
@@ -185,9 +178,7 @@ class Dialer:
             raise DialFailed("the proxy broke off") from error
 
     async def _secure(self, transport: TcpTransport, context: ssl.SSLContext) -> TlsTransport:
-        stream = trio.SSLStream(
-            trio.SocketStream(transport.socket), context, server_hostname=self.origin.host, https_compatible=True
-        )
+        stream = trio.SSLStream(transport.wire, context, server_hostname=self.origin.host, https_compatible=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
@@ -214,7 +205,7 @@ async def _open_tcp(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> TcpT
             if not connected:
                 sock.close()
         if connected:
-            return TcpTransport(sock)
+            return TcpTransport(Wire.take(sock))
     reason = "no answer" if failure is None else os.strerror(failure.errno or 0)  # Trio's own text shows the address
     raise DialFailed(f"it cannot be connected to: {reason}") from failure
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Final, final
 
@@ -27,16 +25,15 @@ from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
 from ..eras import legacy
 from ..http_client.connection import Response as HttpResponse
-from ..questions import Questions, answer_at_once, nobody
+from ..questions import answer_at_once, nobody
 from .answers import check_answers, knows_no_session
+from .conversation import CANCELLED, Conversations
 from .handshake import Handshake
 from .headers import legacy_headers
-from .long_result import LongResult, conclude
-from .resumable import ResumableStream
+from .in_flight import Asking, InFlight
 from .standalone import StandaloneStream
 from .upstream import Upstream
 
-_CANCELLED: Final = "notifications/cancelled"
 _INITIALIZED: Final = "notifications/initialized"
 _MODERN_ONLY: Final = frozenset(
     {ErrorCode.METHOD_NOT_FOUND, ErrorCode.HEADER_MISMATCH, ErrorCode.UNSUPPORTED_PROTOCOL_VERSION}
@@ -72,8 +69,9 @@ class LegacySession:
         self._initialized: Notification | None = None
         self._id: str | None = None
         self._version: str | None = None
-        self._in_flight: set[Questions] = set()
-        self._unsolicited = None if session.ask is None else Questions(session.ask, self._say)
+        self._headers = legacy_headers(None, None)
+        self._in_flight = InFlight(session.ask, self._say)
+        self._conversations = Conversations(upstream, lambda: self._headers, self._in_flight, self._say)
         self._nursery: trio.Nursery | None = None
         self._listening: trio.CancelScope | None = None
         self._standalone: StandaloneStream | None = None
@@ -148,15 +146,19 @@ class LegacySession:
     async def _greet(self, exchange: Exchange) -> Reply:
         request = exchange.request
         assert isinstance(request, Request)
-        with self._askable(exchange) as questions, await self._upstream.post(request, b"") as response:
-            if not 200 <= response.head.status < 300:
-                error = await self._upstream.refusal(response)
-                if error.code in _MODERN_ONLY:
-                    raise self._modern_only(exchange)
-                return error
-            reply = await self._converse(exchange, questions, response)
-            if isinstance(reply, Result):
-                self._open(request, reply, response)
+        asking = self._in_flight.begin(exchange)
+        try:
+            with await self._upstream.post(request, b"") as response:
+                if not 200 <= response.head.status < 300:
+                    error = await self._upstream.refusal(response)
+                    if error.code in _MODERN_ONLY:
+                        raise self._modern_only(exchange)
+                    return error
+                reply = await self._conversations.reply(asking, response)
+                if isinstance(reply, Result):
+                    self._open(request, reply, response)
+        finally:
+            self._in_flight.end(asking)
         return reply
 
     async def call(self, exchange: Exchange) -> Reply:
@@ -167,7 +169,7 @@ class LegacySession:
             SessionNotFound: The upstream has forgotten the session and does not take it up again.
             UpstreamFault: It failed.
         """
-        if self._standalone is not None:
+        if self._standalone is not None and not self._standalone.has_begun:
             await self._standalone.begun()
         used = self._id
         try:
@@ -186,11 +188,11 @@ class LegacySession:
         Raises:
             UpstreamFault: The upstream failed, or does not take it.
         """
-        if notification.method == _CANCELLED:
+        if notification.method == CANCELLED:
             return
         if notification.method == _INITIALIZED:
             self._initialized = notification
-        response = await self._upstream.say(notification, self._headers())
+        response = await self._upstream.say(notification, self._headers)
         if not 200 <= response.head.status < 300:
             raise UpstreamProtocolError(
                 f"{self._upstream.name}: the upstream answers a notification with HTTP {response.head.status}"
@@ -201,107 +203,45 @@ class LegacySession:
     async def _call(self, exchange: Exchange, *, lost: str | None) -> Reply:
         request, ended = exchange.request, False
         assert isinstance(request, Request)
-        headers, repeatable = self._headers(), method_of(request.method).repeatable
+        repeatable = method_of(request.method).repeatable
+        asking = self._in_flight.begin(exchange)
         try:
-            with (
-                self._askable(exchange) as questions,
-                await self._upstream.post(request, headers, repeatable=repeatable) as response,
-            ):
-                status = response.head.status
-                if status == 404 and lost is not None:
-                    ended = True
-                    raise _SessionLost
-                if 200 <= status < 300:
-                    reply = await self._converse(exchange, questions, response)
-                else:
-                    reply = await self._upstream.refusal(response)
-                    if lost is not None and knows_no_session(status, reply):
-                        ended = True
-                        raise _SessionLost
+            with await self._upstream.post(request, self._headers, repeatable=repeatable) as response:
+                reply = await self._answer(asking, response, may_be_lost=lost is not None)
             ended = True
             return reply
-        except GatewayError:
+        except (GatewayError, _SessionLost):
             ended = True
             raise
         finally:
+            self._in_flight.end(asking)
             if not ended:
                 with farewell(_FAREWELL_S):
-                    await self._say(Notification(_CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
+                    await self._say(Notification(CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
 
-    @contextmanager
-    def _askable(self, exchange: Exchange) -> Iterator[Questions]:
-        """While a request is in flight, the upstream may ask its client."""
-        questions = Questions(exchange.ask, self._say)
-        self._in_flight.add(questions)
-        try:
-            yield questions
-        finally:
-            questions.close()
-            self._in_flight.remove(questions)
-
-    async def _converse(self, exchange: Exchange, questions: Questions, response: HttpResponse) -> Reply:
-        """Relay what comes before the reply, and return that."""
-        assert isinstance(exchange.request, Request)
-        in_pieces = exchange.takes_pieces
-        with closing(ResumableStream(self._upstream, response, self._headers, in_pieces=in_pieces)) as stream:
-            while True:
-                message = await stream.next()
-                if isinstance(message, Request):
-                    message = await self._converse_asking(exchange, questions, stream, message)
-                if not isinstance(message, Notification):
-                    reply = await conclude(exchange, message, self._upstream.name, exchange.request.id)
-                    stream.finish()
-                    return reply
-                await self._pass_back(exchange, message)
-
-    async def _converse_asking(
-        self, exchange: Exchange, questions: Questions, stream: ResumableStream, message: Request | Notification
-    ) -> Response | LongResult:
-        """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
-        with unwrap_single():
-            async with trio.open_nursery() as nursery:
-                following: Message | LongResult = message
-                while isinstance(following, Request | Notification):
-                    if isinstance(following, Notification):
-                        await self._pass_back(exchange, following)
-                    elif (answer := answer_at_once(following)) is not None:
-                        nursery.start_soon(self._say, answer)
-                    else:
-                        nursery.start_soon(questions.ask, following)
-                    following = await stream.next()
-                nursery.cancel_scope.cancel()
-        return following
-
-    async def _pass_back(self, exchange: Exchange, notification: Notification) -> None:
-        if notification.method == _CANCELLED and self._take_back(notification.params.get("requestId")):
-            return
-        await exchange.relay(notification)
+    async def _answer(self, asking: Asking, response: HttpResponse, *, may_be_lost: bool) -> Reply:
+        status = response.head.status
+        if 200 <= status < 300:
+            return await self._conversations.reply(asking, response)
+        if status == 404 and may_be_lost:
+            raise _SessionLost
+        reply = await self._upstream.refusal(response)
+        if may_be_lost and knows_no_session(status, reply):
+            raise _SessionLost
+        return reply
 
     async def _receive(self, message: Message) -> None:
         """Take what came on the standalone stream."""
         if isinstance(message, Notification):
-            if message.method == _CANCELLED and self._take_back(message.params.get("requestId")):
+            if message.method == CANCELLED and self._in_flight.take_back(message.params.get("requestId")):
                 return
             self._session.notify(message)
         elif isinstance(message, Request):
-            answer, questions = answer_at_once(message), self._asker()
+            answer, questions = answer_at_once(message), self._in_flight.asker()
             if answer is None and questions is not None and self._nursery is not None:
                 self._nursery.start_soon(questions.ask, message)
             else:
                 await self._say(answer or nobody(message))
-
-    def _asker(self) -> Questions | None:
-        """
-        Through whom the client is asked what does not say which request it belongs to; None if it cannot be.
-
-        If there is one request in flight, that may well have caused it; if there are none or several, nobody can tell,
-        and the question is the session's.
-        """
-        return next(iter(self._in_flight)) if len(self._in_flight) == 1 else self._unsolicited
-
-    def _take_back(self, question_id: object) -> bool:
-        open_ = self._in_flight if self._unsolicited is None else (*self._in_flight, self._unsolicited)
-        return any(questions.take_back(question_id) for questions in open_)
 
     async def _renew(self, lost: str | None) -> None:
         """
@@ -349,6 +289,7 @@ class LegacySession:
         ):
             raise UpstreamProtocolError(f"{self._upstream.name}: the upstream's session id is not visible ASCII")
         self._hello, self._id, self._version = hello, session_id or None, legacy.negotiated(reply)
+        self._headers = legacy_headers(self._id, self._version)
 
     def _listen(self) -> None:
         """Open the standalone stream, in place of an earlier one."""
@@ -357,7 +298,7 @@ class LegacySession:
         if self._listening is not None:
             self._listening.cancel()
         scope = self._listening = trio.CancelScope()
-        stream = self._standalone = StandaloneStream(self._upstream, self._headers, self._receive, self._random)
+        stream = self._standalone = StandaloneStream(self._upstream, lambda: self._headers, self._receive, self._random)
 
         async def listen() -> None:
             with scope:
@@ -378,19 +319,16 @@ class LegacySession:
             data={"supported": list(MODERN_VERSIONS), "requested": exchange.request.params.get("protocolVersion")},
         )
 
-    def _headers(self) -> bytes:
-        return legacy_headers(self._id, self._version)
-
     async def _say(self, message: Notification | Response) -> None:
         """Send what nobody waits for; a failure ends nothing but a line in the log."""
         try:
-            await self._upstream.say(message, self._headers())
+            await self._upstream.say(message, self._headers)
         except GatewayError as error:
             self._log.debug("a word to the upstream was lost", reason=error.reason)
 
     async def _delete(self) -> None:
         try:
-            await self._upstream.delete(self._headers())
+            await self._upstream.delete(self._headers)
         except GatewayError as error:
             self._log.debug("the upstream was not told that a session ended", reason=error.reason)
 

@@ -48,15 +48,19 @@ class StandaloneStream:
         self._retry_s: float | None = None
         self._begun = trio.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+        return self._begun.is_set()
+
     async def begun(self) -> None:
         """
         Wait until the stream is there, it is known that there is none, or for a moment; once. Servers drop what they
         have to ask while there is no stream, so a call that arrives before it could wait for ever.
         """
-        if not self._begun.is_set():
-            with trio.move_on_after(_PATIENCE_S):
-                await self._begun.wait()
-            self._begun.set()
+        with trio.move_on_after(_PATIENCE_S):
+            await self._begun.wait()
+        self._begun.set()
 
     async def run(self) -> None:
         """Listen until cancelled, or until the upstream says that there is nothing to listen to."""

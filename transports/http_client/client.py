@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
-from functools import partial
 from typing import Final, NoReturn, final
 
 import trio
@@ -86,7 +85,7 @@ class HttpClient:
         self.faults: Final = Faults(name, max_message)
         """For whoever reads a `Response`."""
         self._idle_s = limits.idle_s
-        self._resting = trio.Event()
+        self._opened = trio.Event()
         for_streams = evolve(limits, max_connections=max_streams, max_waiting=0)
         for_words = evolve(limits, max_connections=_MAX_WORD_CONNECTIONS)
         self._pools: Final = {
@@ -107,7 +106,7 @@ class HttpClient:
     def _http2_pool(self, use: Use, http2: Http2Offer, limits: PoolLimits, max_requests: int | None) -> Http2Pool:
         def declined(transport: Transport) -> None:
             self._pools[use].adopt(transport)
-            self._resting.set()
+            self._opened.set()
             self._decline_http2()
 
         return Http2Pool(
@@ -116,7 +115,7 @@ class HttpClient:
             max_requests=max_requests,
             is_http2=lambda transport: http2.only or transport.speaks_http2,
             on_http1=declined,
-            on_opened=lambda: self._resting.set(),
+            on_opened=lambda: self._opened.set(),
         )
 
     def prepare(self, method: str, headers: Mapping[str, str], path: str | None = None) -> bytes:
@@ -165,17 +164,21 @@ class HttpClient:
         pool = self._calls if use is Use.CALL else self._pools[use]
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
         try:
-            connection = pool.acquire_nowait() or await pool.acquire()
+            connection = pool.acquire_nowait() or await self._acquire(pool)
             reused = connection.uses > 0
             try:
-                response = await self._ask(pool, connection, request)
+                return await self._ask(pool, connection, request)
             except PeerGone as gone:
                 if not (reused and gone.untouched and (gone.unsent or repeatable)):
                     raise
-                response = await self._ask(pool, await pool.acquire(fresh=True), request)
+            return await self._ask(pool, await self._acquire(pool, fresh=True), request)
         except FAULTS as error:
             raise self.faults.translated(error) from error
-        return response
+
+    async def _acquire(self, pool: Pool, *, fresh: bool = False) -> Connection:
+        connection = await pool.acquire(fresh=fresh)
+        self._opened.set()
+        return connection
 
     async def _ask(self, pool: Pool, connection: Connection, request: bytes) -> Response:
         """Send on a connection that goes back to its pool at once unless a part of the response is still to come."""
@@ -189,19 +192,14 @@ class HttpClient:
             if not answered:
                 pool.release(connection, reusable=False)
         if whole is not None:
-            self._give_back(pool, connection, reusable=True)
+            pool.release(connection, reusable=True)
             return WholeResponse(*whole)
         assert parser is not None
         assert parser.head is not None
         if not parser.complete:
-            return Http1Response(parser.head, parser, connection, partial(self._give_back, pool))
-        self._give_back(pool, connection, reusable=parser.reusable)
+            return Http1Response(parser.head, parser, connection, pool.release)
+        pool.release(connection, reusable=parser.reusable)
         return WholeResponse(parser.head, parser.take())
-
-    def _give_back(self, pool: Pool, connection: Connection, *, reusable: bool) -> None:
-        pool.release(connection, reusable=reusable)
-        if pool.idle:
-            self._resting.set()
 
     async def _send_http2(
         self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
@@ -238,7 +236,7 @@ class HttpClient:
         """
         Close connections that have been at rest for too long, and host those of HTTP/2, until cancelled.
 
-        Sleeps while there are none.
+        Sleeps while no connection is open.
         """
         with unwrap_single():
             async with trio.open_nursery() as nursery:
@@ -246,16 +244,15 @@ class HttpClient:
                     pool.nursery = nursery
                 task_status.started()
                 while True:
-                    await self._resting.wait()
+                    await self._opened.wait()
                     while self._needs_care:
                         await trio.sleep(min(self._idle_s / 2, CARE_S) if self._http2_pools else self._idle_s / 2)
                         self._care()
-                    self._resting = trio.Event()
+                    self._opened = trio.Event()
 
     @property
     def _needs_care(self) -> bool:
-        pools, http2_pools = self._pools.values(), self._http2_pools.values()
-        return any(pool.idle for pool in pools) or any(pool.open for pool in http2_pools)
+        return any(pool.open for pool in self._all_pools())
 
     def _care(self) -> None:
         for pool in self._pools.values():

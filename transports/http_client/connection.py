@@ -79,15 +79,10 @@ class Connection:
     """Trio clock seconds."""
     uses: int = 0
     """Requests sent on it."""
-    rested: float = 0.0
-    """Since when it is at rest, in Trio clock seconds."""
+    expires: float = 0.0
+    """Until when it may be used again, if it is at rest; Trio clock seconds."""
     ending: ResponseParser | None = None
     """A response of which nothing is missing but the mark of its end; None if it is complete."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether it can carry another request as it is, as far as can be told without reading."""
-        return self.ending is None and not self.transport.is_readable()
 
     async def settle(self) -> bool:
         """

@@ -85,19 +85,26 @@ class Pool:
         return len(self._idle)
 
     @property
+    def open(self) -> int:
+        """Connections at rest or in use, those that are being opened included."""
+        return self._taken + len(self._idle)
+
+    @property
     def waiting(self) -> int:
         """Tasks that wait for a connection."""
         return len(self._waiting)
 
     def report(self) -> PoolReport:
         """What it counted, and how full it is."""
-        return PoolReport(self._counts, self._taken + len(self._idle), len(self._idle), self._taken, len(self._waiting))
+        return PoolReport(self._counts, self.open, len(self._idle), self._taken, len(self._waiting))
 
     def adopt(self, transport: Transport) -> None:
         """Take a connection that was opened elsewhere; it is closed if there is no place for it."""
         self._counts.opened += 1
-        connection = Connection(transport, trio.current_time(), rested=trio.current_time())
-        if self._closed or self._taken + len(self._idle) >= self._limits.max_connections:
+        now = trio.current_time()
+        connection = Connection(transport, now)
+        connection.expires = self._expiry(connection, now)
+        if self._closed or self.open >= self._limits.max_connections:
             self._end(connection, End.CLOSED)
         else:
             self._idle.append(connection)
@@ -108,7 +115,7 @@ class Pool:
         if not idle or self._taken >= self._limits.max_connections:
             return None
         connection = idle[-1]
-        if not self._is_young(connection) or not connection.is_settled:
+        if connection.ending is not None or not self._is_young(connection) or connection.transport.is_readable():
             return None
         idle.pop()
         self._taken += 1
@@ -157,14 +164,14 @@ class Pool:
             self._end(connection, end)
             self._free(None)
         else:
-            connection.rested = now
+            connection.expires = self._expiry(connection, now)
             self._free(connection)
 
     def sweep(self) -> None:
         """Close what has rested for too long."""
         now, keep = trio.current_time(), []
         for connection in self._idle:
-            if now - connection.rested >= self._limits.idle_s:
+            if now >= connection.expires:
                 self._end(connection, End.IDLE)
             else:
                 keep.append(connection)
@@ -219,10 +226,13 @@ class Pool:
         if connection is not None:
             self._idle.append(connection)
 
+    def _expiry(self, connection: Connection, now: float) -> float:
+        """Until when one that comes to rest now may be used again."""
+        return min(now + self._limits.idle_s, connection.born + self._limits.hard_age_s)
+
     def _is_young(self, connection: Connection) -> bool:
         """Whether a connection at rest may be used again, as far as its age tells."""
-        limits, now = self._limits, trio.current_time()
-        return now - connection.rested < limits.idle_s and now - connection.born < limits.hard_age_s
+        return connection.expires > trio.current_time()
 
     def _reason_to_end(self, connection: Connection, now: float, *, reusable: bool) -> End | None:
         """Why a connection that comes back is not kept; None if it is."""

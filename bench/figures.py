@@ -1,17 +1,37 @@
-"""A table of figures with their bounds, on the terminal and as JSON."""
+"""A table of figures with their bounds, on the terminal and as JSON; and the machine they are of."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def about_machine() -> dict[str, str | int]:
+    """What figures are of: processor, system, interpreter, commit, how busy it is, and when."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(":")[2].strip() for line in told.splitlines() if line.startswith("model name")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count() or 1,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "load average": f"{os.getloadavg()[0]:.1f}",
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    }
 
 
 def report(figures: Mapping[str, float], bounds: Mapping[str, float], path: Path | None = None) -> int:
     """
-    Print the figures, and write them as JSON if `path` says where.
+    Print the figures, and write them with their bounds as JSON if `path` says where.
 
     Returns:
         The exit code: 1 if a figure is over its bound.
@@ -23,6 +43,6 @@ def report(figures: Mapping[str, float], bounds: Mapping[str, float], path: Path
         over += failed
         print(f"{name:45} {value:10.3f}   {'' if bound is None else f'bound {bound:g}'}{'   OVER' if failed else ''}")
     if path is not None:
-        machine = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count()}
-        path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2) + "\n")
+        kept = {"machine": about_machine(), "figures": figures, "bounds": dict(bounds)}
+        path.write_text(json.dumps(kept, indent=2) + "\n")
     return 1 if over else 0

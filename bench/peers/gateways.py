@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from attrs import frozen
+from load import MODERN
 from setup import FOLDER, ROOT, command_of, debian, python_of
 
 HERE = Path(__file__).resolve().parent
@@ -17,8 +20,8 @@ KEY = "slw_the-key-of-the-sample-change-it"
 STDIO = ["taskset", "-c", "1", sys.executable, str(HERE / "stdio_server.py")]
 SLUICEWAY = shutil.which("sluiceway", path=Path(sys.executable).parent) or "sluiceway"
 
-_BARE = "    chain: []\n    sink: up\nsinks:\n  up:\n"
-_FULL = """    timeout: 30s
+BARE = "    chain: []\n    sink: up\nsinks:\n  up:\n"
+FULL = """    timeout: 30s
     chain:
       - request_id
       - trace: {{sample: 0%}}
@@ -32,16 +35,24 @@ sinks:
   up:
     chain: [retry, circuit_breaker]
 """
-_HTTP = '    http: {{url: "{upstream}"}}\n'
-_STDIO = "    stdio: {{command: {stdio}}}\n"
-_NGINX = """worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log /dev/null;
+HTTP = '    http: {{url: "{upstream}"}}\n'
+STDIO_SINK = "    stdio: {{command: {stdio}}}\n"
+_NGINX = """user root; worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log /dev/null;
 events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 100000000; client_max_body_size 16m; client_body_buffer_size 2m;
  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
  scgi_temp_path {folder}/s; proxy_buffers 16 128k; proxy_buffer_size 128k; proxy_busy_buffers_size 256k;
+ proxy_max_temp_file_size 0;
  upstream up {{ server {address}; keepalive 64; keepalive_requests 100000000; }}
  server {{ listen 127.0.0.1:{port};
   location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; }} }} }}
+"""
+_STATIC = """user root; worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log /dev/null;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000; open_file_cache max=10; default_type application/json;
+ client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u;
+ scgi_temp_path {folder}/s;
+ server {{ listen 127.0.0.1:{port}; root {folder}; }} }}
 """
 _FORGE = {
     "JWT_SECRET_KEY": "a-key-of-the-bench-that-is-long-enough-0123456789", "AUTH_REQUIRED": "true",
@@ -76,15 +87,16 @@ class Gateway:
     """One of the compared."""
 
     name: str
-    command: Callable[[Place], Sequence[str]]
+    command: Callable[[Place], Sequence[str]] | None
+    """What starts it; None for the upstream itself, asked directly."""
     path: str = "/mcp"
     eras: tuple[str, ...] = ("legacy",)
     headers: Mapping[str, str] = {}
     environment: Mapping[str, str] = {}
     slow: bool = False
-    """Whether a call takes tens of milliseconds: it is left out of cases with large bodies."""
-    stdio: bool = False
-    """Whether its upstream is a child over stdio."""
+    """Whether a call takes tens of milliseconds: it is left out of cases with large bodies, and of open loops."""
+    static: bool = False
+    """Whether all it has is a file, with the list of tools."""
     needs: Path | None = None
     """A file without which it was not installed."""
 
@@ -94,18 +106,37 @@ class Gateway:
         return self.needs is None or self.needs.exists()
 
 
-def _sluiceway(chain: str, sink: str) -> Callable[[Place], Sequence[str]]:
-    def command(place: Place) -> Sequence[str]:
-        head = f'version: 1\nsources: {{web: {{http: {{bind: "127.0.0.1:{place.port}"}}}}}}\npipelines:\n  main:\n'
-        text = (chain + sink).format(auth=ROOT / "configs" / "auth", upstream=place.upstream, stdio=STDIO)
-        return [SLUICEWAY, "run", str(place.write("sluiceway.yaml", head + text + "run: {log_level: error}\n"))]
+def _configuration(place: Place, chain: str, sink: str) -> str:
+    head = f'version: 1\nsources: {{web: {{http: {{bind: "127.0.0.1:{place.port}"}}}}}}\npipelines:\n  main:\n'
+    text = (chain + sink).format(auth=ROOT / "configs" / "auth", upstream=place.upstream, stdio=STDIO)
+    return str(place.write("sluiceway.yaml", head + text + "run: {log_level: error}\n"))
 
-    return command
+
+def sluiceway(chain: str, sink: str) -> Callable[[Place], Sequence[str]]:
+    """Ours, as it is run."""
+    return lambda place: [SLUICEWAY, "run", _configuration(place, chain, sink)]
+
+
+def _under_hypercorn(place: Place) -> Sequence[str]:
+    configured = f"SLUICEWAY_CONFIG={_configuration(place, FULL, HTTP)}"
+    hypercorn = [str(Path(sys.executable).parent / "hypercorn"), "-k", "trio", "-w", "1", "--log-level", "error"]
+    return ["env", configured, *hypercorn, "-b", f"127.0.0.1:{place.port}", "sluiceway.transports.asgi:app"]
 
 
 def _nginx(place: Place) -> Sequence[str]:
     address = place.upstream.removeprefix("http://").partition("/")[0]
     conf = place.write("nginx.conf", _NGINX.format(folder=place.folder, port=place.port, address=address))
+    return [str(debian("usr/sbin/nginx")), "-p", str(place.folder), "-c", str(conf)]
+
+
+def _nginx_static(place: Place) -> Sequence[str]:
+    """The answer to a list of tools as a file, to be had with GET: the least that a server can do."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+    headers = {"content-type": "application/json", "mcp-protocol-version": MODERN}
+    asked = urllib.request.Request(place.upstream, json.dumps(message).encode(), headers)  # only ever the bench's own
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        place.write("list.json", answer.read().decode())
+    conf = place.write("nginx.conf", _STATIC.format(folder=place.folder, port=place.port))
     return [str(debian("usr/sbin/nginx")), "-p", str(place.folder), "-c", str(conf)]
 
 
@@ -156,13 +187,19 @@ def forge_token() -> str:
 
 BOTH = ("modern", "legacy")
 GATEWAYS = (
+    Gateway("direct, no gateway", None, eras=BOTH),
     Gateway("nginx", _nginx, eras=BOTH, needs=debian("usr/sbin/nginx")),
-    Gateway("sluiceway, bare", _sluiceway(_BARE, _HTTP), eras=BOTH),
-    Gateway("sluiceway, full chain", _sluiceway(_FULL, _HTTP), eras=BOTH, headers={"x-api-key": KEY}),
-    Gateway("sluiceway, bare, to stdio", _sluiceway(_BARE, _STDIO), eras=BOTH, stdio=True),
+    Gateway(
+        "nginx, static file", _nginx_static, "/list.json", static=True, eras=("modern",), needs=debian("usr/sbin/nginx")
+    ),
+    Gateway("sluiceway, bare", sluiceway(BARE, HTTP), eras=BOTH),
+    Gateway("sluiceway, full chain", sluiceway(FULL, HTTP), eras=BOTH, headers={"x-api-key": KEY}),
+    Gateway("sluiceway, bare, to stdio", sluiceway(BARE, STDIO_SINK), eras=BOTH),
+    Gateway("sluiceway, full chain, to stdio", sluiceway(FULL, STDIO_SINK), eras=BOTH, headers={"x-api-key": KEY}),
+    Gateway("full chain, stock hypercorn", _under_hypercorn, eras=BOTH, headers={"x-api-key": KEY}),
     Gateway("hypercorn + httpx", _naive, eras=BOTH, needs=FOLDER / "naive"),
-    Gateway("supergateway, to stdio", _supergateway, stdio=True, needs=FOLDER / "node/node_modules/supergateway"),
-    Gateway("mcp-proxy, to stdio", _mcp_proxy, "/servers/up/mcp", stdio=True, needs=FOLDER / "mcp-proxy"),
+    Gateway("supergateway, to stdio", _supergateway, needs=FOLDER / "node/node_modules/supergateway"),
+    Gateway("mcp-proxy, to stdio", _mcp_proxy, "/servers/up/mcp", needs=FOLDER / "mcp-proxy"),
     Gateway("fastmcp proxy, one client", _fastmcp("shared"), needs=FOLDER / "fastmcp"),
     Gateway("fastmcp proxy", _fastmcp("default"), slow=True, needs=FOLDER / "fastmcp"),
     Gateway(

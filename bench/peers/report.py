@@ -13,19 +13,18 @@ Row = Mapping[str, float | str]
 _COLUMNS = (
     ("rate", "calls/s", 0),
     ("p50", "p50 ms", 2),
+    ("p95", "p95 ms", 2),
     ("p99", "p99 ms", 2),
     ("cpu", "CPU us", 0),
     ("memory", "MiB", 1),
 )
-_WORSE = 1.15
-"""From this factor on CPU per call has grown."""
 
 
 def _shown(row: Row, key: str, digits: int) -> str:
     value = row.get(key)
     if value is None:
         return ""
-    return f"{float(value) / (1000 if key in ('p50', 'p99') else 1):,.{digits}f}"
+    return f"{float(value) / (1000 if key in ('p50', 'p95', 'p99') else 1):,.{digits}f}"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -37,20 +36,8 @@ def table(rows: Sequence[Row]) -> str:
         for row in rows:
             if (row["case"], row["load"]) == case:
                 figures = "".join(f"{_shown(row, key, digits):>12}" for key, _, digits in _COLUMNS)
-                lines.append(f"{row['gateway']:28}{figures}{row['failed']:>9}")
+                lines.append(f"{row['gateway']:28}{figures}{row.get('failed', ''):>9}")
     return "\n".join(lines)
-
-
-def compare(rows: Iterable[Row], base: Path) -> list[str]:
-    """What costs more CPU than in an earlier run, in sentences. Both must be of one machine."""
-    earlier = {(row["gateway"], row["case"], row["load"]): row for row in json.loads(base.read_text())["rows"]}
-    found = []
-    for row in rows:
-        before = earlier.get((row["gateway"], row["case"], row["load"]))
-        if before and row.get("cpu") and before.get("cpu") and float(row["cpu"]) > _WORSE * float(before["cpu"]):
-            grown = f"{float(before['cpu']):.0f} us to {float(row['cpu']):.0f} us"
-            found.append(f"{row['gateway']}, {row['case']}, {row['load']}: CPU per call grew from {grown}")
-    return found
 
 
 def page(rows: Sequence[Row], machine: Mapping[str, object], path: Path) -> None:
@@ -74,7 +61,7 @@ _STYLE = (
 
 
 def _bars(rows: Sequence[Row]) -> str:
-    widths = [(row, float(row["rate"])) for row in rows]
+    widths = [(row, float(row.get("rate", 0))) for row in rows]
     top = max((rate for _, rate in widths), default=1.0) or 1.0
     height = 22
     drawn = []
@@ -96,7 +83,7 @@ def _html_table(rows: Sequence[Row]) -> str:
     body = "".join(
         f"<tr><td>{html.escape(str(row['gateway']))}</td>"
         + "".join(f"<td>{_shown(row, key, digits)}</td>" for key, _, digits in _COLUMNS)
-        + f"<td>{row['failed']}</td></tr>"
+        + f"<td>{row.get('failed', '')}</td></tr>"
         for row in rows
     )
     return f"<table><tr><th></th>{head}<th>failed</th></tr>{body}</table>"

@@ -80,3 +80,11 @@ def _node(_: str) -> None:
 
 def _run(*command: str, cwd: Path | None = None) -> None:
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def versions() -> dict[str, str]:
+    """What is compared, by name, as far as it is pinned or can be asked."""
+    pinned = [each for packages in ENVIRONMENTS.values() for each in packages if "==" in each]
+    found = dict(each.split("==", 1) for each in pinned) | dict(each.split("@", 1) for each in NODE)
+    names = sorted((FOLDER / "debs").glob("*.deb"))
+    return found | {name.name.split("_")[0]: name.name.split("_")[1] for name in names}

@@ -1,4 +1,4 @@
-"""The upstream behind gateways that start one: newline-delimited JSON, a tool `echo`, both eras, nothing else."""
+"""The upstream behind gateways that start one: newline-delimited JSON, `echo` and `blob`, both eras, nothing else."""
 
 from __future__ import annotations
 
@@ -6,22 +6,40 @@ import json
 import sys
 
 ABOUT = {"capabilities": {"tools": {}}, "serverInfo": {"name": "bench", "version": "1"}}
-TOOL = {"name": "echo", "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}}
+TOOLS = [
+    {"name": "echo", "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}}}},
+    {"name": "blob", "inputSchema": {"type": "object", "properties": {"size": {"type": "integer"}}}},
+]
+RECORD = {"id": 7, "title": "a line of a table", "tags": ["a", "b"], "score": 0.25}
+BLOBS: dict[int, bytes] = {}
 
 
-def _result(method: str, params: dict) -> dict | None:
+def _blob(size: int) -> bytes:
+    """A result of about so many bytes of records, encoded once."""
+    if size not in BLOBS:
+        rows = [RECORD] * max(1, size // len(json.dumps(RECORD)))
+        result = {"content": [], "structuredContent": {"rows": rows}, "resultType": "complete"}
+        BLOBS[size] = json.dumps(result).encode()
+    return BLOBS[size]
+
+
+def _result(method: str, params: dict) -> bytes | None:
     match method:
+        case "tools/call" if params["name"] == "blob":
+            return _blob(int(params["arguments"]["size"]))
         case "tools/call":
-            return {"content": [{"type": "text", "text": params["arguments"]["text"]}], "resultType": "complete"}
+            found = {"content": [{"type": "text", "text": params["arguments"]["text"]}], "resultType": "complete"}
         case "initialize":
-            return {"protocolVersion": params["protocolVersion"], **ABOUT}
+            found = {"protocolVersion": params["protocolVersion"], **ABOUT}
         case "server/discover":
-            return {"supportedVersions": ["2026-07-28"], "resultType": "complete", **ABOUT}
+            found = {"supportedVersions": ["2026-07-28"], "resultType": "complete", **ABOUT}
         case "tools/list":
-            return {"tools": [TOOL], "resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"}
+            found = {"tools": TOOLS, "resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"}
         case "ping":
-            return {}
-    return None
+            found = {}
+        case _:
+            return None
+    return json.dumps(found).encode()
 
 
 for line in sys.stdin.buffer:
@@ -29,6 +47,6 @@ for line in sys.stdin.buffer:
     if message.get("id") is None or "method" not in message:
         continue
     result = _result(message["method"], message.get("params") or {})
-    end = {"error": {"code": -32601, "message": "no such method"}} if result is None else {"result": result}
-    sys.stdout.buffer.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], **end}).encode() + b"\n")
+    end = b'"error":{"code":-32601,"message":"no such method"}' if result is None else b'"result":%b' % result
+    sys.stdout.buffer.write(b'{"jsonrpc":"2.0","id":%b,%b}\n' % (json.dumps(message["id"]).encode(), end))
     sys.stdout.buffer.flush()

@@ -100,6 +100,8 @@ class ResultPieces:
         data = self._held + data
         cut = len(data) - _unclear(data)
         data, self._held = data[:cut], data[cut:]
+        if self._place.in_text and b'"' not in data:
+            return one_line(data)
         self._notice_failure(data)
         place = _place_behind(data, self._place)
         if place is None:

@@ -31,6 +31,8 @@ class TlsStream(trio.abc.Stream):
     def __init__(self, transport: trio.SocketStream, context: ssl.SSLContext) -> None:
         self.socket = transport.socket
         """For addresses."""
+        self.certificate: str | None = None
+        """The client's certificate, verified, in PEM; None if it has shown none. Known after the handshake."""
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -38,12 +40,6 @@ class TlsStream(trio.abc.Stream):
         self._sending = trio.Lock()
         self._torn = False
         self._said_goodbye = False
-
-    @property
-    def certificate(self) -> str | None:
-        """The client's certificate, which was verified, in PEM; None if it has shown none."""
-        shown = self._tls.getpeercert(binary_form=True)
-        return None if shown is None else ssl.DER_cert_to_PEM_cert(shown)
 
     @property
     def version(self) -> str:
@@ -77,6 +73,8 @@ class TlsStream(trio.abc.Stream):
                 raise failure
             if not done and not await self._fill():
                 raise trio.BrokenResourceError("the client left during the handshake")
+        shown = self._tls.getpeercert(binary_form=True)  # not later: nothing is known of a connection that broke
+        self.certificate = None if shown is None else ssl.DER_cert_to_PEM_cert(shown)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and write all of it. Raises `trio.BrokenResourceError` if the client is gone."""

@@ -147,6 +147,16 @@ async def test_writing_to_a_client_that_is_gone_breaks(authority: Any) -> None:
             await server.send_all(b"x")
 
 
+async def test_who_it_was_is_known_after_it_broke_too(authority: Any) -> None:
+    """A request that came before the rubbish is still served; OpenSSL knows nothing of the handshake any more."""
+    async with pair(authority) as (client, server):
+        await client.transport_stream.send_all(b"no record of TLS")
+        with pytest.raises(trio.BrokenResourceError):
+            await server.receive_some()
+
+        assert server.certificate is None
+
+
 async def test_what_is_no_tls_breaks_it(authority: Any) -> None:
     """In the middle of a connection."""
     async with pair(authority) as (client, server):

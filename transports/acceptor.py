@@ -65,6 +65,22 @@ class Acceptor(ABC):
             stream: Its bytes. Closed afterwards, if it was not before.
         """
 
+    def keep(self, stream: trio.abc.Stream) -> bool:
+        """
+        Serve a client without a task of its own, where that can be done.
+
+        Args:
+            stream: Its bytes; whoever keeps it takes them over, and calls `left` at the end.
+
+        Returns:
+            Whether it is served so; otherwise it is left as it was, for `converse`.
+        """
+        return False
+
+    def left(self) -> None:
+        """A connection that was kept is closed."""
+        self.connections -= 1
+
     def bind(self) -> None:
         """
         Open the listening sockets. From now on clients can connect; they wait until `serve`.
@@ -103,14 +119,17 @@ class Acceptor(ABC):
             await self._turn_away(stream)
             return
         self.connections += 1
+        kept = False
         try:
-            secured = await self._secure(stream)
+            kept = self.keep(stream)
+            secured = None if kept else await self._secure(stream)
             if secured is not None:
                 await self.converse(secured)
         except* Exception as group:  # a boundary: one connection never ends another
             self.contain(group)
         finally:
-            self.connections -= 1
+            if not kept:
+                self.connections -= 1
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # closes without waiting
 
     def contain(self, error: Exception) -> None:

@@ -21,7 +21,6 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification,
 from ..eras import legacy, modern
 from .answers import Answer, HttpError, error_answer, json_answer
 from .delivery import Delivery
-from .modern_posts import ModernCall
 from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving
@@ -67,13 +66,19 @@ class Aliases:
         message, client = self._sender(message, request)
         stream = MessageStream("")
         ticket = self._serving.handle(message, client=client, emit=_drop)
-        call = ModernCall(self._serving, ticket, message.id, stream)
+        reply: Reply | None = None
+
+        async def run() -> None:
+            nonlocal reply
+            try:
+                reply = await ticket.run()
+            finally:
+                stream.end()
 
         def whole() -> Answer:
-            stream.take()
-            return _answer(call.reply, ticket.exchange.reply_headers)
+            return _answer(reply, ticket.exchange.reply_headers)
 
-        self._serving.start(call.run)
+        self._serving.start(run)
         await Delivery(stream, response, keep_alive_s=math.inf).run(
             request, on_gone=lambda: ticket.cancel("client"), whole=whole, patience_s=math.inf
         )

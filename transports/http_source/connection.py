@@ -1,22 +1,26 @@
-"""One connection of our server: reading, writing, and the times a client gets for each."""
+"""
+One connection of our server: what comes in, what goes out, and the times a client gets for each.
+
+Nothing here waits for bytes: whoever reads hands them in (`feed`), and a connection at rest has no task and no timer of
+its own. A request is served in a task that is kept for that; meanwhile reading goes on, so that a client is seen to
+leave.
+"""
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
 
 import trio
-from hypercorn.utils import parse_socket_addr
 
-from ..tcp import receive_from, send_to
-from ..tls_stream import TlsStream
 from .edge import HeadRefused
-from .protocol import Http1, RequestStream, Upgrade, refusal, scope_of
-from .request import ON_GONE
+from .protocol import Http1, RequestStream, Upgrade, refusal
+from .request import HttpRequest
+from .response import HttpResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from sluiceway.pipeline.runtime.deadlines import Entry
 
     from .server import HttpServer
 
@@ -26,140 +30,145 @@ LINGER_S: Final = 1.0
 MAX_BACKLOG: Final = 64 * 1024
 """Bytes of later requests that may be read while one is being served. Who sends more is cut."""
 _MAX_LINGER: Final = 8 * 1024 * 1024
-_TLS_VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+_IN_A_ROW: Final = 16
+"""Requests sent behind each other that are served before other tasks have their turn."""
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-@final
-class Connection:
+class Connection(ABC):
     """
     A connection from accept to close.
 
-    One cancel scope around all reading carries every time limit of the reading side: its deadline is moved, and nothing
-    needs a task of its own. Each request has a task, in which the application runs, so that the reader sees a client
-    leave. Writing is not shielded, and a client that reads nothing is cut by the kernel (TCP_USER_TIMEOUT).
+    Writing is not shielded, and a client that reads nothing is cut by the kernel (TCP_USER_TIMEOUT).
 
     Args:
         server: Whose connection it is.
-        stream: Its bytes. Closed at the end.
+        address: The client's, without port; None where it has none.
+        certificate: The client certificate that was verified, in PEM; None where there is none.
     """
 
-    def __init__(self, server: HttpServer, stream: Any) -> None:
+    __slots__ = (
+        "_address", "_armed", "_certificate", "_closed", "_closing", "_due", "_entry", "_lingered", "_protocol",
+        "_server", "_writing", "is_paused",
+    )  # fmt: skip
+
+    def __init__(self, server: HttpServer, address: str | None, certificate: str | None) -> None:
+        self.is_paused = False
+        """Whether nothing should be fed, because what was fed has not been taken: `_read_on` ends that."""
         self._server = server
-        self._stream = stream
-        self._send, self._receive = stream.send_all, stream.receive_some
-        if isinstance(stream, trio.SocketStream):
-            self._send, self._receive = partial(send_to, stream.socket), partial(receive_from, stream.socket)
-        self._protocol = Http1(self._write, server.upgrades)
-        self._reading = trio.CancelScope()
-        self._writing = trio.Lock()
+        self._address = address
+        self._certificate = certificate
+        self._protocol = Http1(self._write, server.upgrades, server.heads, self._make_room)
+        self._writing: trio.Lock | None = None
         self._closing = False
-        self._ended = False
+        self._closed = False
         self._lingered = 0
-        self._upgrade: Upgrade | None = None
-        self._client: Any = None
-        self._own: Any = None
-        self._scheme = "https" if isinstance(stream, TlsStream) else "http"
-        self._extensions: Mapping[str, Any] = extensions_of(stream)
+        self._due = self._armed = math.inf
+        self._entry: Entry | None = server.deadlines.add(math.inf, self._look_at_the_time)
+        server.opened(self)
+        self._expect(server.limits.head_timeout)
+
+    # What connections differ in.
+
+    @abstractmethod
+    def _send_nowait(self, data: bytes) -> int:
+        """Write what can be written at once, while nobody else writes; how many bytes that was. Raises `GONE`."""
+
+    @abstractmethod
+    async def _send_all(self, data: bytes) -> None:
+        """Write all of it. Raises `GONE`."""
+
+    @abstractmethod
+    async def _send_eof(self) -> None:
+        """Say that nothing more will be written. Raises `GONE`."""
+
+    @abstractmethod
+    def _read_on(self) -> None:
+        """Go on reading, where `is_paused` had ended it."""
+
+    @abstractmethod
+    def _shut(self) -> None:
+        """Close, or have it closed. Nothing is fed from now on."""
+
+    @abstractmethod
+    def _hand_over(self, upgrade: Upgrade) -> None:
+        """Have the server go on with what was read from; nothing is fed from now on."""
+
+    # The reading side: synchronous, whoever reads.
 
     @property
     def idle(self) -> bool:
         """Whether no request is being served."""
         return self._protocol.stream is None
 
-    def drain(self) -> None:
-        """Close at once if the connection is idle; else its current response is its last."""
-        if self.idle:
-            self.stop()
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing should be fed any more."""
+        return self._closed
 
-    def stop(self) -> None:
-        """Read no more: the connection closes as soon as nothing is being served."""
-        self._reading.cancel()
-
-    async def run(self) -> None:
-        """Serve the connection to its end."""
-        socket = getattr(self._stream, "socket", None)
-        if socket is not None:
-            try:
-                self._client = parse_socket_addr(socket.family, socket.getpeername())
-                self._own = parse_socket_addr(socket.family, socket.getsockname())
-            except OSError:
-                return  # gone before it began
-        try:
-            async with trio.open_nursery() as requests:
-                self._requests = requests
-                self._server.opened(self)
-                upgrade = await self._read_requests()
-                if upgrade is not None:
-                    await self._server.switch(self._stream, upgrade)
-        finally:
-            self._server.closed(self)
-            await self._stream.aclose()  # noqa: ASYNC102  # aclose closes even when it is cancelled
-
-    # The reading side.
-
-    async def _read_requests(self) -> Upgrade | None:
-        """Read to the end, or to a request to speak something else."""
-        self._expect(self._server.limits.head_timeout)
-        try:
-            with self._reading:
-                await self._read_data()
-        except Upgrade as upgrade:
-            self._upgrade = upgrade
-        if self._upgrade is not None:
-            return self._upgrade
-        self._ended = True
-        self._leave()
-        await self._stream.aclose()
-        return None
-
-    async def _read_data(self) -> None:
-        receive = self._receive
-        while True:
-            try:
-                data = await receive(MAX_RECV)
-            except _GONE:
-                return
-            if not data or not await self._received(data):
-                return
-
-    async def _received(self, data: bytes) -> bool:
-        """Hand on what was read; whether to go on reading."""
-        if self._closing:
+    def feed(self, data: bytes) -> None:
+        """Take what was read; nothing means that the client is gone."""
+        if not data:
+            self.close()
+        elif self._closing:
             self._lingered += len(data)
-            return self._lingered <= _MAX_LINGER
+            if self._lingered > _MAX_LINGER:
+                self.close()
+        else:
+            try:
+                self._take(data)
+            except HeadRefused as refused:
+                self._refuse(refused.status)
+            except Upgrade as upgrade:
+                self._switch(upgrade)
+
+    def _take(self, data: bytes) -> None:
         protocol = self._protocol
-        fresh = protocol.stream is None and not protocol.backlog
-        protocol.feed(data)
-        try:
-            if protocol.stream is None:
-                if not self._begin_request() and fresh:
-                    self._expect(self._server.limits.head_timeout)
-            else:
-                event = protocol.next_body()
-                if event is not None:
-                    await protocol.stream.inbox.put(event)
-        except HeadRefused as refused:
-            await self._refuse(refused.status)
         stream = protocol.stream
-        return stream is None or not stream.body.done or protocol.backlog <= MAX_BACKLOG
+        if stream is None:
+            fresh = not protocol.backlog
+            protocol.feed(data)
+            if not self._begin_request() and fresh:
+                self._expect(self._server.limits.head_timeout)
+            return
+        protocol.feed(data)
+        event = protocol.next_body()
+        if event is not None:
+            stream.inbox.put(event)
+            self.is_paused = stream.inbox.is_full
+        elif stream.body.done and protocol.backlog > MAX_BACKLOG:
+            self.close()
 
     def _begin_request(self) -> bool:
-        """Start to serve a request, if a head is there; whether it was. Raises `HeadRefused`, or `Upgrade`."""
+        """Have a request served, if a head is there; whether it was. Raises `HeadRefused`, or `Upgrade`."""
         stream = self._protocol.next_request()
         if stream is None:
             return False
-        self._expect(math.inf)
-        self._requests.start_soon(self._serve, stream)
+        self._due = math.inf
+        self._server.tasks.run(self._serve, stream)
         return True
 
-    async def _refuse(self, status: int) -> None:
+    def _make_room(self) -> None:
+        if self.is_paused:
+            self.is_paused = False
+            self._read_on()
+
+    def _switch(self, upgrade: Upgrade) -> None:
+        """From here on, this is no HTTP, and somebody else's to close."""
+        self._closed = True
+        self._disarm()
+        self._hand_over(upgrade)
+
+    def _refuse(self, status: int) -> None:
         """End the connection for what was sent on it; with an answer, if none is under way."""
-        self._server.refused(self._client and self._client[0])
+        self._server.refused(self._address)
         stream = self._protocol.stream
         self._leave()
-        if stream is None or not stream.started:
-            await self._write(refusal(status))
+        self._closing = True
+        self._server.tasks.run(self._say_no, refusal(status) if stream is None or not stream.started else b"")
+
+    async def _say_no(self, answer: bytes) -> None:
+        await self._write(answer)
         await self._begin_close()
 
     def _leave(self) -> None:
@@ -167,28 +176,60 @@ class Connection:
         if self._protocol.stream is not None:
             self._protocol.stream.leave()
 
+    # Times.
+
     def _expect(self, seconds: float) -> None:
-        """Give the client so much time for what comes next."""
-        self._reading.deadline = math.inf if seconds == math.inf else trio.current_time() + seconds
+        """
+        Give the client so much time for what comes next.
+
+        Most of what is expected comes, so the one entry among the deadlines stays where it is, and looks again.
+        """
+        due = self._due = trio.current_time() + seconds
+        if due < self._armed and self._entry is not None:
+            self._armed = due
+            self._server.deadlines.move(self._entry, due)
+
+    def _look_at_the_time(self) -> None:
+        self._armed = math.inf
+        if self._due <= trio.current_time():
+            self.close()
+        elif self._due != math.inf and self._entry is not None:
+            self._armed = self._due
+            self._server.deadlines.move(self._entry, self._due)
+
+    def _disarm(self) -> None:
+        if self._entry is not None:
+            self._server.deadlines.cancel(self._entry)
+            self._entry = None
 
     # The serving side.
 
     async def _serve(self, stream: RequestStream) -> None:
         """Serve a request, and those that were sent behind it and have arrived."""
         following: RequestStream | None = stream
-        while following is not None:
-            await self._serve_one(following)
-            following = await self._finish(following)
+        count = 0
+        try:
+            while following is not None:
+                count += 1
+                if count % _IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
+                await self._serve_one(following)
+                following = await self._finish(following)
+        except Exception:  # what is raised here is a bug of ours: its task's owner contains it
+            self.close()
+            raise
 
     async def _serve_one(self, stream: RequestStream) -> None:
-        extensions = {**self._extensions, ON_GONE: stream.on_gone}
-        scope = scope_of(
-            stream.head, scheme=self._scheme, client=self._client, server=self._own, extensions=extensions
+        server = self._server
+        request = HttpRequest(
+            stream.known.request, stream.receive, None,
+            address=self._address, certificate=self._certificate, on_gone=stream.on_gone, whole=stream.whole,
         )  # fmt: skip
+        application = server.application
         try:
-            await self._server.application(scope, stream.receive, stream.send)
+            await application.serve(request, HttpResponse(stream.send, application.is_draining, stream.answer))
         except Exception as error:  # a boundary: a bug in one request ends that request
-            self._server.contain(error)
+            server.contain(error)
         finally:
             stream.inbox.abandon()
 
@@ -200,7 +241,7 @@ class Connection:
             stream.closes = True
         whole = stream.answered and stream.body.done
         protocol.stream = None
-        if self._closing or self._ended:
+        if self._closing or self._closed:
             return None
         if not whole or stream.closes or self._server.stopping:
             await self._begin_close()
@@ -211,55 +252,59 @@ class Connection:
         try:
             following = protocol.next_request()
         except HeadRefused as refused:
-            await self._refuse(refused.status)
+            self._refuse(refused.status)
             return None
         except Upgrade as upgrade:
-            self._upgrade = upgrade
-            self.stop()
+            self._switch(upgrade)
             return None
-        self._expect(math.inf if following is not None else self._server.limits.head_timeout)
+        if following is None:
+            self._expect(self._server.limits.head_timeout)
+        else:
+            self._due = math.inf
         return following
 
     async def _write(self, data: bytes) -> None:
         """Write all of it, unless the client is gone."""
-        lock = self._writing
         try:
-            lock.acquire_nowait()
-        except trio.WouldBlock:
-            await lock.acquire()
-        try:
-            await self._send(data)
-        except _GONE:
-            self._leave()
-            self.stop()
-        finally:
-            lock.release()
+            if self._writing is None or not self._writing.locked():
+                sent = self._send_nowait(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            if self._writing is None:
+                self._writing = trio.Lock()
+            async with self._writing:
+                await self._send_all(data)
+        except GONE:
+            self.close()
+
+    # The end.
+
+    def drain(self) -> None:
+        """Close at once if the connection is idle; else its current response is its last."""
+        if self.idle and not self._closing:
+            self.close()
 
     async def _begin_close(self) -> None:
         """Nothing more will be written. Read on for a moment, so that the client gets what was."""
-        if self._closing:
-            return
         self._closing = True
         self._leave()
-        async with self._writing:
-            try:
-                await self._stream.send_eof()
-            except _GONE:
-                self.stop()
+        try:
+            if self._writing is not None:
+                async with self._writing:
+                    await self._send_eof()
+            else:
+                await self._send_eof()
+        except GONE:
+            self.close()
+            return
         self._expect(LINGER_S)
 
-
-def extensions_of(stream: object) -> dict[str, Any]:
-    """What an application is told of a connection that speaks TLS (ASGI's TLS extension, version 0.2)."""
-    if not isinstance(stream, TlsStream):
-        return {}
-    certificate = stream.certificate
-    told = {
-        "server_cert": None,
-        "client_cert_chain": [] if certificate is None else [certificate],
-        "client_cert_name": None,
-        "client_cert_error": None,
-        "tls_version": _TLS_VERSIONS.get(stream.version),
-        "cipher_suite": None,
-    }
-    return {"tls": told}
+    def close(self) -> None:
+        """Close at once; whoever is being served has nobody to answer. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._disarm()
+        self._leave()
+        self._shut()

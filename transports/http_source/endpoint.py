@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, final
 
 import trio
+from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.security import Refusal
@@ -21,7 +22,7 @@ from sluiceway.pipeline.protocol.messages import Json, encode_json
 from ..eras import modern
 from .aliases import ALIASES, SAMPLING, Aliases
 from .answers import Answer, HttpError, error_answer, json_answer, refusal_answer
-from .compression import choose_coding, installed_codings
+from .compression import Encoder, choose_coding, installed_codings
 from .config import HttpConfig
 from .hosts import HostPolicy, split_host
 from .legacy_posts import LegacyPosts
@@ -50,6 +51,22 @@ _EXPOSED: Final = (
 """Response headers that pages of an allowed origin may read."""
 
 
+Route = Callable[[HttpRequest, HttpResponse], Awaitable[None]]
+
+
+@final
+@frozen
+class Checked:
+    """What follows from the head of a request that is let in."""
+
+    route: Route | None
+    """Who serves its path; None if nobody does as a rule."""
+    headers: Mapping[str, str]
+    """For whatever is answered."""
+    coding: tuple[str, Encoder] | None = None
+    """How a long answer is compressed; None if it is not."""
+
+
 @final
 class Endpoint:
     """
@@ -73,7 +90,7 @@ class Endpoint:
         self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
         self._serving: Serving | None = None
         self._codings = installed_codings() if config.compress_from is not None else {}
-        self._routes: dict[str, Callable[[HttpRequest, HttpResponse], Awaitable[None]]] = {config.path: self._endpoint}
+        self._routes: dict[str, Route] = {config.path: self._endpoint}
         if config.aliases:
             self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
             self._routes["/"] = self._endpoint
@@ -94,37 +111,45 @@ class Endpoint:
         return path in self._routes or self._published_at(path) is not None
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """ASGI 3: answer one request."""
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1002})
             return
-        response = HttpResponse(send, self._is_draining)
-        path: str = scope["path"]
+        response = HttpResponse(send, self.is_draining)
         if scope["http_version"] not in ("1.0", "1.1") and ON_GONE not in scope.get("extensions", {}):
             text = b"this listener speaks HTTP/1.1; for HTTP/2, run the gateway with its own server\n"
             await response.answer(Answer(505, text, {"content-type": "text/plain"}))
-        elif path in (HEALTH, READY):
-            await response.answer(self._health(path, scope["method"]))
+            return
+        nursery = None if self._serving is None else self._serving.nursery
+        await self.serve(HttpRequest.of_scope(scope, receive, nursery), response)
+
+    async def serve(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Answer one request."""
+        if request.path in (HEALTH, READY):
+            await response.answer(self._health(request.path, request.method))
         elif self._serving is None:
             await response.answer(Answer(503, b"not ready\n", {"content-type": "text/plain", "retry-after": "1"}))
         else:
-            request = HttpRequest(scope, receive, self._serving.nursery)
             await self._guarded(request, response)
 
     async def _guarded(self, request: HttpRequest, response: HttpResponse) -> None:
         """Dispatch, and turn what is refused into an answer. Other exceptions are the server's to contain."""
         try:
-            self._check_address(request)
-            self._check_origin(request, response)
-            self._choose_coding(request, response)
-            refuse_query_token(request.query)
-            route = self._routes.get(request.path)
-            if route is None and (document := self._published_at(request.path)) is not None:
+            checked = request.head.verdict
+            if type(checked) is not Checked:
+                checked = request.head.verdict = self._check(request)
+            if checked.headers:
+                response.headers |= checked.headers
+            if checked.coding is not None:
+                response.encode, response.encode_from = checked.coding, self._config.compress_from or 0
+            if request.query:
+                refuse_query_token(request.query)
+            if checked.route is not None:
+                await checked.route(request, response)
+            elif (document := self._published_at(request.path)) is not None:
                 await self._publish(document, request, response)
-                return
-            if route is None:
+            else:
                 raise HttpError(404, f"nothing here; the endpoint is {self._config.path}")
-            await route(request, response)
         except ClientGone:
             return
         except HttpError as error:
@@ -135,15 +160,6 @@ class Endpoint:
                 context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
             codes = self._serving.context.codes if self._serving is not None else CODE_TABLES["spec"]
             await self._refuse(request, response, error_answer(error, codes=codes))
-
-    def _choose_coding(self, request: HttpRequest, response: HttpResponse) -> None:
-        if self._config.compress_from is None:
-            return
-        vary = response.headers.get("vary")
-        response.headers["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
-        coding = choose_coding(request.headers.get("accept-encoding"), self._codings)
-        if coding is not None:
-            response.encode, response.encode_from = (coding, self._codings[coding]), self._config.compress_from
 
     async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
         if self._serving is not None:
@@ -160,22 +176,39 @@ class Endpoint:
 
     # Checks of every request to the endpoint.
 
-    def _check_address(self, request: HttpRequest) -> None:
-        host = request.headers.get("host")
+    def _check(self, request: HttpRequest) -> Checked:
+        """
+        What follows from a head, whatever comes behind it and whenever it comes.
+
+        Raises:
+            HttpError: It names no host.
+            Misdirected: It names one that is not served here.
+            Forbidden: It comes from a page that may not use this source.
+        """
+        headers = request.headers
+        host = headers.get("host")
         if host is None or split_host(host) is None:
             raise HttpError(400, "a request needs one Host header, host or host:port")
         if not self._policy.allows_host(host):
             raise Misdirected(f"host {host[:100]!r} is not served here; if it should be, list it in allowed_hosts")
+        answered = self._answer_to_origin(headers.get("origin"))
+        if self._config.compress_from is None:
+            return Checked(self._routes.get(request.path), answered)
+        vary = answered.get("vary")
+        answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
+        coding = choose_coding(headers.get("accept-encoding"), self._codings)
+        return Checked(
+            self._routes.get(request.path), answered, None if coding is None else (coding, self._codings[coding])
+        )
 
-    def _check_origin(self, request: HttpRequest, response: HttpResponse) -> None:
-        origin = request.headers.get("origin")
+    def _answer_to_origin(self, origin: str | None) -> dict[str, str]:
         if origin is None:
-            return
+            return {}
         if not self._policy.allows_origin(origin):
             refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
             refusal.event = "foreign_origin"
             raise refusal
-        response.headers |= {
+        return {
             "access-control-allow-origin": origin,
             "access-control-expose-headers": _EXPOSED,
             "vary": "origin",
@@ -264,12 +297,13 @@ class Endpoint:
     def _health(self, path: str, method: str) -> Answer:
         if method not in ("GET", "HEAD"):
             return Answer(405, headers={"allow": "GET, HEAD"})
-        ready = self._serving is not None and not self._is_draining() and self._readiness()
+        ready = self._serving is not None and not self.is_draining() and self._readiness()
         if path == HEALTH:
             return _status("alive", 200)
-        return _status("ready", 200) if ready else _status("draining" if self._is_draining() else "not ready", 503)
+        return _status("ready", 200) if ready else _status("draining" if self.is_draining() else "not ready", 503)
 
-    def _is_draining(self) -> bool:
+    def is_draining(self) -> bool:
+        """Whether responses are the last of their connections."""
         return self._serving is not None and self._serving.draining
 
 

@@ -7,27 +7,25 @@ two-endpoint transport is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from sluiceway.pipeline.model.handle import Ticket
-from sluiceway.pipeline.model.session import Asker, Client
-from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
-from sluiceway.pipeline.protocol.messages import Json, Message, Notification, Reply, Request, Response
+from sluiceway.pipeline.protocol.messages import Message, Notification, Request, Response
 
 from ..eras import legacy, modern
 from .answers import Answer, HttpError
-from .delivery import Delivery, parse_event_id
-from .legacy_response import LegacyResponse
-from .media import EVENTS, accepts, prefers_events
+from .delivery import parse_event_id
+from .legacy_response import LegacyResponse, delivery_of
+from .media import EVENTS, accepts
 from .proofs import unknown_session
 from .request import HttpRequest
 from .response import HttpResponse
-from .serving import Serving, pieces_into
+from .serving import Serving
 from .sessions import HttpSession, Resumable
-from .stream import MessageStream
 
 _CANCELLED: Final = "notifications/cancelled"
 
@@ -110,22 +108,21 @@ class LegacyPosts:
             if isinstance(message, Response):
                 session.questions.resolve(message)  # one that nobody asked is dropped
         work = [each for each in messages if not isinstance(each, Response)]
-        stream = MessageStream(self._serving.context.new_id())
-        answer = LegacyResponse(self._serving, session, stream, batch=batch)
+        answer = LegacyResponse(self._serving, session, request, response, batch=batch)
         _check_ids(work, session)
         for each in work:
             if isinstance(each, Notification) and each.method == _CANCELLED:
                 _cancel(session, each)
             else:
-                ticket = self._ticket(each, session, stream, request)
+                ticket = self._ticket(each, answer, request)
                 if isinstance(each, Request) and len(work) == 1 and response.encode is None:
-                    ticket.exchange.link.pieces = pieces_into(stream, each.id)
+                    ticket.exchange.link.pieces = answer.pass_on
                 answer.add(each, ticket)
         if not any(isinstance(each, Request) for each in work):
             await answer.run()
             await response.answer(Answer(202))
             return
-        await self._respond(answer, request, response, patience_s)
+        await answer.serve(patience_s)
 
     async def _admit(
         self, session: HttpSession, request: HttpRequest, message: Notification | Response | None = None
@@ -144,47 +141,13 @@ class LegacyPosts:
         if session.session.closed or (caller is not None and not session.session.admits(caller)):
             raise unknown_session()
 
-    def _ticket(
-        self, message: Request | Notification, session: HttpSession, stream: MessageStream, request: HttpRequest
-    ) -> Ticket:
+    def _ticket(self, message: Request | Notification, answer: LegacyResponse, request: HttpRequest) -> Ticket:
+        session = answer.session
         client = _client_of(session, request)
         if isinstance(message, Notification):
             return self._serving.handle(message, client=client, emit=_to_session(session))
-
-        async def emit(notification: Notification) -> None:
-            await stream.put(encode_message(notification))
-
-        ask = None if message.method == "initialize" else _asker(session, stream)
-        return self._serving.handle(message, client=client, emit=emit, ask=ask)
-
-    async def _respond(
-        self, answer: LegacyResponse, request: HttpRequest, response: HttpResponse, patience_s: float | None
-    ) -> None:
-        serving = self._serving
-        as_events = prefers_events(request.headers.get("accept"))
-        serving.start(answer.run)
-
-        def whole() -> Answer | None:
-            return None if as_events and answer.status == 200 else answer.whole()
-
-        await self._delivery(answer.stream, answer.session, response).run(
-            request,
-            on_start=answer.start_events,
-            on_gone=answer.left,
-            whole=whole,
-            json=not as_events,
-            patience_s=serving.config.keep_alive if patience_s is None else patience_s,
-        )
-
-    def _delivery(self, stream: MessageStream, session: HttpSession, response: HttpResponse) -> Delivery:
-        version = session.session.version
-        return Delivery(
-            stream,
-            response,
-            keep_alive_s=self._serving.config.keep_alive,
-            event_ids=legacy.has_event_ids(version),
-            primed=legacy.has_priming(version),
-        )
+        ask = None if message.method == "initialize" else answer.ask
+        return self._serving.handle(message, client=client, emit=answer.emit, ask=ask)
 
     async def listen(self, request: HttpRequest, response: HttpResponse) -> None:
         """
@@ -211,7 +174,7 @@ class LegacyPosts:
             self._serving.refuse_if_draining()
         else:
             resumed.resumed()
-        found = await self._delivery(stream, session, response).run(
+        found = await delivery_of(self._serving, stream, session, response).run(
             request, after=after, on_gone=resumed.left if resumed is not None else _nothing
         )
         if not found:
@@ -277,16 +240,6 @@ def _to_session(session: HttpSession) -> Callable[[Notification], Awaitable[None
         session.session.notify(notification)
 
     return emit
-
-
-def _asker(session: HttpSession, stream: MessageStream) -> Asker:
-    async def send(message: Request | Notification) -> None:
-        await stream.put(encode_message(message))
-
-    async def ask(method: str, params: Mapping[str, Json]) -> Reply:
-        return await session.questions.ask(send, method, params)
-
-    return ask
 
 
 def _gone(last_seen: str | None) -> HttpError:

@@ -8,41 +8,60 @@ A dropped connection is not a cancel (2025-11-25, transports): the exchanges run
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import final
 
 import trio
 
 from sluiceway.pipeline.model.handle import Ticket
+from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
 
 from ..eras import legacy
 from .answers import Answer, http_status, json_answer
-from .serving import Serving
+from .call import Call
+from .delivery import Delivery
+from .media import prefers_events
+from .request import HttpRequest, nothing
+from .response import HttpResponse
+from .serving import Serving, put_piece
 from .sessions import HttpSession
 from .stream import MessageStream
 
 
 @final
-class LegacyResponse:
+class LegacyResponse(Call):
     """
     The exchanges of one POST, served one after the other, and the stream that carries what they say.
 
     Args:
         serving: The source.
         session: Whose requests these are.
-        stream: Where their messages go.
+        request: As which they were posted.
+        response: Where the answer goes.
         batch: Whether they came in an array, and must be answered in one.
     """
 
-    def __init__(self, serving: Serving, session: HttpSession, stream: MessageStream, *, batch: bool) -> None:
+    __slots__ = (
+        "_as_events", "_batch", "_delivery", "_expiry", "_jobs", "_over", "_reply", "_request", "_response", "session",
+        "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self, serving: Serving, session: HttpSession, request: HttpRequest, response: HttpResponse, *, batch: bool
+    ) -> None:
+        super().__init__(serving)
         self.session = session
-        self.stream = stream
-        self._serving = serving
+        self.stream = MessageStream(serving.context.new_id())
+        self._request = request
+        self._response = response
+        self._as_events = prefers_events(request.headers.get("accept"))
         self._batch = batch
         self._jobs: list[tuple[Request | Notification, Ticket]] = []
         self._reply: Reply | None = None
         self._over = False
+        self._delivery: Delivery | None = None
         self._expiry = serving.deadlines.add(math.inf, self.give_up)
 
     def add(self, message: Request | Notification, ticket: Ticket) -> None:
@@ -50,6 +69,39 @@ class LegacyResponse:
         self._jobs.append((message, ticket))
         if isinstance(message, Request):
             self.session.in_flight[message.id] = ticket
+
+    async def serve(self, patience_s: float | None) -> None:
+        """
+        Serve the exchanges, and answer.
+
+        Args:
+            patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
+
+        Raises:
+            trio.BrokenResourceError: The reply broke off, and so must the response.
+        """
+        on_gone = self._request.on_gone
+        if on_gone is not None and patience_s is None and not self._as_events:
+            await self._serve_here(on_gone)
+            return
+        self._delivered = trio.Event()
+        self._serving.start(self.run)
+        await self._deliver(self._patience_s if patience_s is None else patience_s)
+
+    async def _serve_here(self, on_gone: Callable[[Callable[[], None]], None]) -> None:
+        serving = self._serving
+        on_gone(self.left)
+        serving.patience.add(self)
+        try:
+            await self.run()
+        except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
+            serving.contain(error)
+        finally:
+            serving.patience.discard(self)
+        if not await self._until_delivered():
+            await self._response.answer(self.whole())
+            on_gone(nothing)
+            self._jobs.clear()  # they hold what they were given of this
 
     async def run(self) -> None:
         """Serve the exchanges in order; ends the stream."""
@@ -63,6 +115,24 @@ class LegacyResponse:
             self._over = True
             self.stream.end()
             self._lapse_after(self._serving.config.resume_window if self.resumable else math.inf)
+
+    # What the exchanges say before their replies.
+
+    async def emit(self, message: Notification | Request) -> None:
+        """Say something before a reply."""
+        self.begin()
+        await self.stream.put(encode_message(message))
+
+    async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
+        """Ask the client; see `Asker`."""
+        return await self.session.questions.ask(self.emit, method, params)
+
+    async def pass_on(self, piece: bytes) -> None:
+        """Write a part of the long result of the one request; see `Link.pieces`."""
+        message, _ = self._jobs[-1]
+        assert isinstance(message, Request)
+        self.begin()
+        await put_piece(self.stream, message.id, piece)
 
     async def _serve(self, message: Request | Notification, ticket: Ticket) -> None:
         reply = await ticket.run()
@@ -84,6 +154,26 @@ class LegacyResponse:
             session.close()
 
     # The side of the client.
+
+    def _attach(self) -> None:
+        self._delivery = delivery_of(self._serving, self.stream, self.session, self._response)
+        self.stream.attach(self._delivery)
+
+    async def _deliver(self, patience_s: float) -> None:
+        if self._delivery is None:
+            self._attach()
+        assert self._delivery is not None
+        await self._delivery.run(
+            self._request,
+            on_start=self.start_events,
+            on_gone=self.left,
+            whole=self._whole_unless_events,
+            json=not self._as_events,
+            patience_s=patience_s,
+        )
+
+    def _whole_unless_events(self) -> Answer | None:
+        return None if self._as_events and self.status == 200 else self.whole()
 
     @property
     def resumable(self) -> bool:
@@ -146,3 +236,15 @@ class LegacyResponse:
 
     def _lapse_after(self, seconds: float) -> None:
         self._serving.deadlines.move(self._expiry, trio.current_time() + seconds)
+
+
+def delivery_of(serving: Serving, stream: MessageStream, session: HttpSession, response: HttpResponse) -> Delivery:
+    """Delivers a stream of a session as its revision wants it."""
+    version = session.session.version
+    return Delivery(
+        stream,
+        response,
+        keep_alive_s=serving.config.keep_alive,
+        event_ids=legacy.has_event_ids(version),
+        primed=legacy.has_priming(version),
+    )

@@ -11,18 +11,19 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
+from itertools import starmap
 from typing import Any, Final, final
-from urllib.parse import unquote
 
 import h11
 import trio
 
-from .edge import Head, read_head
+from .edge import Head
 from .framing import LAST_CHUNK, Chunks, Sized, chunk
+from .heads import Heads, KnownHead
 
 MAX_UNREAD: Final = 256 * 1024
 """Bytes of a body that wait for the application before the connection stops reading."""
@@ -32,23 +33,36 @@ _BODILESS: Final = frozenset({204, 304})
 _BAD_LINE: Final = re.compile(rb"[\0\r\n]")
 
 
+@final
 class Inbox:
-    """ASGI `receive` of one request: what the connection read and the application has not taken."""
+    """
+    ASGI `receive` of one request: what the connection read and the application has not taken.
 
-    def __init__(self) -> None:
+    Args:
+        on_room: Called when it is not full any more, or nobody will read what comes.
+    """
+
+    __slots__ = ("_abandoned", "_events", "_news", "_on_room", "_size")
+
+    def __init__(self, on_room: Callable[[], None]) -> None:
         self._events: deque[Mapping[str, Any]] | None = None
         """None rather than empty: an empty deque takes 760 bytes, and a request that is answered for long has it."""
         self._size = 0
         self._abandoned = False
         self._news: trio.Event | None = None
-        self._room: trio.Event | None = None
+        self._on_room = on_room
 
     @property
     def is_empty(self) -> bool:
         """Whether `receive` would wait."""
         return self._events is None
 
-    def put_nowait(self, event: Mapping[str, Any]) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing should be added: more than `MAX_UNREAD` bytes are unread, and may still be read."""
+        return self._size > MAX_UNREAD and not self._abandoned
+
+    def put(self, event: Mapping[str, Any]) -> None:
         """Add an event; it is dropped if nobody will read it."""
         if self._abandoned:
             return
@@ -58,13 +72,6 @@ class Inbox:
         self._size += len(event.get("body", b""))
         if self._news is not None:
             self._news.set()
-
-    async def put(self, event: Mapping[str, Any]) -> None:
-        """Add an event. Waits while more than `MAX_UNREAD` bytes are unread and somebody may still read them."""
-        self.put_nowait(event)
-        while self._size > MAX_UNREAD and not self._abandoned:
-            self._room = trio.Event()
-            await self._room.wait()
 
     async def receive(self) -> Mapping[str, Any]:
         """The next event. A client that left stays gone."""
@@ -76,19 +83,19 @@ class Inbox:
         event = self._events.popleft()
         if not self._events:
             self._events = None
+        was_full = self.is_full
         self._size -= len(event.get("body", b""))
-        self._make_room()
+        if was_full and not self.is_full:
+            self._on_room()
         return event
 
     def abandon(self) -> None:
         """Nobody will read any more: drop what is there and what comes."""
+        was_full = self.is_full
         self._abandoned = True
         self._events = None
-        self._make_room()
-
-    def _make_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
+        if was_full:
+            self._on_room()
 
 
 @final
@@ -97,24 +104,33 @@ class RequestStream:
     One request and its response, as plain ASGI 3 sees them.
 
     Args:
-        head: The request.
+        known: The head of the request.
         write: Writes to the connection.
+        on_room: See `Inbox`.
     """
 
-    def __init__(self, head: Head, write: Callable[[bytes], Any]) -> None:
-        self.head: Final = head
-        self.inbox: Final = Inbox()
-        self.body: Final = Chunks() if head.chunked else Sized(head.length)
+    __slots__ = (
+        "_callback", "_expects", "_held", "_in_chunks", "_silent", "_write", "answered", "body", "closes", "gone",
+        "head", "inbox", "known", "started", "whole",
+    )  # fmt: skip
+
+    def __init__(self, known: KnownHead, write: Callable[[bytes], Any], on_room: Callable[[], None]) -> None:
+        self.known: Final = known
+        self.head: Final = known.head
+        self.inbox: Final = Inbox(on_room)
+        self.body: Final = Chunks() if self.head.chunked else Sized(self.head.length)
+        self.whole: bytes | None = None
+        """The body, if it came with the head; the inbox is empty then."""
         self.started = False
         """Whether some of the response was written."""
         self.answered = False
         """Whether the response is complete."""
         self.gone = False
         """Whether the client left before that."""
-        self.closes = head.closes
+        self.closes = self.head.closes
         """Whether the connection ends behind the response."""
         self._write = write
-        self._expects = head.expects and not self.body.done
+        self._expects = self.head.expects and not self.body.done
         self._callback: Callable[[], None] | None = None
         self._held: bytes | None = None
         self._in_chunks = False
@@ -131,7 +147,7 @@ class RequestStream:
         if self.gone or self.answered:
             return
         self.gone = True
-        self.inbox.put_nowait({"type": "http.disconnect"})
+        self.inbox.put(_GONE)
         if self._callback is not None:
             self._callback()
 
@@ -161,30 +177,48 @@ class RequestStream:
         if data:
             await self._write(data)
 
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole response, in one write: the bytes that `send` makes of its head and its body."""
+        if self.gone or self.answered:
+            return
+        lines = [status_line(status), *starmap(_text_line, headers.items())]
+        if status != HTTPStatus.NO_CONTENT:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        self.closes = self.closes or headers.get("connection") == "close"
+        self._end_head(lines, status, sized=True)
+        if not self._silent:
+            lines.append(body)
+        self.started = self.answered = True
+        await self._write(b"".join(lines))
+
     def _framed(self, body: bytes, *, last: bool) -> bytes:
         if not self._in_chunks:
             return body
         framed = chunk(body) if body else b""
         return framed + LAST_CHUNK if last else framed
 
-    def _rendered(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+    def _rendered(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head of the response, and with it how its body is framed."""
         lines = [status_line(status)]
         sized = False
         for name, value in headers:
-            if _BAD_LINE.search(value) or _BAD_LINE.search(name):
-                raise ValueError(f"the response header {name!r} has a value that HTTP cannot carry")
-            lines.append(b"%b: %b\r\n" % (name, value))
+            lines.append(_field_line(name, value))
             sized = sized or name == b"content-length"
             self.closes = self.closes or (name == b"connection" and value == b"close")
-        self._silent = self.head.method == b"HEAD" or status in _BODILESS
-        if not sized and status not in _BODILESS:
+        self._end_head(lines, status, sized=sized)
+        return b"".join(lines)
+
+    def _end_head(self, lines: list[bytes], status: int, *, sized: bool) -> None:
+        """What stands in every head, and what says how the body is framed."""
+        bodiless = status in _BODILESS
+        self._silent = bodiless or self.head.method == b"HEAD"
+        if not sized and not bodiless:
             self._in_chunks = not self.head.old
-            lines.append(b"transfer-encoding: chunked\r\n" if self._in_chunks else b"")
+            if self._in_chunks:
+                lines.append(b"transfer-encoding: chunked\r\n")
         if self.head.closes:
             lines.append(b"connection: close\r\n")
         lines += (date_line(), b"\r\n")
-        return b"".join(lines)
 
 
 @final
@@ -211,13 +245,26 @@ class Http1:
     Args:
         write: Writes to the connection.
         upgrades: Whether a request is for a WebSocket that is served here.
+        heads: Keeps equal heads of different connections once.
+        on_room: Called when `is_full` has ended.
     """
 
-    def __init__(self, write: Callable[[bytes], Any], upgrades: Callable[[h11.Request], bool]) -> None:
+    __slots__ = ("_buffer", "_heads", "_known", "_on_room", "_upgrades", "_write", "stream")
+
+    def __init__(
+        self,
+        write: Callable[[bytes], Any],
+        upgrades: Callable[[h11.Request], bool],
+        heads: Heads,
+        on_room: Callable[[], None],
+    ) -> None:
         self.stream: RequestStream | None = None
         """The request that is being served; None between requests."""
         self._write = write
         self._upgrades = upgrades
+        self._heads = heads
+        self._on_room = on_room
+        self._known: KnownHead | None = None
         self._buffer = bytearray()
 
     @property
@@ -237,22 +284,26 @@ class Http1:
             HeadRefused: What was sent is none.
             Upgrade: It is one to open a WebSocket.
         """
-        if self.stream is not None:
+        if self.stream is not None or not self._buffer:
             return None
-        head = read_head(self._buffer)
-        if head is None:
+        known = self._heads.read(self._buffer, self._known)
+        if known is None:
             return None
-        del self._buffer[: head.size]
+        head, buffer, self._known = known.head, self._buffer, known
         if head.switches:
             request = _as_h11(head)
             if self._upgrades(request):
-                raise Upgrade(request, bytes(self._buffer))
-        self.stream = stream = RequestStream(head, self._write)
+                raise Upgrade(request, bytes(buffer[head.size :]))
+        self.stream = stream = RequestStream(known, self._write, self._on_room)
+        end = head.size + head.length
+        if not head.chunked and len(buffer) >= end:
+            stream.whole = stream.body.take(buffer[head.size : end])
+            del buffer[:end]
+            return stream
+        del buffer[: head.size]
         event = self.next_body()
         if event is not None:
-            stream.inbox.put_nowait(event)
-        elif stream.body.done:
-            stream.inbox.put_nowait(_END)
+            stream.inbox.put(event)
         return stream
 
     def next_body(self) -> Mapping[str, Any] | None:
@@ -271,28 +322,7 @@ class Http1:
         return {"type": "http.request", "body": piece, "more_body": not stream.body.done}
 
 
-_END: Final[Mapping[str, Any]] = {"type": "http.request", "body": b"", "more_body": False}
-
-
-def scope_of(head: Head, *, scheme: str, client: Any, server: Any, extensions: Mapping[str, Any]) -> dict[str, Any]:
-    """ASGI's, for one request."""
-    path, _, query = head.target.partition(b"?")
-    return {
-        "type": "http",
-        "asgi": {"spec_version": "2.1", "version": "3.0"},
-        "http_version": "1.0" if head.old else "1.1",
-        "method": head.method.decode("ascii"),
-        "scheme": scheme,
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        "headers": head.headers,
-        "client": client,
-        "server": server,
-        "state": {},
-        "extensions": extensions,
-    }
+_GONE: Final[Mapping[str, Any]] = {"type": "http.disconnect"}
 
 
 def refusal(status: int) -> bytes:
@@ -320,6 +350,23 @@ def date_line() -> bytes:
 @lru_cache(maxsize=1)
 def _date_line(second: int) -> bytes:
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+
+
+@lru_cache(maxsize=512)
+def _text_line(name: str, value: str) -> bytes:
+    return _field_line(name.encode("latin-1"), value.encode("latin-1", "replace"))
+
+
+def _field_line(name: bytes, value: bytes) -> bytes:
+    """
+    A header of a response.
+
+    Raises:
+        ValueError: It would end its line, and be read as more than one.
+    """
+    if _BAD_LINE.search(value) or _BAD_LINE.search(name):
+        raise ValueError(f"the response header {name!r} has a value that HTTP cannot carry")
+    return b"%b: %b\r\n" % (name, value)
 
 
 def _as_h11(head: Head) -> h11.Request:

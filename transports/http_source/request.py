@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, final
 
@@ -25,38 +25,102 @@ class ClientGone(Exception):
 
 
 @final
+class RequestHead:
+    """
+    What the head of a request says to the application. Shared by requests with equal heads, so nobody changes it.
+
+    Args:
+        method: In capitals.
+        path: Decoded, without the query.
+        query: As sent: percent-encoded, without the question mark.
+        fields: The header lines, in the order they came.
+    """
+
+    __slots__ = ("has_body", "headers", "method", "path", "query", "repeated", "verdict")
+
+    def __init__(self, method: str, path: str, query: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        headers, repeated = read_headers(fields)
+        self.headers: Mapping[str, str] = headers
+        """Names in lower case."""
+        self.repeated: Collection[str] = repeated
+        """Names that stood more than once."""
+        self.has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self.verdict: object = None
+        """What whoever checked it found, for the next request with this head; None if nobody has."""
+
+    def with_length(self, length: str) -> RequestHead:
+        """The head that differs in its `Content-Length` only; the verdict stays, for it must not depend on that."""
+        other = object.__new__(RequestHead)
+        other.method, other.path, other.query = self.method, self.path, self.query
+        other.headers = {**self.headers, "content-length": length}
+        other.repeated = self.repeated
+        other.has_body = length != "0"
+        other.verdict = self.verdict
+        return other
+
+
+@final
 class HttpRequest:
     """
     A request whose body is still to be read.
 
     Args:
-        scope: ASGI scope of type `http`.
+        head: What it says before its body.
         receive: ASGI's. Nobody else may call it.
-        nursery: Where to watch for a client that leaves, on servers that do not tell.
+        nursery: Where to watch for a client that leaves, on servers that do not tell; None where one does.
+        address: Remote address without port; None where there is none.
+        certificate: The client certificate that the server verified, in PEM; None where there is none.
+        on_gone: Takes a callback for when the client leaves before its answer ends; None if the server does not tell.
+        whole: The body, where it has been read already; None where `receive` brings it.
     """
 
-    def __init__(self, scope: Mapping[str, Any], receive: Receive, nursery: trio.Nursery) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        client = scope.get("client")
-        self.address: str | None = client[0] if client else None
-        """Remote address without port; None where there is none."""
-        self.headers, self.repeated = read_headers(scope["headers"])
-        self.query: bytes = scope.get("query_string", b"")
-        """As sent: percent-encoded, without the question mark."""
-        self.certificate = certificate_of(scope)
-        """The client certificate that the server verified, in PEM; None where there is none."""
-        self.unread = False
+    __slots__ = (
+        "_nursery", "_receive", "_whole", "address", "certificate", "head", "headers", "method", "on_gone",
+        "path", "query", "repeated", "unread",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        head: RequestHead,
+        receive: Receive,
+        nursery: trio.Nursery | None,
+        *,
+        address: str | None,
+        certificate: str | None = None,
+        on_gone: Callable[[Callable[[], None]], None] | None = None,
+        whole: bytes | None = None,
+    ) -> None:
+        self.head = head
+        self.method, self.path, self.query = head.method, head.path, head.query
+        self.headers, self.repeated = head.headers, head.repeated
+        self.address = address
+        self.certificate = certificate
+        self.on_gone = on_gone
+        self.unread = head.has_body and whole is None
         """Whether it has a body of which something was not read yet."""
         self._receive = receive
         self._nursery = nursery
-        self._on_gone: Callable[[Callable[[], None]], None] | None = (scope.get("extensions") or {}).get(ON_GONE)
-        self.unread = "transfer-encoding" in self.headers or self.headers.get("content-length", "0") != "0"
+        self._whole = whole
+
+    @classmethod
+    def of_scope(cls, scope: Mapping[str, Any], receive: Receive, nursery: trio.Nursery | None) -> HttpRequest:
+        """The request of an ASGI scope of type `http`."""
+        head = RequestHead(scope["method"], scope["path"], scope.get("query_string", b""), scope["headers"])
+        client = scope.get("client")
+        return cls(
+            head, receive, nursery,
+            address=client[0] if client else None,
+            certificate=certificate_of(scope),
+            on_gone=(scope.get("extensions") or {}).get(ON_GONE),
+        )  # fmt: skip
 
     @property
     def tells(self) -> bool:
         """Whether the server tells when the client leaves, and does not hold on to who writes to one that stalls."""
-        return self._on_gone is not None
+        return self.on_gone is not None
 
     async def body(self, limit: int, grace_s: float, rate: float) -> bytes:
         """
@@ -75,6 +139,10 @@ class HttpRequest:
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise MessageTooLarge(f"the body has {declared} bytes; max_body is {limit}")
+        if self._whole is not None:
+            if len(self._whole) > limit:
+                raise MessageTooLarge(f"the body has {len(self._whole)} bytes; max_body is {limit}")
+            return self._whole
         body = bytearray()
         start = trio.current_time()
         with trio.CancelScope(deadline=start + grace_s) as patience:
@@ -98,13 +166,14 @@ class HttpRequest:
 
         Our server tells; on others a task waits in `receive`, for a handler that does not wait there never learns.
         """
-        if self._on_gone is not None:
-            self._on_gone(callback)
+        if self.on_gone is not None:
+            self.on_gone(callback)
             try:
                 yield
             finally:
-                self._on_gone(_nothing)
+                self.on_gone(nothing)
             return
+        assert self._nursery is not None
         scope = trio.CancelScope()
         self._nursery.start_soon(self._wait_gone, scope, callback)
         try:
@@ -154,5 +223,5 @@ def certificate_of(scope: Mapping[str, Any]) -> str | None:
     return next(iter(told.get("client_cert_chain") or ()), None)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """The answer is complete; nobody cares any more whether the client leaves."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import final
 
@@ -20,25 +20,40 @@ class HttpResponse:
     Args:
         send: ASGI's.
         closing: Asked when the response starts: whether its connection should close behind it.
+        send_whole: Sends a whole response (status, headers, body) and says how long it is, where the server takes one;
+            None where it takes events only.
     """
 
-    def __init__(self, send: Send, closing: Callable[[], bool]) -> None:
+    __slots__ = ("_closing", "_send", "_send_whole", "encode", "encode_from", "headers")
+
+    def __init__(
+        self,
+        send: Send,
+        closing: Callable[[], bool],
+        send_whole: Callable[[int, Mapping[str, str], bytes], Awaitable[None]] | None = None,
+    ) -> None:
         self.encode: tuple[str, Encoder] | None = None
         """The content coding of whole JSON answers of at least `encode_from` bytes."""
         self.encode_from = 0
         self.headers: dict[str, str] = {}
         """Sent with whatever is sent; the answer's own come on top."""
         self._send = send
+        self._send_whole = send_whole
         self._closing = closing
 
     async def answer(self, answer: Answer) -> None:
         """Send a whole response."""
-        body, headers = answer.body, dict(answer.headers)
+        body, headers = answer.body, answer.headers
         if self.encode is not None and len(body) >= self.encode_from and headers.get("content-type") == JSON:
-            headers["content-encoding"], encoder = self.encode
-            body = await compress(body, encoder)
+            coding, encoder = self.encode
+            headers, body = {**headers, "content-encoding": coding}, await compress(body, encoder)
+        if self._send_whole is not None:
+            if self._closing():
+                self.headers["connection"] = "close"
+            await self._send_whole(answer.status, {**self.headers, **headers} if self.headers else headers, body)
+            return
         if answer.status != 204:
-            headers["content-length"] = str(len(body))
+            headers = {**headers, "content-length": str(len(body))}
         await self.start(answer.status, headers)
         await self.write(body, last=True)
 

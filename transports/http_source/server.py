@@ -10,27 +10,36 @@ does can hold up a shutdown.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from sluiceway.pipeline.runtime.deadlines import Deadlines
+
 from ..acceptor import Acceptor
+from ..kept_tasks import KeptTasks
 from ..listening import Listening
 from ..tls_handshakes import Handshakes
+from ..tls_stream import TlsStream
+from ..wire import Wire
 from .config import HttpConfig
-from .connection import Connection, extensions_of
+from .connection import Connection
+from .connections import StreamConnection, WireConnection
+from .heads import Heads
 from .http2.connection import Http2Connection
 from .protocol import Upgrade
 
 if TYPE_CHECKING:
     from ..websocket.reception import Reception
+    from .endpoint import Endpoint
 
 
 HTTP2: Final = "h2"
 """Its name in ALPN (RFC 9113 section 3.2)."""
+_TLS_VERSIONS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
 def _unwatched(_address: str | None) -> None:
@@ -43,7 +52,7 @@ class HttpServer(Acceptor):
     Serves HTTP on every connection.
 
     Args:
-        application: ASGI 3, for scopes of type `http`.
+        application: Answers requests: those of HTTP/1.1 as they are, those of HTTP/2 as ASGI 3.
         limits: The source's options.
         log: Structured logger.
         now: The date, in seconds since 1970.
@@ -53,7 +62,7 @@ class HttpServer(Acceptor):
 
     def __init__(
         self,
-        application: Callable[..., Awaitable[None]],
+        application: Endpoint,
         limits: HttpConfig,
         log: Any,
         now: Callable[[], float] = time.time,
@@ -68,25 +77,50 @@ class HttpServer(Acceptor):
         )
         self.refused = refused
         self._websockets = websockets
-        self.application: Any = application
+        self.application: Final = application
         self.limits = limits
         self.stopping = False
         """Whether responses that are under way are the last of their connections."""
         self.hypercorn = _hypercorn_config(limits)
         self.floods = 0
         """HTTP/2 connections that were ended because their clients sent too much of what costs and carries nothing."""
+        self.heads = Heads()
+        """What its connections remember of the heads they have read."""
+        self.deadlines = Deadlines()
+        """Of its connections; works while it serves."""
+        self.tasks: KeptTasks
+        """Where requests are served; there is none before `serve`."""
         self._connections: set[Connection | Http2Connection] = set()
         self._fewer = trio.Event()
+
+    async def serve(self) -> None:
+        """See `Acceptor`. What is served ends with it."""
+        async with trio.open_nursery() as nursery:
+            self.tasks = KeptTasks(nursery, self.contain)
+            nursery.start_soon(self.deadlines.serve)
+            try:
+                await super().serve()
+            finally:
+                for connection in list(self._connections):
+                    if isinstance(connection, Connection):
+                        connection.close()
+
+    def keep(self, stream: trio.abc.Stream) -> bool:
+        """See `Acceptor`: a socket needs no task."""
+        if self.tls is not None or not isinstance(stream, trio.SocketStream):
+            return False
+        WireConnection(self, Wire.take(stream.socket))
+        return True
 
     async def converse(self, stream: trio.abc.Stream) -> None:
         """See `Acceptor`."""
         if self.tls is None or not self.stopping:  # else its handshake took longer than we have
             await self._connection_on(stream).run()
 
-    def _connection_on(self, stream: trio.abc.Stream) -> Connection | Http2Connection:
+    def _connection_on(self, stream: trio.abc.Stream) -> StreamConnection | Http2Connection:
         if getattr(stream, "protocol", None) == HTTP2:
             return Http2Connection(self, stream, extensions_of(stream))
-        return Connection(self, stream)
+        return StreamConnection(self, stream)
 
     @property
     def http2(self) -> list[Http2Connection]:
@@ -125,6 +159,22 @@ class HttpServer(Acceptor):
         """It is over."""
         self._connections.discard(connection)
         self._fewer.set()
+
+
+def extensions_of(stream: object) -> dict[str, Any]:
+    """What an application is told of a connection that speaks TLS (ASGI's TLS extension, version 0.2)."""
+    if not isinstance(stream, TlsStream):
+        return {}
+    certificate = stream.certificate
+    told = {
+        "server_cert": None,
+        "client_cert_chain": [] if certificate is None else [certificate],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(stream.version),
+        "cipher_suite": None,
+    }
+    return {"tls": told}
 
 
 def _protocols(limits: HttpConfig) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import trio
 from attrs import define, field
 
 from sluiceway.pipeline.model.component import Context
-from sluiceway.pipeline.model.exchange import Link, Pieces
+from sluiceway.pipeline.model.exchange import Link
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.codec import encode_message
@@ -20,6 +20,7 @@ from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, R
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from .config import HttpConfig
+from .patience import Patience
 from .sessions import Sessions
 from .stream import MessageStream, Replay
 
@@ -46,21 +47,27 @@ class Serving:
     replay: Replay
     limits: Limits
     """Of the codec."""
+    patience: Patience
+    """Of calls that have no answer after `keep_alive`."""
     event_streams: dict[str, EventStream] = field(factory=dict)
     """The clients of HTTP+SSE, by the id of their stream; as many as `max_sessions` at most."""
     draining: bool = False
     """No new requests, no new streams."""
 
-    def start(self, serve: Callable[[], Awaitable[None]]) -> None:
+    def start(self, serve: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run an exchange, apart from the connection it came on."""
-        self.nursery.start_soon(self.contained, serve)
+        self.nursery.start_soon(self.contained, serve, *args)
 
-    async def contained(self, serve: Callable[[], Awaitable[None]]) -> None:
+    async def contained(self, serve: Callable[..., Awaitable[None]], *args: object) -> None:
         """Run an exchange here; what goes wrong beside its pipeline is logged and ends it."""
         try:
-            await serve()
+            await serve(*args)
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
-            self.context.log.error("an exchange failed outside its pipeline", exc_info=error)
+            self.contain(error)
+
+    def contain(self, error: Exception) -> None:
+        """Log what went wrong beside a pipeline, and nobody will deal with."""
+        self.context.log.error("an exchange failed outside its pipeline", exc_info=error)
 
     def refuse_if_draining(self) -> None:
         """
@@ -82,11 +89,11 @@ class Serving:
         if link.streamed:
             stream.end_long(b"}" if isinstance(reply, Result) and link.is_whole else None)
             return reply
-        reply, message = self._encode_reply(request_id, reply)
+        reply, message = self.encode_reply(request_id, reply)
         stream.put_reply(message)
         return reply
 
-    def _encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
+    def encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
         """A reply and its message; an internal error in its place if it is something that JSON cannot say."""
         try:
             return reply, encode_message(Response(request_id, reply))
@@ -97,21 +104,15 @@ class Serving:
             return reply, encode_message(Response(request_id, reply))
 
 
-def pieces_into(stream: MessageStream, request_id: RequestId, begin: Callable[[], None] = lambda: None) -> Pieces:
+async def put_piece(stream: MessageStream, request_id: RequestId, piece: bytes) -> None:
     """
-    What writes the parts of a long result to a stream, as the response to this request; see `Link.pieces`.
+    Write a part of a long result to a stream, as the response to a request; see `Link.pieces`.
 
     Args:
-        stream: Where they go.
+        stream: Where it goes.
         request_id: Of the request.
-        begin: Called before each; has them delivered.
+        piece: Of the text of the result.
     """
-    head = b'{"jsonrpc":"2.0","id":%b,"result":' % encode_json(request_id)
-
-    async def put(piece: bytes) -> None:
-        nonlocal head
-        before, head = head, b""
-        begin()
-        await stream.put_piece(before + piece)
-
-    return put
+    if not stream.is_long:
+        piece = b'{"jsonrpc":"2.0","id":%b,"result":%b' % (encode_json(request_id), piece)
+    await stream.put_piece(piece)

@@ -120,6 +120,7 @@ class HttpSource(Source):
 
     async def serve(self, handle: Handle) -> None:
         """Serve until cancelled. Exchanges run here and not with their connections, which they may outlive."""
+        from .patience import Patience
         from .serving import Serving
         from .sessions import Sessions
         from .stream import Replay
@@ -148,6 +149,7 @@ class HttpSource(Source):
                 sessions=sessions,
                 replay=replay,
                 limits=Limits(max_message_size=config.max_body),
+                patience=Patience(deadlines, config.keep_alive),
             )
             self.app.connect(self._serving)
             if self.websockets is not None:

@@ -15,6 +15,7 @@ from sluiceway.pipeline.protocol.errors import GatewayError
 from ..containment import QUIET
 from ..http_source.answers import Answer, HttpError
 from ..tls_stream import TlsStream
+from ..wire import Wire
 from .clients import Clients
 from .handshake import asks_for_websocket, read_upgrade
 from .wire import WireLimits, accept
@@ -73,7 +74,7 @@ async def refuse(stream: trio.abc.Stream, answer: Answer) -> None:
 
 def address_of(stream: trio.abc.Stream) -> str | None:
     """The remote address without port; None where there is none, or none any more."""
-    if not isinstance(stream, trio.SocketStream | TlsStream):
+    if not isinstance(stream, trio.SocketStream | TlsStream | Wire):
         return None
     try:
         name = stream.socket.getpeername()

@@ -372,7 +372,7 @@ async def test_a_session_id_means_nothing(running, autojump_clock):
 async def test_a_bug_outside_the_pipeline_ends_one_exchange(running, autojump_clock, monkeypatch):
     """It is logged and answered; the source goes on."""
     async with running() as served:
-        monkeypatch.setattr(type(served.source._serving), "put_reply", lambda *_: 1 / 0)
+        monkeypatch.setattr(type(served.source._serving), "encode_reply", lambda *_: 1 / 0)
         answer = await served.post_modern(served.modern("tools/list", 4))
         monkeypatch.undo()
         after = await served.post_modern(served.modern("tools/list"))

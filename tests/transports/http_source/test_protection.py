@@ -84,4 +84,4 @@ async def test_a_certificate_counts_if_the_server_verified_it(nursery, tls, foun
     async def receive():
         raise AssertionError("nothing is read")
 
-    assert HttpRequest(scope, receive, nursery).certificate == found
+    assert HttpRequest.of_scope(scope, receive, nursery).certificate == found

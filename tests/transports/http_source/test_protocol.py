@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sluiceway.transports.http_source.edge import HeadRefused
+from sluiceway.transports.http_source.heads import Heads
 from sluiceway.transports.http_source.protocol import MAX_UNREAD, Http1, Inbox, status_line
 
 
@@ -15,37 +15,37 @@ def body(size):
     return {"type": "http.request", "body": b"x" * size, "more_body": True}
 
 
-async def test_an_inbox_holds_back_the_connection_when_it_is_full(autojump_clock):
-    """Until somebody reads, or nobody will any more."""
-    inbox = Inbox()
-    await inbox.put(body(MAX_UNREAD))
-    done = []
+async def test_an_inbox_is_full_until_somebody_reads_or_nobody_will():
+    """And says so to the connection, once each time."""
+    told = []
+    inbox = Inbox(lambda: told.append(inbox.is_full))
+    inbox.put(body(MAX_UNREAD))
+    seen = [inbox.is_full]
+    inbox.put(body(1))
+    seen.append(inbox.is_full)
+    await inbox.receive()
+    seen.append(inbox.is_full)
+    await inbox.receive()
+    inbox.put(body(MAX_UNREAD + 1))
+    inbox.abandon()
+    inbox.put(body(10 * MAX_UNREAD))
+    seen.append(inbox.is_full)
 
-    async def put(size):
-        await inbox.put(body(size))
-        done.append(size)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(put, 1)
-        await trio.testing.wait_all_tasks_blocked()
-        assert [] == done
-        await inbox.receive()
-        await trio.testing.wait_all_tasks_blocked()
-        assert [1] == done
-        nursery.start_soon(put, MAX_UNREAD)
-        await trio.testing.wait_all_tasks_blocked()
-        inbox.abandon()
-        await inbox.put(body(10 * MAX_UNREAD))
-
-    assert [1, MAX_UNREAD] == done
+    assert [False, True, False, False] == seen
+    assert [False, False] == told
 
 
 async def test_who_left_stays_gone(autojump_clock):
     """Asked again, an inbox says so again."""
-    inbox = Inbox()
-    await inbox.put({"type": "http.disconnect"})
+    inbox = Inbox(lambda: None)
+    inbox.put({"type": "http.disconnect"})
 
     assert ["http.disconnect"] * 2 == [(await inbox.receive())["type"] for _ in range(2)]
+
+
+def http1(write=None):
+    """The protocol of a connection without WebSockets."""
+    return Http1(write, lambda _: False, Heads(), lambda: None)
 
 
 async def response_of(request, *messages):
@@ -55,7 +55,7 @@ async def response_of(request, *messages):
     async def write(data):
         written.append(data)
 
-    protocol = Http1(write, lambda _: False)
+    protocol = http1(write)
     protocol.feed(request)
     stream = protocol.next_request()
     for message in messages:
@@ -94,6 +94,24 @@ async def test_a_response_without_length_comes_in_chunks_or_ends_with_its_connec
     assert stream.closes
 
 
+@pytest.mark.parametrize("status", [200, 202, 204, 304, 404])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_a_whole_answer_is_what_its_parts_would_be(version, method, status):
+    """The short way writes the same bytes."""
+    request = GET.replace(b"1.1", version).replace(b"GET", method)
+    sized = ((b"content-length", b"2"),) if status != 204 else ()
+    close = ((b"connection", b"close"),)
+    parts, first = await response_of(request, start(status, *close, *sized), piece(b"ok"))
+    whole, second = await response_of(request)
+    await second.answer(status, {"connection": "close"}, b"ok")
+    await second.answer(500, {}, b"late")
+
+    assert sorted(parts[0].split(b"\r\n")) == sorted(whole[0].split(b"\r\n"))
+    assert 1 == len(whole)
+    assert (first.closes, first.answered, first.started) == (second.closes, second.answered, second.started)
+
+
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
 async def test_what_has_no_body_gets_none(method, status):
     """Whatever the application says (RFC 9112 section 6.3)."""
@@ -126,7 +144,6 @@ async def test_nothing_is_written_for_who_left():
     await stream.send(start())
 
     assert [1] == told
-    assert "http.request" == (await stream.receive())["type"]
     assert "http.disconnect" == (await stream.receive())["type"]
 
 
@@ -154,7 +171,7 @@ WHOLE = st.sampled_from(
 
 def read(pieces):
     """What a connection makes of these bytes when each request is answered as soon as it is complete."""
-    protocol, seen = Http1(None, lambda _: False), []
+    protocol, seen = http1(), []
     try:
         for piece in pieces:
             protocol.feed(piece)
@@ -163,7 +180,7 @@ def read(pieces):
                     stream = protocol.next_request()
                     if stream is None:
                         break
-                    body = b"".join(event.get("body", b"") for event in stream.inbox._events or ())
+                    body = stream.whole or b"".join(event.get("body", b"") for event in stream.inbox._events or ())
                     seen.append([stream.head.method, stream.head.target, body])
                 else:
                     event = protocol.next_body()

@@ -13,7 +13,7 @@ import trio
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.transports.http_source.config import HttpConfig
-from sluiceway.transports.http_source.connection import Connection
+from sluiceway.transports.http_source.connections import WireConnection
 from sluiceway.transports.http_source.source import HttpSource
 
 
@@ -249,17 +249,16 @@ async def test_ending_does_not_wait_for_a_client_that_reads_nothing(running):
 
 async def test_no_exception_of_a_connection_ends_another(running, monkeypatch):
     """Whatever goes wrong inside a connection is contained, logged once per place, and counted."""
-    healthy = Connection.run
 
-    async def broken(self):
+    def broken(self, data):
         raise ZeroDivisionError("by accident")
 
     async with running(bound=True) as served:
         [address] = served.source.addresses
-        monkeypatch.setattr(Connection, "run", broken)
-        for _ in range(3):
-            assert b"" == await exchange(address, HEALTH)
-        monkeypatch.setattr(Connection, "run", healthy)
+        with monkeypatch.context() as patch:
+            patch.setattr(WireConnection, "feed", broken)
+            for _ in range(3):
+                assert b"" == await exchange(address, HEALTH)
 
         assert (await exchange(address, HEALTH)).startswith(b"HTTP/1.1 200 ")
         assert 3 == served.source.server.contained

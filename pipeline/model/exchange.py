@@ -89,10 +89,14 @@ class Link:
     """How often a sink that leads to an upstream was called; the engine counts."""
     cancelled: Literal["client", "deadline", "shutdown"] | None = None
     """Why the engine cancelled it; None as long as it did not."""
+    correlation_id: str = ""
+    """What `request_id` called it last: for those who stand further out than views do that it was set on."""
     trace: TraceContext | None = None
     """The trace it belongs to, once a `trace` stage has said so; for log lines, audit entries and exemplars."""
     request_key: tuple[Request | Notification, str | None, bytes] | None = None
     """The request whose key was asked for last, and that key; kept by `keys.request_of`."""
+    is_muted: bool = False
+    """Nothing that is not a fork's is heard any more; `Exchange.mute` of an exchange that is none."""
 
 
 Pieces = Callable[[bytes], Awaitable[None]]
@@ -109,16 +113,22 @@ async def deliver(exchange: Exchange, notification: Notification) -> None:
 
 
 @final
-@define(eq=False)
 class _Attempt:
-    """What all views of one fork share: whether it may still be heard."""
+    """What all views of one fork share: whether it may still be heard. Of what is no fork, the link says so."""
 
-    parent: _Attempt | None = None
-    muted: bool = False
+    __slots__ = ("_muted", "_parent")
+
+    def __init__(self, parent: _Attempt | Link) -> None:
+        self._parent = parent
+        self._muted = False
 
     @property
     def is_muted(self) -> bool:
-        return self.muted or (self.parent is not None and self.parent.is_muted)
+        return self._muted or self._parent.is_muted
+
+    @is_muted.setter
+    def is_muted(self, muted: bool) -> None:
+        self._muted = muted
 
 
 @final
@@ -163,7 +173,7 @@ class Exchange:
     """Put around every stage further in, likewise; only if the stage that sets it declares `Middleware.sees_stages`."""
     _relay: Relay = field(default=deliver, alias="relay")
     _asker: Asker | None = field(default=None, alias="asker")
-    _attempt: _Attempt = field(factory=_Attempt, alias="attempt_line")
+    _attempt: _Attempt | None = field(default=None, alias="attempt_line")
 
     @property
     def method(self) -> str:
@@ -227,7 +237,7 @@ class Exchange:
 
         Nothing happens on a fork that lost.
         """
-        if not self._attempt.is_muted:
+        if not self._is_muted:
             await self._relay(self, notification)
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
@@ -237,7 +247,7 @@ class Exchange:
         Returns:
             The client's reply, or a -32601 error where the client cannot be asked (modern era, no stream).
         """
-        if self.link.ask is None or self._attempt.is_muted:
+        if self.link.ask is None or self._is_muted:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
         self.link.asked += 1
         return await (self._asker or self.link.ask)(method, params)
@@ -257,7 +267,7 @@ class Exchange:
         Whether a long result may be passed on with `stream` instead of being returned: if its source can take it so,
         nobody holds it, and it is content. Lists and handshakes are read by somebody, often on their own account.
         """
-        return self.link.pieces is not None and self.request.method in _CONTENT and not self._attempt.is_muted
+        return self.link.pieces is not None and self.request.method in _CONTENT and not self._is_muted
 
     async def stream(self, piece: bytes, *, last: bool = False) -> None:
         """
@@ -309,12 +319,16 @@ class Exchange:
             self,
             attempt=self.attempt + 1 if attempt is None else attempt,
             marks=dict(self.marks),
-            attempt_line=_Attempt(parent=self._attempt),
+            attempt_line=_Attempt(self._attempt or self.link),
         )
 
     def mute(self) -> None:
         """Drop everything this fork, with every view of it, still tries to relay or ask."""
-        self._attempt.muted = True
+        (self._attempt or self.link).is_muted = True
+
+    @property
+    def _is_muted(self) -> bool:
+        return (self._attempt or self.link).is_muted
 
 
 def _view(of: Exchange) -> Exchange:

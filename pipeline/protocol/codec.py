@@ -66,14 +66,14 @@ def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] 
         return _decode(value, data, limits)
     if not 0 < len(value) <= limits.max_batch:
         raise InvalidMessage(f"a batch holds 1 to max_batch ({limits.max_batch}) messages, not {len(value)}")
-    inspect(value, data, limits)
+    inspect(value, limits)
     lines = map(bytes, _decode_array(one_line(data)))
     return [message_of(element, line) for element, line in zip(value, lines, strict=True)]
 
 
 def _decode(value: Json, data: bytes, limits: Limits) -> Message:
     try:
-        inspect(value, data, limits)
+        inspect(value, limits)
         return message_of(value, one_line(data))
     except GatewayError as error:
         error.request_id = id_to_answer(value)

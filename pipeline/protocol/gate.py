@@ -23,6 +23,13 @@ MIB: Final = 1024 * 1024
 
 _GREATEST: Final = int(sys.float_info.max)
 
+_distinct: Final[set[tuple[str, ...]]] = set()
+"""Keys of objects that were inspected and cannot be confused: the same few come with every message."""
+_MAX_DISTINCT: Final = 1024
+_MAX_KEYS: Final = 32
+_MAX_CHARS: Final = 1024
+"""Objects remembered, and how many keys, of how many characters together, one may have for that."""
+
 
 @frozen
 class Limits:
@@ -69,7 +76,7 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
                 "send less structure in one message"
             )
     try:
-        return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False)
+        return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
         reason = str(error)
         if reason.startswith("Detected duplicate key"):
@@ -79,40 +86,39 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
         raise ParseError(f"the message is not JSON: {reason}") from error
 
 
-def inspect(value: Json, data: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
+def inspect(value: Json, limits: Limits = DEFAULT_LIMITS) -> None:
     """
     The second half of `check`: nesting, numbers, and keys that only look different, at every depth.
 
     Args:
         value: What `parse` made of the data.
-        data: The text itself; tells cheaply whether keys can hold anything but ASCII.
         limits: For `max_depth`.
 
     Raises:
         InvalidMessage: Too deep, or two keys of one object differ only by case or Unicode form.
         ParseError: A number overflows a double.
     """
-    plain = data.isascii() and b"\\u" not in data
-    level: list[Json] = [value]
-    depth = 0
-    while level:
-        if depth >= limits.max_depth and any(type(item) is dict or type(item) is list for item in level):
-            raise _too_deep(limits)
-        deeper: list[Json] = []
-        for item in level:
-            kind = type(item)
-            if kind is str:
-                continue
-            if kind is dict:
-                if len(item) > 1 and not (plain and "".join(item).islower()):
-                    _refuse_twins(item)
-                deeper.extend(item.values())
-            elif kind is list:
-                deeper.extend(item)
-            elif (kind is int or kind is float) and not -_GREATEST <= item <= _GREATEST:
-                raise ParseError("the message is not JSON that every parser reads alike: a number overflows a double")
-        level = deeper
-        depth += 1
+    _inspect((value,), limits.max_depth, limits)
+
+
+def _inspect(values: Iterable[Json], room: int, limits: Limits) -> None:
+    """Inspect values side by side, with room for so many levels; the parser's own limit bounds the recursion."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            continue
+        if kind is dict:
+            if not room:
+                raise _too_deep(limits)
+            if tuple(value) not in _distinct:
+                _refuse_twins(value)
+            _inspect(value.values(), room - 1, limits)
+        elif kind is list:
+            if not room:
+                raise _too_deep(limits)
+            _inspect(value, room - 1, limits)
+        elif (kind is int or kind is float) and not -_GREATEST <= value <= _GREATEST:
+            raise ParseError("the message is not JSON that every parser reads alike: a number overflows a double")
 
 
 def check(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
@@ -130,7 +136,7 @@ def check(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
         MessageTooLarge: More bytes than `max_message_size`.
     """
     value = parse(data, limits)
-    inspect(value, data, limits)
+    inspect(value, limits)
     return value
 
 
@@ -189,10 +195,17 @@ def _too_deep(limits: Limits) -> InvalidMessage:
 
 
 def _refuse_twins(item: Mapping[str, Json]) -> None:
-    folded: dict[str, str] = {}
-    for key in item:
-        twin = folded.setdefault(fold(key), key)
-        if twin is not key:
-            raise InvalidMessage(
-                f"the keys {twin!r} and {key!r} of one object differ only by case or Unicode form; rename one"
-            )
+    """Refuse an object with keys that differ only by case or Unicode form; remember one that has none."""
+    joined = "".join(item)
+    if len(item) > 1 and not (joined.isascii() and joined.islower()):
+        folded: dict[str, str] = {}
+        for key in item:
+            twin = folded.setdefault(fold(key), key)
+            if twin is not key:
+                raise InvalidMessage(
+                    f"the keys {twin!r} and {key!r} of one object differ only by case or Unicode form; rename one"
+                )
+    if len(item) <= _MAX_KEYS and len(joined) <= _MAX_CHARS:
+        if len(_distinct) >= _MAX_DISTINCT:
+            _distinct.clear()
+        _distinct.add(tuple(item))

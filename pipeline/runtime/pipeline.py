@@ -35,13 +35,14 @@ from ..protocol.mcp import Kind, MetaKey, meta_of, method_of
 from ..protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from .admission import Admission
 from .chain import Chain
-from .deadlines import Deadlines
+from .deadlines import Deadlines, Entry
 
 Cause = Literal["client", "deadline", "shutdown"]
 """Why an exchange was cancelled."""
 
 _REPLIES: Final = (Result, ErrorReply)
 _PROGRESS: Final = "notifications/progress"
+_TIMEOUT: Final = MetaKey.TIMEOUT.value
 
 
 @final
@@ -54,19 +55,21 @@ class Lane:
         """Set when this lane's LISTEN exchanges should finish."""
         self.tickets: set[PipelineTicket] = set()
         """Every exchange inside; bounded by admission."""
-        self._idle = trio.Event()
+        self._idle: trio.Event | None = None
 
     def leave(self, ticket: PipelineTicket) -> None:
         """Take a finished exchange out."""
         self.tickets.discard(ticket)
-        if not self.tickets:
+        if self._idle is not None and not self.tickets:
             self._idle.set()
+            self._idle = None
 
     async def wait_idle(self) -> None:
         """Wait until nobody is inside. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
         while self.tickets:
-            self._idle = trio.Event()
+            if self._idle is None:
+                self._idle = trio.Event()
             await self._idle.wait()
 
     async def finish(self, drain_timeout_s: float, grace_s: float) -> int:
@@ -118,6 +121,10 @@ class Pipeline:
         self.codes = codes
         self.admission = Admission(limits)
         self.deadlines = deadlines
+        self.timeouts = deadlines.line()
+        """Exchanges that have all of `limits.timeout`, in the order in which they came."""
+        self.resets = limits.timeout_on_progress == "reset"
+        """Progress starts an exchange's time anew."""
         self.lane = Lane(chain)
         self.new_id = new_id
         self.alarm = alarm
@@ -141,7 +148,8 @@ class Pipeline:
         source: str = "test",
     ) -> PipelineTicket:
         """See `component.Handle`."""
-        kind = Kind.NOTIFY if isinstance(message, Notification) else method_of(message.method).kind
+        row = method_of(message.method)
+        kind = Kind.NOTIFY if isinstance(message, Notification) else row.kind
         if kind is Kind.NOTIFY and isinstance(message, Request):
             kind = Kind.CALL
         lane = self.lane
@@ -154,7 +162,7 @@ class Pipeline:
             link=Link(emit, ask),
             relay=lane.chain.relay,
         )
-        return PipelineTicket(self, lane, exchange)
+        return PipelineTicket(self, lane, exchange, row.target)
 
     def swap(self, chain: Chain) -> Lane:
         """
@@ -183,42 +191,72 @@ class Pipeline:
 class PipelineTicket:
     """One exchange's place in a pipeline; see `component.Ticket`."""
 
-    __slots__ = ("_cause", "_entry", "_inside", "_lane", "_pipeline", "_scope", "_start", "_timeout", "exchange")
+    __slots__ = (
+        "_cause", "_entry", "_inside", "_lane", "_pipeline", "_scope", "_start", "_target", "_timeout", "exchange"
+    )  # fmt: skip
 
-    def __init__(self, pipeline: Pipeline, lane: Lane, exchange: Exchange) -> None:
+    def __init__(self, pipeline: Pipeline, lane: Lane, exchange: Exchange, target: str | None) -> None:
         self.exchange = exchange
         self._pipeline = pipeline
         self._lane = lane
+        self._target = target
         self._cause: Cause | None = None
-        self._scope = trio.CancelScope()
-        self._timeout = float("inf")
-        self._start = 0.0
+        self._scope: trio.CancelScope | None = None
+        self._entry: Entry | None = None
         self._inside = False
 
     def cancel(self, reason: Cause = "client") -> None:
         """Cancel the exchange from any task. The first cause stays."""
         if self._cause is None:
             self._cause = self.exchange.link.cancelled = reason
-            self._scope.cancel(reason=reason)
+            if self._scope is not None:
+                self._scope.cancel(reason=reason)
+
+    def expire(self) -> None:
+        """Its time has passed."""
+        self.cancel("deadline")
 
     async def run(self) -> Reply | None:
         """Serve the exchange in the current task; see `component.Ticket`."""
-        pipeline, lane = self._pipeline, self._lane
+        pipeline, lane, exchange = self._pipeline, self._lane, self.exchange
         lane.tickets.add(self)
         self._arm()
         reply: Reply | None = None
         error: GatewayError | None = None
         try:
-            with self._scope:
-                reply = await self._admitted()
+            with trio.CancelScope() as self._scope:
+                if self._cause is not None:
+                    self._scope.cancel(reason=self._cause)
+                if not self._enter():
+                    await pipeline.admission.enter()
+                self._inside = True
+                try:
+                    reply = await lane.chain.service(exchange)
+                finally:
+                    pipeline.admission.leave(exchange.kind)
+                if not isinstance(reply, _REPLIES) and exchange.kind is not Kind.NOTIFY:
+                    answered, reply = reply, None
+                    raise TypeError(f"the chain returned {answered!r:.80}, not a reply; does a stage lack its return?")
         except GatewayError as caught:
             error = caught
         except (Exception, SystemExit) as caught:  # the boundary: nothing a stage raises ends more than its exchange
             error = self._failure(caught)
         finally:
+            self._leave()
+        if error is not None or self._cause is not None:
+            return self._conclude(reply, error)
+        pipeline.served += 1
+        return None if exchange.kind is Kind.NOTIFY else reply
+
+    def _leave(self) -> None:
+        """Nothing can cancel it any more."""
+        self._scope = None
+        pipeline = self._pipeline
+        if self._entry is None:
+            pipeline.timeouts.discard(self)
+        else:
             pipeline.deadlines.cancel(self._entry)
-            lane.leave(self)
-        return self._conclude(reply, error)
+        self._lane.leave(self)
 
     def _conclude(self, reply: Reply | None, error: GatewayError | None) -> Reply | None:
         """
@@ -257,46 +295,49 @@ class PipelineTicket:
         given = self.exchange.link.deadline - self._start
         return DeadlineExceeded(f"no answer within {given:g} s; a longer timeout may help", timeout_s=given)
 
-    async def _admitted(self) -> Reply:
+    def _enter(self) -> bool:
+        """
+        Take a place if one is free.
+
+        Raises:
+            GatewayError: It is refused, whether there is one or not.
+        """
         exchange, pipeline = self.exchange, self._pipeline
         if pipeline.draining:
             raise Draining("the gateway is shutting down; try again elsewhere or later", retry_after_s=1.0)
-        target = method_of(exchange.request.method).target
-        if target is not None and not isinstance(exchange.request.params.get(target), str):
-            raise InvalidParams(f"{exchange.request.method} needs params.{target}, a string")
-        kind, admission = exchange.kind, pipeline.admission
-        if not admission.enter_nowait(kind):
-            await admission.enter()
-        self._inside = True
-        try:
-            reply = await self._lane.chain.service(exchange)
-        finally:
-            admission.leave(kind)
-        if not isinstance(reply, _REPLIES) and kind is not Kind.NOTIFY:
-            raise TypeError(f"the chain returned {reply!r:.80}, not a reply; does a stage lack its return?")
-        return reply
+        if self._target is not None and not isinstance(exchange.request.params.get(self._target), str):
+            raise InvalidParams(f"{exchange.request.method} needs params.{self._target}, a string")
+        return pipeline.admission.enter_nowait(exchange.kind)
 
     def _arm(self) -> None:
         """Set the exchange's deadline: the pipeline's, or the client's if that is nearer; none for LISTEN."""
-        exchange, limits = self.exchange, self._pipeline.limits
+        exchange, pipeline = self.exchange, self._pipeline
+        self._timeout: float = pipeline.limits.timeout
         self._start = now = trio.current_time()
         link = exchange.link
-        if exchange.kind is not Kind.LISTEN:
-            asked = meta_of(exchange.request.params).get(MetaKey.TIMEOUT)
-            wanted = asked / 1000 if isinstance(asked, int | float) and asked > 0 else limits.timeout
-            self._timeout = min(limits.timeout, wanted)
-            link.deadline = now + self._timeout
-            if limits.timeout_on_progress == "reset":
-                link.on_deliver = self._on_deliver
         link.extend = self._extend
-        self._entry = self._pipeline.deadlines.add(link.deadline, self._expire)
-
-    def _expire(self) -> None:
-        self.cancel("deadline")
+        if exchange.kind is Kind.LISTEN:
+            self._entry = pipeline.deadlines.add(math.inf, self.expire)
+            return
+        if pipeline.resets:
+            link.on_deliver = self._on_deliver
+        asked = meta_of(exchange.request.params).get(_TIMEOUT)
+        if asked is not None and isinstance(asked, int | float) and 0 < asked / 1000 < self._timeout:
+            self._timeout = asked / 1000
+            link.deadline = now + self._timeout
+            self._entry = pipeline.deadlines.add(link.deadline, self.expire)
+        else:
+            link.deadline = now + self._timeout
+            pipeline.timeouts.add(self, link.deadline)
 
     def _extend(self, at: float) -> None:
         self.exchange.link.deadline = at
-        self._pipeline.deadlines.move(self._entry, at)
+        deadlines = self._pipeline.deadlines
+        if self._entry is None:
+            self._pipeline.timeouts.discard(self)
+            self._entry = deadlines.add(at, self.expire)
+        else:
+            deadlines.move(self._entry, at)
 
     def _on_deliver(self, notification: Notification) -> None:
         if notification.method == _PROGRESS:
@@ -322,7 +363,7 @@ class PipelineTicket:
         self._pipeline.log.error(
             "exchange failed",
             incident=incident,
-            correlation_id=self.exchange.correlation_id,
+            correlation_id=self.exchange.link.correlation_id,
             method=self.exchange.method,
             cause=self._cause,
             exc_info=error,

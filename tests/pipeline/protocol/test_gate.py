@@ -119,6 +119,29 @@ def test_an_object_under_the_deepest_level_counts() -> None:
         check(b'{"a":[]}', limits)
 
 
+def test_keys_are_judged_alike_the_first_time_and_later() -> None:
+    """What is remembered of an object are its very keys: another spelling, or one key more, is another object."""
+    for _ in range(2):
+        check(b'{"first":1,"Second":2}')
+        check(b'{"First":1,"second":2}')
+        with pytest.raises(InvalidMessage):
+            check(b'{"first":1,"Second":2,"second":3}')
+
+
+def test_what_is_remembered_of_keys_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients choose keys: many objects, many keys and long keys are judged, and not all kept."""
+    remembered: set[tuple[str, ...]] = set()
+    monkeypatch.setattr(gate, "_distinct", remembered)
+    for number in range(3000):
+        check(b'{"a%d":1,"B":2}' % number)
+    kept = len(remembered)
+    check(b"{%b}" % b",".join(b'"k%d":1' % number for number in range(100)))
+    check(b'{"%b":1}' % (b"x" * 5000))
+
+    assert 0 < kept <= 1024
+    assert kept == len(remembered)
+
+
 def test_too_many_separators_are_refused_before_parsing() -> None:
     """The count is of bytes, so the text need not even be JSON."""
     limits = Limits(max_separators=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -121,3 +122,78 @@ async def test_nothing_fires_early(at: float, autojump_clock: Any, nursery: trio
 
     assert at <= fired[0] <= at + SLOT_S
     nursery.cancel_scope.cancel()
+
+
+class Called:
+    """Something that expires, and notes when."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.at: list[float] = []
+        self._then = then
+
+    def expire(self) -> None:
+        self.at.append(trio.current_time())
+        self._then()
+
+
+async def test_a_line_expires_what_stands_in_it(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """Each at its time, once, and not what was taken out."""
+    deadlines = Deadlines()
+    line = deadlines.line()
+    nursery.start_soon(deadlines.serve)
+    await trio.testing.wait_all_tasks_blocked()
+    first, out, second = Called(), Called(), Called()
+    line.add(first, 1.5)
+    line.add(out, 2.0)
+    line.add(second, 3.005)
+    line.discard(out)
+    line.discard(out)
+    assert 2 == len(deadlines)
+    await trio.sleep(10)
+
+    assert ([1.5], [], [pytest.approx(3.01)]) == (first.at, out.at, second.at)
+    assert 0 == len(deadlines)
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_empty_line_is_forgotten_until_somebody_adds_to_it(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """A line that a reload has left behind costs nothing."""
+    deadlines = Deadlines()
+    line, first, second = deadlines.line(), Called(), Called()
+    nursery.start_soon(deadlines.serve)
+    line.add(first, 1)
+    line.discard(first)
+    await trio.sleep(2)
+    forgotten = not deadlines._lines
+    line.add(second, 5)
+    await trio.sleep(5)
+
+    assert forgotten
+    assert ([], [5.0]) == (first.at, second.at)
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_entry_taken_out_by_one_that_expires_with_it_does_not(
+    autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """Neither in a line nor among the others."""
+    deadlines = Deadlines()
+    line, late, fired = deadlines.line(), Called(), []
+    line.add(Called(lambda: line.discard(late)), 1)
+    line.add(late, 1)
+    deadlines.add(2, lambda: deadlines.cancel(entry))
+    entry = deadlines.add(2, lambda: fired.append("late"))
+    nursery.start_soon(deadlines.serve)
+    await trio.sleep(5)
+
+    assert ([], []) == (late.at, fired)
+    nursery.cancel_scope.cancel()
+
+
+def test_slots_that_come_and_go_are_not_kept() -> None:
+    """One call at a time, for hours, leaves nothing behind."""
+    deadlines = Deadlines()
+    for number in range(10_000):
+        deadlines.cancel(deadlines.add(number / 100, lambda: None))
+
+    assert len(deadlines._order) < 100

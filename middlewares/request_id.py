@@ -60,7 +60,7 @@ class RequestId(Middleware):
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Set `exchange.correlation_id`, then go on. Never refuses."""
         correlation_id = exchange.correlation_id or self._from_client(exchange) or self.context.new_id()
-        exchange.correlation_id = correlation_id
+        exchange.correlation_id = exchange.link.correlation_id = correlation_id
         exchange.reply_headers[self._header] = correlation_id
         with correlated(correlation_id):
             return await call_next(exchange)

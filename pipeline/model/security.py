@@ -54,7 +54,7 @@ def refusal_of(reason: str, exchange: Exchange) -> Refusal:
         address=client.address,
         principal=caller.subject,
         tenant=caller.tenant,
-        correlation_id=exchange.correlation_id,
+        correlation_id=exchange.link.correlation_id,
         operation=exchange.method,
         resource=exchange.target,
     )

@@ -22,8 +22,9 @@ from ..model.document import Document
 from ..model.exchange import Exchange, Service
 from ..model.handle import Handle, Ticket
 from ..model.session import Caller, Session
+from ..protocol.errors import GatewayError
 from ..protocol.mcp import ASSUMED_VERSION, Kind
-from ..protocol.messages import ErrorReply, Json, Notification, Reply, Result
+from ..protocol.messages import Json, Notification, Reply, Result
 from ..runtime.edges import Edges
 from ..runtime.nursery import unwrap_single
 from .clock import Pace
@@ -174,9 +175,9 @@ class Player(Edges):
             self._one_less = trio.Event()
             await self._one_less.wait()
 
-    def caller_of(self, exchange: Exchange) -> Caller | ErrorReply | None:
-        """Who an exchange was found to be of, or how it was refused instead; see `PlayedIdentity`."""
-        return self._tape.caller(exchange.link.number)
+    def caller_of(self, exchange: Exchange, stage: str) -> Caller | GatewayError | None:
+        """What a stage that finds out who calls did with an exchange; see `Timeline.caller`."""
+        return self._tape.caller(exchange.link.number, stage)
 
     def next_exchange(self) -> int:
         """The number of the exchange that is begun now: the one that it has on the tape."""

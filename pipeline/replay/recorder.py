@@ -293,7 +293,7 @@ class RecordedTicket:
             headers = dict(exchange.reply_headers) if exchange.reply_headers else EMPTY
             recorder.put(
                 weight_of(reply), recorder.narration.ended, number, reply, request.method,
-                link.cancelled or cancelled, link.caller, tuple(link.decisions), headers, exchange.correlation_id,
+                link.cancelled or cancelled, link.caller, tuple(link.decisions), headers, link.correlation_id,
             )  # fmt: skip
         return reply
 

@@ -18,7 +18,8 @@ from ..model.document import Document, StageSpec
 from ..model.exchange import Exchange, Service
 from ..model.handle import Handle
 from ..model.session import ANONYMOUS, Caller
-from ..protocol.messages import ErrorReply, Reply
+from ..protocol.errors import GatewayError
+from ..protocol.messages import Reply
 from ..stores.memory import MemoryStore
 
 IDENTITY: Final = frozenset({"auth", "tenant"})
@@ -26,6 +27,9 @@ IDENTITY: Final = frozenset({"auth", "tenant"})
 
 Key = tuple[ComponentKind, str]
 """What an engine's overrides go by."""
+
+Found = Callable[[Exchange, str], Caller | GatewayError | None]
+"""Tells what a stage, named by its component id, found out about an exchange."""
 
 
 @final
@@ -70,21 +74,20 @@ class PlayedIdentity(Middleware):
 
     Args:
         stage_id: Whose place it takes.
-        found: Who makes an exchange, or what the client was told instead; None if the tape does not say.
+        found: Who makes an exchange, or how that stage turned it away; None if the tape does not say.
     """
 
     reads_results = False
 
-    def __init__(self, stage_id: str, found: Callable[[Exchange], Caller | ErrorReply | None]) -> None:
+    def __init__(self, stage_id: str, found: Found) -> None:
         super().__init__(None, Context(id=stage_id))
         self._found = found
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
-        """See `Middleware`."""
-        found = self._found(exchange)
-        if isinstance(found, ErrorReply):
-            await trio.lowlevel.checkpoint()
-            return found
+        """See `Middleware`. Not a checkpoint of its own, as finding out is none as a rule."""
+        found = self._found(exchange, self.context.id)
+        if isinstance(found, GatewayError):
+            raise found
         if found is not None and found is not ANONYMOUS:
             exchange.authenticate(found)
         return await call_next(exchange)
@@ -108,7 +111,7 @@ def played_sources(document: Document) -> dict[Key, PlayedSource]:
     return {(ComponentKind.SOURCE, source_id): PlayedSource(source_id) for source_id in document.sources}
 
 
-def identities(document: Document, found: Callable[[Exchange], Caller | ErrorReply | None]) -> dict[Key, Component]:
+def identities(document: Document, found: Found) -> dict[Key, Component]:
     """What is used in the place of stages that find out who calls."""
     return {
         (ComponentKind.MIDDLEWARE, stage.id): PlayedIdentity(component_id, found)

@@ -16,7 +16,7 @@ from typing import Final, TypeVar, final
 from attrs import define, field
 
 from ..model.session import Caller
-from ..protocol.messages import ErrorReply
+from ..protocol.errors import GatewayError
 from .entries import (
     Begun,
     CallAsked,
@@ -26,14 +26,12 @@ from .entries import (
     Configured,
     Ended,
     Entry,
-    ErrorData,
     IdMade,
     MessageData,
-    ReplyData,
     Seeded,
     StageEntered,
 )
-from .values import caller_of
+from .values import caller_of, refusal_of
 
 AHEAD: Final = 10_000
 """Entries that are looked through for one that is asked for."""
@@ -63,8 +61,10 @@ class Open:
     """What its client sent."""
     calls: list[Called] = field(factory=list)
     """Calls that nothing was bound to yet."""
-    caller: Caller | ErrorReply | None = None
-    """Who it is of, or how it was refused before anybody knew."""
+    caller: Caller | None = None
+    """Who it is of."""
+    ended: Ended | None = None
+    """Its end, if a stage that finds out who calls may have turned it away."""
     is_over: bool = False
     """Its end was read."""
 
@@ -118,15 +118,26 @@ class Timeline:
         """The number of the next exchange that a component began by itself and that this stage or sink saw first."""
         return self._found(lambda: _first(self._own.get(place)))
 
-    def caller(self, exchange: int) -> Caller | ErrorReply | None:
-        """Who an exchange was found to be of; how it was refused before anybody was found; None if nobody was."""
+    def caller(self, exchange: int, stage: str) -> Caller | GatewayError | None:
+        """
+        What a stage that finds out who calls did with an exchange.
+
+        Args:
+            exchange: Its number.
+            stage: The stage's component id.
+
+        Returns:
+            Whom it was found to be of; how the stage turned it away; None if the tape has neither.
+        """
 
         def look() -> Open | None:
             seen = self._open.get(exchange)
             return seen if seen is not None and (seen.caller is not None or seen.is_over) else None
 
         seen = self._found(look)
-        return None if seen is None else seen.caller
+        if seen is None:
+            return None
+        return (None if seen.ended is None else _turned_away(seen.ended, stage)) or seen.caller
 
     def call(self, exchange: int, wanted: Callable[[Open, Called], bool]) -> Called | None:
         """The first call of an exchange that is wanted, and was not asked for yet."""
@@ -227,7 +238,9 @@ class Timeline:
                 del self._ended_early[entry.exchange]
             case Ended():
                 seen = self._of(entry.exchange)
-                seen.caller, seen.is_over = seen.caller or _identity(entry), True
+                if seen.caller is None:
+                    seen.caller, seen.ended = caller_of(entry.caller), entry
+                seen.is_over = True
         return entry
 
     def _place(self, exchange: int, place: str) -> None:
@@ -244,13 +257,14 @@ class Timeline:
         return found
 
 
-def _identity(ended: Ended) -> Caller | ErrorReply | None:
-    """Who an exchange was of, or how it was refused because nobody knew."""
-    match ended.reply:
-        case ReplyData(error=ErrorData(data={"reason": str() as reason}) as error) if ended.caller is None:
-            if reason in _IDENTITY:
-                return ErrorReply(error.code, error.message, error.data, error.http_status)
-    return caller_of(ended.caller)
+def _turned_away(ended: Ended, stage: str) -> GatewayError | None:
+    """How a stage refused an exchange; one that does not write down what it decides, by the reason."""
+    error = None if ended.reply is None else ended.reply.error
+    is_named = any(each.stage == stage and each.outcome == "refuse" for each in ended.decisions)
+    data = error.data if error is not None and isinstance(error.data, dict) else {}
+    if not is_named and (ended.caller is not None or data.get("reason") not in _IDENTITY):
+        return None
+    return refusal_of(error, ended.headers.get("www-authenticate"))
 
 
 def _first(waiting: deque[T] | None) -> T | None:

@@ -174,6 +174,26 @@ def exception_of(data: FailureData) -> Exception:
     return error
 
 
+def refusal_of(data: ErrorData | None, challenge: str | None) -> GatewayError:
+    """
+    The refusal of a stage that was written down as what the client got for it.
+
+    Args:
+        data: None for a notification, which is answered by nothing.
+        challenge: Value of `WWW-Authenticate`.
+    """
+    rest: dict[str, Json] = dict(data.data) if data is not None and isinstance(data.data, dict) else {}
+    rest.pop("origin", None)
+    reason, wait_ms = str(rest.pop("reason", "unauthenticated")), rest.pop("retry_after_ms", None)
+    retry_after_s = wait_ms / 1000 if isinstance(wait_ms, int) else None
+    text = "it was turned away" if data is None else data.message
+    error = exception_of(FailureData(type="", message=text, reason=reason, data=rest, retry_after_s=retry_after_s))
+    if isinstance(error, errors.Unauthenticated | errors.Forbidden):
+        error.challenge = challenge
+    assert isinstance(error, GatewayError)  # it has a reason
+    return error
+
+
 def _keep(error: GatewayError, name: str, value: Json) -> None:
     if getattr(error, name) != value:
         setattr(error, name, value)

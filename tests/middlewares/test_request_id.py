@@ -85,6 +85,15 @@ async def test_an_id_that_the_exchange_already_has_is_kept(bench, answer):
     assert exchange.reply_headers == {"x-request-id": "id-1"}
 
 
+async def test_the_id_of_a_view_is_known_outside_of_it(bench, answer):
+    """Auth stages hand on a view without credentials; whoever records the end has the exchange itself."""
+    exchange = bench.exchange()
+
+    await _stage(bench)(exchange.with_client(exchange.client), answer)
+
+    assert (exchange.correlation_id, exchange.link.correlation_id) == ("", "id-1")
+
+
 async def test_log_lines_inside_carry_the_id_and_later_ones_do_not(bench):
     """The id is bound while the inner chain runs, and unbound when it has ended, also with an error."""
     log = bench.context().log

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,18 @@ from sluiceway.pipeline.config import ConfigError, from_data
 from sluiceway.pipeline.model.document import Document, Record
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import ConfigPath
+from sluiceway.pipeline.model.pins import write_lock
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
+from sluiceway.pipeline.model.tools import Tool
 from sluiceway.pipeline.protocol.errors import ConnectFailed, UpstreamClosed, UpstreamUnavailable
+from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from sluiceway.pipeline.replay.assembly import exchange_of
-from sluiceway.pipeline.replay.entries import Begun, CancelAsked, Entry, StateChanged
+from sluiceway.pipeline.replay.entries import Begun, CancelAsked, Ended, Entry, StateChanged
 from sluiceway.pipeline.replay.playing import play
 from sluiceway.pipeline.replay.reading import Tape
 from sluiceway.pipeline.replay.recording import open_recorder
+from sluiceway.pipeline.replay.stand_ins import is_identity, stages_of
 from sluiceway.pipeline.replay.turns import taking_turns
 from sluiceway.pipeline.telemetry.metrics import Snapshot
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness
@@ -52,8 +56,20 @@ Data = dict[str, Any]
 
 TOOLS: Sequence[str] = ("find", "save", "slow")
 CALLERS = (ANONYMOUS, Caller("ana", tenant="acme"), Caller("bo", tenant="acme"), Caller("cy", tenant="globex"))
-NOT_COMPARED = ("process_", "trio_tasks", "recording_", "component_state", "fake_")
-"""Figures of the process, of the recorder, and of what stands in for the outside."""
+NOT_COMPARED = (
+    "process_",
+    "trio_tasks",
+    "recording_",
+    "component_state",
+    "fake_",
+    "auth_",
+    "tenant_",
+    "audit_",
+    "security_",
+)
+"""Figures of the process, the recorder, and of what stands in for the outside, reads or writes there."""
+TEAM = Path(__file__).resolve().parents[3] / "configs" / "team"
+KEYS = [f"slw_the-key-of-{name}-in-the-sample-change-it" for name in ("ana", "bob")]
 
 
 def chain_of(r: random.Random) -> list[Data]:
@@ -117,6 +133,36 @@ def chain_of(r: random.Random) -> list[Data]:
     return chosen
 
 
+def identity_of(r: random.Random, folder: Path) -> list[Data]:
+    """Some stages that find out who calls, and one that writes down who did; in front of all others."""
+    key = {"file": str(TEAM / "keys.json"), "pepper": {"from_file": str(TEAM / "pepper")}}
+    auth: Sequence[list[Data]] = (
+        [],
+        [{"auth_anonymous": {"subject": "guest", "tenant": r.choice(["acme", "globex"])}}],
+        [{"auth_api_key": key}],
+        [{"auth_api_key": {**key, "optional": True}}, {"auth_anonymous": {}}],
+    )
+    tenant: Data = {"tenant": {"tenants": {"acme": {}}, **({"default": "acme"} if r.random() < 0.5 else {})}}
+    audit: Data = {"audit": {"to": "log", "params": r.choice(["none", "digest", "redacted"])}}
+    chosen = r.choice(auth)
+    return [
+        *([audit] if r.random() < 0.4 else []),
+        *chosen,
+        *([tenant] if chosen and r.random() < 0.5 else []),
+    ]
+
+
+def pins_of(r: random.Random, folder: Path) -> list[Data]:
+    """Perhaps a lock file, in which one tool is another one than the upstreams have."""
+    if r.random() < 0.7:
+        return []
+    tools = [tool_named(name) for name in TOOLS]
+    changed = {**tools[0], "description": "another"} if r.random() < 0.5 else tools[0]
+    lock = folder / "tools.lock.json"
+    lock.write_bytes(write_lock([Tool(each) for each in (changed, *tools[1:2])]))
+    return [{"pin": {"lock": str(lock), "unknown": r.choice(["hide", "allow"])}}]
+
+
 def sink_chain_of(r: random.Random) -> list[Data]:
     """Some stages in front of one upstream."""
     pool: list[Data] = [
@@ -142,7 +188,7 @@ def sink_chain_of(r: random.Random) -> list[Data]:
     return [stage for stage in pool if r.random() < 0.45]
 
 
-def document_of(r: random.Random) -> Document:
+def document_of(r: random.Random, more: random.Random, folder: Path) -> Document:
     """
     A configuration that `check` accepts; in a random order if it accepts that.
 
@@ -168,7 +214,7 @@ def document_of(r: random.Random) -> Document:
                 },
             ]
         )
-    chain = chain_of(r)
+    chain, front_stages, pins = chain_of(r), identity_of(more, folder), pins_of(more, folder)
     pipeline: Data = {
         "sink": front,
         "timeout": r.choice(["1s", "3s", "10s"]),
@@ -180,7 +226,7 @@ def document_of(r: random.Random) -> Document:
         data: Data = {
             "version": 1,
             "sources": {"in": {"http": {"bind": "127.0.0.1:1"}}},
-            "pipelines": {"main": {**pipeline, "chain": stages}},
+            "pipelines": {"main": {**pipeline, "chain": [*front_stages, *stages, *pins]}},
             "sinks": sinks,
         }
         try:
@@ -200,6 +246,8 @@ class Upstream:
     async def __call__(self, exchange: Exchange) -> Reply:
         """Answer, sooner or later, with this and that before, or not at all."""
         r = self._random
+        if exchange.kind is Kind.LISTEN:
+            return await self._listened(exchange, random.Random(f"{r.getstate()[1][0]} {exchange.request.params}"))
         await trio.sleep(r.choice([0.001, 0.01, 0.1, 0.5, 2]) + r.random() * 1e-3)
         roll = r.random()
         if roll < 0.2:
@@ -215,10 +263,23 @@ class Upstream:
         return self._result(exchange, r)
 
     @staticmethod
+    async def _listened(exchange: Exchange, r: random.Random) -> Reply:
+        """Acknowledge, tell this and that, and end; or refuse."""
+        await trio.sleep(0.01 + r.random() * 0.2)
+        if r.random() < 0.2:
+            return ErrorReply(-32601, "nobody listens here")
+        granted = {"notifications": {"toolsListChanged": True}}
+        await exchange.relay(Notification("notifications/subscriptions/acknowledged", granted))
+        for _ in range(r.randint(0, 3)):
+            await trio.sleep(0.1 + r.random())
+            await exchange.relay(Notification("notifications/tools/list_changed"))
+        await trio.sleep(0.1 + r.random())
+        return Result({"resultType": "complete"})
+
+    @staticmethod
     def _result(exchange: Exchange, r: random.Random) -> Reply:
         if exchange.method == "tools/list":
-            schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-            tools = [{"name": name, "inputSchema": schema} for name in TOOLS]
+            tools = [tool_named(name) for name in TOOLS]
             return Result({"tools": tools, "ttlMs": 3000, "cacheScope": r.choice(["private", "public"])})
         if exchange.method == "ping":
             return Result({})
@@ -228,6 +289,11 @@ class Upstream:
             )
         text = {"type": "text", "text": f"{r.random()}"}
         return Result({"content": [text], "structuredContent": {"mask_me": "x", "n": r.randint(0, 3)}})
+
+
+def tool_named(name: str) -> Data:
+    """A tool as the upstreams list it."""
+    return {"name": name, "inputSchema": {"type": "object", "properties": {"n": {"type": "integer"}}}}
 
 
 def request_of(r: random.Random) -> tuple[str, Data]:
@@ -246,32 +312,48 @@ def request_of(r: random.Random) -> tuple[str, Data]:
     return method, {"uri": "file:///a"} if method == "resources/read" else {}
 
 
-async def send(gateway: PipelineHarness, r: random.Random, clients: Sequence[Client]) -> None:
-    """Random traffic: several at the same instant, some cancelled, some of a client that can be asked."""
+def clients_of(more: random.Random) -> list[Client]:
+    """A modern and a legacy client, with the credentials that they have."""
+    keys = [{}, {"x-api-key": "slw_of-nobody"}, *({"x-api-key": key} for key in KEYS)]
+    return [attrs.evolve(each, headers=more.choice(keys)) for each in (MODERN_CLIENT, legacy_client())]
+
+
+async def send(
+    gateway: PipelineHarness, r: random.Random, more: random.Random, clients: Sequence[Client], *, finds_out: bool
+) -> None:
+    """Random traffic: several at the same instant, some cancelled, some of a client that can be asked, or listens."""
 
     async def answer(_method: str, _params: Mapping[str, Json]) -> Reply:
         await trio.sleep(0.05 + r.random() * 0.3)
         return Result({"action": r.choice(["accept", "decline"])})
 
     calls: list[InFlight] = []
+    listeners: list[InFlight] = []
     for _ in range(r.randint(4, 10)):
         if calls and r.random() < 0.7:
             await trio.sleep(r.choice([0.01, 0.1, 0.6, 2]) + r.random() * 1e-3)
-        gateway.client, gateway.caller = r.choice(clients), r.choice(CALLERS)
+        gateway.client, caller = r.choice(clients), r.choice(CALLERS)
+        gateway.caller = ANONYMOUS if finds_out else caller
         gateway.ask = answer if r.random() < 0.5 else None
+        if more.random() < 0.15:
+            wanted = {"toolsListChanged": True, "promptsListChanged": more.random() < 0.5}
+            listeners.append(gateway.start("subscriptions/listen", notifications=wanted))
         method, params = request_of(r)
         calls.append(gateway.start(method, params))
         if r.random() < 0.15:
             r.choice(calls).cancel()
     for call in calls:
         await call.wait()
+    for listener in listeners:
+        listener.cancel()
+        await listener.wait()
     await wait_all_tasks_blocked()
 
 
 def record(seed: int, path: Path) -> tuple[Document, Snapshot]:
     """One case, on tape; the configuration, and what the gateway counted."""
-    r = random.Random(seed)
-    document = document_of(r)
+    r, more = random.Random(seed), random.Random(f"more {seed}")
+    document = document_of(r, more, path.parent)
     traffic, turns = random.Random(r.random()), random.Random(r.random())
     ends = {
         sink.id: FakeSink(Upstream(random.Random(r.random()))) for sink in document.sinks.values() if not sink.routes
@@ -291,28 +373,44 @@ def record(seed: int, path: Path) -> tuple[Document, Snapshot]:
                 open_recorder(path, options, now=date, inline=True) as recorder,
                 PipelineHarness(document, sinks=ends, edges=recorder, seed=seed, now=date) as gateway,
             ):
-                await send(gateway, traffic, (MODERN_CLIENT, legacy_client()))
+                finds_out = any(is_identity(stage) for _, stage in stages_of(document))
+                await send(gateway, traffic, more, clients_of(more), finds_out=finds_out)
                 figures.append(gateway.engine.snapshot())
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
     return document, figures[0]
 
 
-def stories(entries: Iterator[Entry] | list[Entry]) -> dict[int, list[Data]]:
-    """What happened, by exchange; numbers of lines and calls left out, times to the microsecond."""
+def stories(entries: Iterator[Entry] | list[Entry], apart: Collection[str]) -> dict[int, list[Data]]:
+    """
+    What happened, by exchange; numbers of lines and calls left out, times to the microsecond.
+
+    Args:
+        entries: Of a tape.
+        apart: Ids of stages that read what is on no tape: how they come to what they find is not told.
+    """
     found: dict[int, list[Data]] = {}
+    silent: set[int] = set()
     for entry in entries:
         number = exchange_of(entry)
+        if isinstance(entry, Ended) and entry.reply is None:
+            silent.add(number)
         if isinstance(entry, CancelAsked):
             continue  # can come before its exchange has begun
         if number or (isinstance(entry, StateChanged) and entry.state not in ("stopping", "stopped")):
             data = msgspec.to_builtins(entry)
+            if data.get("stage") in apart:
+                continue
             data["t"] = round(entry.t, 6)
             if isinstance(data.get("message"), dict) and not (isinstance(entry, Begun) and entry.source):
                 data["message"].pop("id", None)  # where a component begins an exchange, it is a secret
                 data["message"] = TRACE.sub("", repr(data["message"]))
-            data["decisions"] = sorted(data.get("decisions", ()), key=lambda decision: decision["stage"])
+            decisions = (each for each in data.get("decisions", ()) if each["stage"] not in apart)
+            data["decisions"] = sorted(decisions, key=lambda decision: decision["stage"])
             found.setdefault(number, []).append({k: v for k, v in data.items() if k not in ("n", "call", "visit")})
+    for number in silent & found.keys():  # why somebody was turned away who was not told is on no tape
+        for data in found[number]:
+            data.pop("failure", None)
     for story in found.values():  # two upstreams that are asked at the same instant are asked in any order
         story.sort(key=lambda data: (data["t"], data.get("sink") or data.get("stage", "").rpartition(".")[0]))
     return found
@@ -343,7 +441,8 @@ def test_a_replay_decides_what_the_gateway_decided(block: int, tmp_path: Path) -
 
         played = play(tape, document, seen.append)
 
-        was, is_ = stories(tape.entries()), stories(seen)
+        apart = {component_id for component_id, stage in stages_of(document) if is_identity(stage)}
+        was, is_ = stories(tape.entries(), apart), stories(seen, apart)
         if was != is_ or counts(then) != counts(played.figures) or played.lacking:
             different.append(seed)
 

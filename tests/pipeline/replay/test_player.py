@@ -481,6 +481,7 @@ def test_who_was_refused_is_refused_again(taped, tmp_path):
 
     assert then.ended.reply.error.http_status == 401
     assert now[1].ended.reply == then.ended.reply
+    assert now[1].ended.headers == then.ended.headers == {"www-authenticate": 'ApiKey realm="sluiceway"'}
     assert (list(now[1].calls), played.lacking) == ([], [])
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sluiceway.pipeline.model.session import ANONYMOUS
-from sluiceway.pipeline.protocol.messages import ErrorReply
+from sluiceway.pipeline.model.session import ANONYMOUS, Caller
+from sluiceway.pipeline.protocol.errors import Forbidden, GatewayError, Unauthenticated
 from sluiceway.pipeline.replay import timeline
 from sluiceway.pipeline.replay.entries import (
     Begun,
@@ -17,6 +17,7 @@ from sluiceway.pipeline.replay.entries import (
     CallerData,
     CallRelayed,
     Configured,
+    DecisionData,
     Ended,
     Entry,
     ErrorData,
@@ -106,7 +107,7 @@ def test_a_call_is_given_once():
 def test_calls_of_other_exchanges_can_be_taken():
     """If those were read already."""
     tape = Timeline(iter([begun(1), called(1, 1), ended(1), begun(2)]))
-    tape.caller(1)
+    tape.caller(1, "auth")
 
     assert tape.call_of([2], any_call) is None
     taken = tape.call_of([2, 1], any_call)
@@ -118,7 +119,7 @@ def test_who_an_exchange_is_of_is_known_from_its_first_call_or_its_end():
     """Whichever comes first."""
     ana = CallerData(subject="ana")
     tape = Timeline(iter([begun(1), called(1, 1, caller=ana), begun(2), ended(2, caller=ana), ended(3)]))
-    found = [tape.caller(number) for number in (1, 2, 3)]
+    found = [tape.caller(number, "auth") for number in (1, 2, 3)]
 
     assert [getattr(each, "subject", None) for each in found] == ["ana", "ana", ANONYMOUS.subject]
 
@@ -127,9 +128,31 @@ def test_who_an_exchange_is_of_is_known_from_its_first_call_or_its_end():
 def test_a_refusal_of_who_nobody_knows_is_that_of_its_identity(reason, refused):
     """Only if that is what it was refused for."""
     error = ReplyData(error=ErrorData(40100, "who?", {"origin": "gateway", "reason": reason}, 401))
-    found = Timeline(iter([begun(1), ended(1, reply=error)])).caller(1)
+    found = Timeline(iter([begun(1), ended(1, reply=error)])).caller(1, "auth")
 
-    assert isinstance(found, ErrorReply) is refused
+    assert isinstance(found, GatewayError) is refused
+
+
+def test_a_stage_that_says_it_refused_refuses_again():
+    """As it did, and those before it do not: who was known by then is known again."""
+    error = ReplyData(error=ErrorData(40300, "no tenant", {"origin": "gateway", "reason": "forbidden"}, 403))
+    refused = (DecisionData("auth", "allow"), DecisionData("tenant", "refuse", "x"))
+    end = ended(1, reply=error, caller=CallerData(subject="ana"), decisions=refused)
+    tape = Timeline(iter([begun(1), end]))
+    before, there = tape.caller(1, "auth"), tape.caller(1, "tenant")
+
+    assert isinstance(before, Caller)
+    assert before.subject == "ana"
+    assert isinstance(there, Forbidden)
+    assert there.message == "no tenant"
+
+
+def test_a_notification_that_was_turned_away_is_turned_away():
+    """Nobody was told why."""
+    end = ended(1, decisions=(DecisionData("auth", "refuse", "x"),))
+    tape = Timeline(iter([begun(1), end]))
+
+    assert isinstance(tape.caller(1, "auth"), Unauthenticated)
 
 
 def test_all_of_a_call_can_be_looked_up_ahead():

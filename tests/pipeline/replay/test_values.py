@@ -21,7 +21,7 @@ from sluiceway.pipeline.protocol.errors import (
 from sluiceway.pipeline.protocol.failures import blames_upstream, failure_of
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request, Result
-from sluiceway.pipeline.replay.entries import FailureData, ReplyData
+from sluiceway.pipeline.replay.entries import ErrorData, FailureData, ReplyData
 from sluiceway.pipeline.replay.masking import Masking
 from sluiceway.pipeline.replay.values import (
     RecordedBug,
@@ -30,6 +30,7 @@ from sluiceway.pipeline.replay.values import (
     client_of,
     exception_of,
     message_of,
+    refusal_of,
     reply_of,
 )
 
@@ -74,6 +75,15 @@ def test_errors_with_challenges_can_be_raised_again():
         back = exception_of(RENDER.failure(cls("who?", challenge="Bearer")))
         assert isinstance(back, Unauthenticated | Forbidden)
         assert back.challenge is None
+
+
+def test_a_refusal_is_raised_as_its_client_was_told_of_it():
+    """With what it says besides, how long to wait, and the challenge."""
+    said = {"origin": "gateway", "reason": "forbidden", "retry_after_ms": 1500, "scope": "x"}
+    back = refusal_of(ErrorData(40300, "no", said, 403), "Bearer")
+
+    assert isinstance(back, Forbidden)
+    assert (back.message, back.data, back.retry_after_s, back.challenge) == ("no", {"scope": "x"}, 1.5, "Bearer")
 
 
 def test_a_class_that_is_not_ours_comes_back_as_the_one_with_its_reason():

@@ -151,7 +151,7 @@ class Walls:
         try:
             with trio.move_on_after(_PROBE_WITHIN_S):
                 process.stdin.close()
-                while piece := await process.stderr.receive_some(4096):
+                while piece := await process.stderr.receive_some():
                     said = (said + piece)[:1024]
                 await process.wait_exited()
             status = process.status_text()

@@ -68,7 +68,7 @@ class Outgoing(Protocol):
         """Bytes that wait."""
         ...
 
-    def put_nowait(self, message: bytes, key: Hashable | None = None) -> None:
+    def put_nowait(self, message: bytes, key: Hashable | None = None, *, alone: bool = False) -> None:
         """See `Outbox.put_nowait`."""
         ...
 
@@ -113,6 +113,7 @@ class Multiplexer:
         self._unsolicited = None if ask is None else Questions(ask, self._reply)
         self._table = Correlation(max_pending)
         self._calls: dict[int, Call] = {}
+        self._listening = 0
         self._asked: dict[RequestId, Call] = {}
         self._task_tokens: dict[int, Json] = {}
         self._closed: Callable[[], GatewayError] | None = None
@@ -140,12 +141,15 @@ class Multiplexer:
         assert isinstance(request, Request)
         with self._table.register() as entry:
             call = Call(exchange, entry)
-            self._send(readdress(request, entry.id), entry.id)
+            listens = exchange.kind is Kind.LISTEN
+            self._send(readdress(request, entry.id), entry.id, alone=len(self._calls) == self._listening)
             self._calls[entry.id] = call
+            self._listening += listens
             try:
-                reply = await (self._listen(call) if exchange.kind is Kind.LISTEN else self._converse(call))
+                reply = await (self._listen(call) if listens else self._converse(call))
             finally:
                 del self._calls[entry.id]
+                self._listening -= listens
                 self.last_used = trio.current_time()
                 self._leave(call)
         if "task" in request.params and isinstance(reply, Result) and "task" in reply.value:
@@ -247,8 +251,10 @@ class Multiplexer:
 
     def _leave(self, call: Call) -> None:
         """Nobody waits any more: say so, if the upstream does not know it."""
-        for question_id in list(call.questions):
-            self._answer(question_id, ErrorReply(ErrorCode.INTERNAL_ERROR, "the request that caused this has ended"))
+        if call.questions:
+            ended = ErrorReply(ErrorCode.INTERNAL_ERROR, "the request that caused this has ended")
+            for question_id in list(call.questions):
+                self._answer(question_id, ended)
         if call.entry.answered and not call.hung_up:
             return
         # a handshake cannot be taken back (2025-11-25, basic/utilities/cancellation): its session is over anyway
@@ -381,9 +387,9 @@ class Multiplexer:
         with suppress(trio.WouldBlock, trio.ClosedResourceError):
             self._outbox.put_nowait(encode_message(message))
 
-    def _send(self, message: bytes, key: int | None = None) -> None:
+    def _send(self, message: bytes, key: int | None = None, *, alone: bool = False) -> None:
         try:
-            self._outbox.put_nowait(message, key)
+            self._outbox.put_nowait(message, key, alone=alone)
         except trio.WouldBlock:
             raise CapacityExceeded(
                 f"{self._name}: {self._outbox.size} bytes wait to be read by the upstream, which is not reading; "

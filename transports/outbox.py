@@ -30,14 +30,18 @@ class Outbox:
 
     Args:
         max_bytes: What may wait, the write under way included. A single line always fits into an empty outbox.
+        send_nowait: Writes to the same stream as `run` as much as can be written at once, for lines that need not wait
+            for company. None if every line goes through `run`.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, send_nowait: Callable[[bytes], int] | None = None) -> None:
         self.max_bytes = max_bytes
+        self._send_nowait = send_nowait
         self._waiting: dict[Hashable, bytes] = {}
+        self._begun = b""
         self._size = 0
         self._closed = False
-        self._work = trio.Event()
+        self._writer: trio.lowlevel.Task | None = None
         self._room: trio.Event | None = None
 
     @property
@@ -45,13 +49,14 @@ class Outbox:
         """Bytes that wait or are being written."""
         return self._size
 
-    def put_nowait(self, message: bytes, key: Hashable | None = None) -> None:
+    def put_nowait(self, message: bytes, key: Hashable | None = None, *, alone: bool = False) -> None:
         """
         Queue one message; the newline is added here.
 
         Args:
             message: One line, as `codec.encode_message` makes it.
             key: Under which `withdraw` finds it; unique among what waits.
+            alone: No others are likely to follow soon: it is written at once if that can be done without waiting.
 
         Raises:
             trio.WouldBlock: There is no room for it.
@@ -59,11 +64,14 @@ class Outbox:
         """
         if self._closed:
             raise trio.ClosedResourceError("the outbox is closed")
+        if alone and not self._size and self._send_nowait is not None:
+            self._write_at_once(message + b"\n", self._send_nowait)
+            return
         if self._size and self._size + len(message) >= self.max_bytes:
             raise trio.WouldBlock
         self._waiting[object() if key is None else key] = message
         self._size += len(message) + 1
-        self._work.set()
+        self._wake()
 
     async def put(self, message: bytes) -> None:
         """
@@ -91,7 +99,7 @@ class Outbox:
     def close(self) -> None:
         """Take nothing more. `run` ends when what waits is written. Idempotent."""
         self._closed = True
-        self._work.set()
+        self._wake()
         self._let_in()
 
     async def run(self, stream: Writer) -> None:
@@ -102,7 +110,8 @@ class Outbox:
             trio.BrokenResourceError: The other end is gone.
         """
         while await self._something():
-            batch = b"\n".join((*self._waiting.values(), b""))
+            batch = self._begun + b"\n".join((*self._waiting.values(), b""))
+            self._begun = b""
             self._waiting.clear()
             await stream.send_all(batch)
             self._release(len(batch))
@@ -114,14 +123,34 @@ class Outbox:
             await send(message)
             self._release(len(message) + 1)
 
+    def _write_at_once(self, line: bytes, send_nowait: Callable[[bytes], int]) -> None:
+        """Write a line into an empty stream; what does not fit is begun, and goes before everything else."""
+        try:
+            sent = send_nowait(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = 0  # `run` meets the same, and tells its owner
+        if sent < len(line):
+            self._begun = line[sent:]
+            self._size = len(self._begun)
+            self._wake()
+
     async def _something(self) -> bool:
         """Wait for something to write; False at the end. Not a checkpoint if something waits."""
-        while not self._waiting:
+        while not self._size:
             if self._closed:
                 return False
-            self._work = trio.Event()
-            await self._work.wait()
+            self._writer = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         return True
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._writer is not None:
+            task, self._writer = self._writer, None
+            trio.lowlevel.reschedule(task)
 
     def _release(self, size: int) -> None:
         self._size -= size

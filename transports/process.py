@@ -32,6 +32,7 @@ from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.runtime.nursery import farewell
 
 from .kinship import VARIABLE, end_family, new_mark
+from .pipes import ReadEnd, WriteEnd
 
 _PASSED_ON: Final = frozenset(
     {"HOME", "LANG", "LANGUAGE", "LOGNAME", "PATH", "SHELL", "TEMP", "TERM", "TMP", "TMPDIR", "TZ", "USER"}
@@ -142,9 +143,9 @@ class Process:
     def __init__(
         self,
         popen: subprocess.Popen[bytes],
-        stdin: trio.lowlevel.FdStream,
-        stdout: trio.lowlevel.FdStream,
-        stderr: trio.lowlevel.FdStream,
+        stdin: WriteEnd,
+        stdout: ReadEnd,
+        stderr: ReadEnd,
         lifeline: socket.socket | None = None,
         mark: str | None = None,
     ) -> None:
@@ -173,14 +174,18 @@ class Process:
         """
         with ExitStack() as theirs, ExitStack() as ours:
 
-            def pipe(our_end: int) -> tuple[int, trio.lowlevel.FdStream]:
-                ends = os.pipe()
-                theirs.callback(os.close, ends[1 - our_end])
-                stream = trio.lowlevel.FdStream(ends[our_end])
-                ours.callback(stream.close)
-                return ends[1 - our_end], stream
+            def from_child() -> tuple[int, ReadEnd]:
+                read_fd, write_fd = os.pipe()
+                theirs.callback(os.close, write_fd)
+                end = ReadEnd(read_fd)
+                ours.callback(end.close)
+                return write_fd, end
 
-            (child_in, stdin), (child_out, stdout), (child_err, stderr) = pipe(1), pipe(0), pipe(0)
+            child_in, write_fd = os.pipe()
+            theirs.callback(os.close, child_in)
+            stdin = WriteEnd(write_fd)
+            ours.callback(stdin.close)
+            (child_out, stdout), (child_err, stderr) = from_child(), from_child()
             lifeline: socket.socket | None = None
             kept: tuple[int, ...] = ()
             if shim is not None:
@@ -277,8 +282,8 @@ class Process:
                     await self.wait_exited()
             self._lifeline.close()
         self.signal_group(signal.SIGKILL)
-        for stream in (self.stdin, self.stdout, self.stderr):
-            stream.close()
+        for end in (self.stdin, self.stdout, self.stderr):
+            end.close()
         with farewell(_REAP_WITHIN_S):
             await self.wait_exited()
             self._popen.wait()

@@ -214,7 +214,7 @@ class StdioSink(Sink):
             health.died(f"cannot be started: {error.strerror}", 0.0)
             raise ConnectFailed(f"{name}: cannot start {config.command[0]!r}: {error.strerror}") from error
         self.context.log.info("server started", pid=process.pid, program=config.command[0])
-        outbox = Outbox(config.max_unsent)
+        outbox = Outbox(config.max_unsent, process.stdin.send_nowait)
         return Child(
             name,
             process,

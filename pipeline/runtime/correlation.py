@@ -70,7 +70,7 @@ class CorrelationStats:
 class Entry:
     """One request that waits for its reply. Made by `Correlation.register`; a context manager."""
 
-    __slots__ = ("_arrived", "_error", "_inbox", "_reply", "_size", "_started", "_table", "id")
+    __slots__ = ("_error", "_inbox", "_reply", "_size", "_started", "_table", "_waiter", "id")
 
     def __init__(self, table: Correlation, entry_id: int) -> None:
         self.id = entry_id
@@ -80,7 +80,7 @@ class Entry:
         self._size = 0
         self._reply: Reply | None = None
         self._error: GatewayError | None = None
-        self._arrived = trio.lowlevel.ParkingLot()
+        self._waiter: trio.lowlevel.Task | None = None
         self._started = trio.current_time()
 
     def __enter__(self) -> Entry:
@@ -108,7 +108,8 @@ class Entry:
             GatewayError: What `Correlation.fail_all` was called with.
         """
         if not (self._inbox or self._reply or self._error):
-            await self._arrived.park()
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
         else:
             await trio.lowlevel.checkpoint()
         if self._error is not None:
@@ -122,14 +123,23 @@ class Entry:
 
     def _resolve(self, reply: Reply) -> float:
         self._reply = reply
-        self._arrived.unpark()
+        self._wake()
         return trio.current_time() - self._started
 
     def _fail(self, error: GatewayError) -> None:
         self._error = error
         self._inbox.clear()
         self._size = 0
-        self._arrived.unpark()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            task, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(task)
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
@@ -207,7 +217,7 @@ class Correlation:
         if self._fits(entry, size) or self._make_room(entry, item, size):
             entry._inbox.append(item)
             entry._size += size
-            entry._arrived.unpark()
+            entry._wake()
         elif item.method == LOG_MESSAGE:
             self._dropped_logs += 1
         else:

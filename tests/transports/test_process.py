@@ -12,6 +12,7 @@ import psutil
 import pytest
 import trio
 
+from sluiceway.transports.pipes import ReadEnd
 from sluiceway.transports.process import Process, Tail, child_environment, find_executable
 
 GRANDCHILD = """
@@ -42,7 +43,7 @@ async def vanish(pid: int) -> None:
             await trio.sleep(0.01)
 
 
-async def read_all(stream: trio.lowlevel.FdStream) -> bytes:
+async def read_all(stream: ReadEnd) -> bytes:
     """Everything until end of file."""
     data = b""
     while piece := await stream.receive_some():

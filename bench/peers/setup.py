@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,11 +40,13 @@ def debian(path: str) -> Path:
     return DEBIAN / path
 
 
-def install() -> list[str]:
-    """Get what is missing; returns what could not be had, with the reason."""
+def install(only: Collection[str] = ()) -> list[str]:
+    """Get what is missing, or of that only these; returns what could not be had, with the reason."""
     FOLDER.mkdir(exist_ok=True)
     missing = []
     for name, step in {"debian": _debian, **dict.fromkeys(ENVIRONMENTS, _environment), "node": _node}.items():
+        if only and name not in only:
+            continue
         try:
             step(name)
         except (subprocess.CalledProcessError, OSError) as error:

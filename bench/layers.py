@@ -1,0 +1,181 @@
+"""
+What each layer of a call costs by itself: microseconds of CPU, and instructions where the processor counts them.
+
+    python bench/layers.py --json bench/results/layers.json
+
+The layers are those of a small `tools/call` of a modern client, http to http, in the order in which it meets them. All
+of it is computing: the system calls, Trio's passes and what lies between the layers is the rest of what a call costs
+(`make bench-peers`), and `make profile` shows it. Figures are the cheapest of some rounds, all layers in turn in each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+import trio
+from counters import Counter
+from figures import report
+
+from sluiceway.pipeline.model.document import Limits
+from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.protocol.codec import decode_message, decode_upstream, encode_message
+from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Response, Result
+from sluiceway.pipeline.runtime.chain import compile_chain
+from sluiceway.pipeline.runtime.deadlines import Deadlines
+from sluiceway.pipeline.runtime.pipeline import Pipeline
+from sluiceway.transports.http_client.known_heads import KnownHeads
+from sluiceway.transports.http_client.parser import ResponseParser
+from sluiceway.transports.http_source.edge import read_head
+from sluiceway.transports.http_source.framing import chunk
+from sluiceway.transports.http_source.heads import Heads
+from sluiceway.transports.http_source.protocol import RequestStream
+from sluiceway.transports.http_upstream.headers import modern_headers
+
+BODY = (
+    b'{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"echo","arguments":{"text":"%b"},"_meta":'
+    b'{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}'
+    % (b"x" * 96)
+)
+HEAD = (
+    b"POST /mcp HTTP/1.1\r\nHost: gateway.example.com:8080\r\nContent-Type: application/json\r\nAccept: "
+    b"application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
+ANSWER = b'{"jsonrpc":"2.0","id":17,"result":{"content":[{"type":"text","text":"%b"}]}}' % (b"x" * 96)
+RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+HEADERS = {"content-type": "application/json"}
+BOUNDS = {
+    "a request's head, never seen, us": 25.0,
+    "a request's head, seen before, us": 0.6,
+    "a request's head, another length, us": 13.0,
+    "gate and decode, us": 12.0,
+    "header lines for the upstream, us": 1.5,
+    "a response's head, never seen, us": 8.0,
+    "a response, head seen before, us": 1.0,
+    "decode the upstream's answer, us": 6.0,
+    "encode the answer, us": 1.2,
+    "render the response, us": 7.0,
+    "a chunk, us": 0.5,
+    "an exchange through an empty pipeline, us": 25.0,
+}
+
+
+def _drive(awaitable: Awaitable[object]) -> None:
+    """Run what never waits."""
+    try:
+        awaitable.__await__().send(None)  # type: ignore[attr-defined]
+    except StopIteration:
+        return
+    raise RuntimeError("it waits")
+
+
+async def _write(_: bytes) -> None:
+    """To nowhere."""
+
+
+def layers() -> Mapping[str, Callable[[], object]]:
+    """Each, as something to be called again and again."""
+    head, longer = bytearray(HEAD % len(BODY) + BODY), bytearray(HEAD % 1234 + BODY)
+    heads, known_heads = Heads(), KnownHeads()
+    known = heads.read(head, None)
+    assert known is not None
+    request = decode_message(BODY)
+    assert isinstance(request, Request)
+    client = Client(era=Era.MODERN, version="2026-07-28", transport="http", headers={"host": "gateway.example.com"})
+    response = Response(17, Result(Body(raw=b'{"content":[{"type":"text","text":"%b"}]}' % (b"x" * 96))))
+    known_heads.parse(RESPONSE)
+
+    def parse() -> None:
+        ResponseParser().feed(RESPONSE)
+
+    def render() -> None:
+        _drive(RequestStream(known, _write, lambda: None).answer(200, HEADERS, ANSWER))
+
+    return {
+        "a request's head, never seen": lambda: read_head(head),
+        "a request's head, seen before": lambda: heads.read(head, known),
+        "a request's head, another length": lambda: heads.read(longer, known),
+        "gate and decode": lambda: decode_message(BODY),
+        "header lines for the upstream": lambda: modern_headers(request, client),
+        "a response's head, never seen": parse,
+        "a response, head seen before": lambda: known_heads.whole(RESPONSE),
+        "decode the upstream's answer": lambda: decode_upstream(ANSWER),
+        "encode the answer": lambda: encode_message(response),
+        "render the response": render,
+        "a chunk": lambda: chunk(ANSWER),
+    }
+
+
+def costs(rounds: int, count: int) -> dict[str, float]:
+    """Microseconds of each layer."""
+    found, spent = layers(), dict[str, float]()
+    for _ in range(rounds):
+        for name, work in found.items():
+            start = time.process_time()
+            for _ in range(count):
+                work()
+            cost = (time.process_time() - start) / count * 1e6
+            spent[name] = min(cost, spent.get(name, cost))
+    return {f"{name}, us": cost for name, cost in spent.items()}
+
+
+async def _sink(_: Exchange) -> Reply:
+    return Result({"content": []})
+
+
+async def _emit(_: Notification) -> None:
+    """Nothing is relayed."""
+
+
+async def exchange(rounds: int, count: int) -> dict[str, float]:
+    """Admission, exchange, deadline and the boundary, around an empty chain."""
+    deadlines, client = Deadlines(), Client(era=Era.MODERN, version="2026-07-28")
+    request, best = Request(1, "tools/call", {"name": "echo"}), float("inf")
+    pipeline = Pipeline("main", compile_chain([], _sink), Limits(), deadlines)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(deadlines.serve)
+        for _ in range(rounds):
+            start = time.process_time()
+            for _ in range(count):
+                await pipeline.handle(request, client=client, emit=_emit).run()
+            best = min(best, (time.process_time() - start) / count * 1e6)
+        nursery.cancel_scope.cancel()
+    return {"an exchange through an empty pipeline, us": best}
+
+
+def instructions() -> dict[str, float]:
+    """Of each layer, warm."""
+    found = {}
+    with Counter() as counter:
+        nothing = counter.of(lambda: None)
+        for name, work in layers().items():
+            for _ in range(100):
+                work()
+            found[f"{name}, instructions"] = float(min(counter.of(work) for _ in range(20)) - nothing)
+    return found
+
+
+def main() -> int:
+    """Measure, print a table, and write it as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--count", type=int, default=3000)
+    options = parser.parse_args()
+    figures = {**costs(options.rounds, options.count), **trio.run(exchange, options.rounds, options.count)}
+    try:
+        figures |= instructions()
+    except OSError as error:
+        print(f"no instruction counts: this machine has no counters that we may ask ({error.strerror or error})")
+    return report(figures, BOUNDS, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -138,11 +138,11 @@ class Connection:
             PeerGone: The peer closed the connection.
             MalformedResponse: What came back is not HTTP/1.1.
         """
-        parser = ResponseParser()
         if heads is None:
+            parser = ResponseParser()
             parser.feed(data)
         else:
-            heads.feed(parser, data)
+            parser = heads.parse(data)
         while parser.head is None:
             await self.read(parser)
         return parser
@@ -205,6 +205,10 @@ class Response(ABC):
         not to be mistaken for a cancel.
         """
 
+    def chunk_nowait(self) -> bytes | None:
+        """The next part of the body if it is here already, empty at the end; None if that has to be waited for."""
+        return None
+
     @abstractmethod
     async def chunk(self) -> bytes:
         """
@@ -262,8 +266,12 @@ class WholeResponse(Response):
     def finish(self) -> None:
         """Nothing is held. See `Response`."""
 
-    async def chunk(self) -> bytes:
-        """The body, once. See `Response`. Never a checkpoint."""
+    def chunk_nowait(self) -> bytes:
+        """The body, once. See `Response`."""
         data = b"" if self._is_read else self.whole
         self._is_read = True
         return data
+
+    async def chunk(self) -> bytes:
+        """As `chunk_nowait`. Never a checkpoint."""
+        return self.chunk_nowait()

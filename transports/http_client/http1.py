@@ -59,13 +59,15 @@ class Http1Response(Response):
             connection.ending = self._parser if ending else None
             self._give_back(connection, reusable=ending or self._parser.reusable)
 
+    def chunk_nowait(self) -> bytes | None:
+        """What was read already, if that is anything. See `Response`."""
+        data = self._parser.take()
+        return data if data or self._parser.complete else None
+
     async def chunk(self) -> bytes:
         """The next part of the body, of one piece that was read at most. See `Response`."""
-        data = self._parser.take()
-        if not data and not self._parser.complete:
+        while (data := self.chunk_nowait()) is None:
             connection = self._connection
             assert connection is not None, "the response was closed"
-            while not data and not self._parser.complete:
-                await connection.read(self._parser)
-                data = self._parser.take()
+            await connection.read(self._parser)
         return data

@@ -19,6 +19,7 @@ MAX_KNOWN: Final = 64
 MAX_BYTES: Final = 2048
 """Of one such head."""
 _END: Final = b"\r\n\r\n"
+_UNSAID: Final = -1
 
 
 @final
@@ -26,7 +27,7 @@ _END: Final = b"\r\n\r\n"
 class _Known:
     head: Head
     length: int
-    """Bytes of the body that follows."""
+    """Bytes of the body that follows; `_UNSAID` if only the parser can tell."""
 
 
 @final
@@ -40,29 +41,50 @@ class KnownHeads:
         return len(self._known)
 
     def whole(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, if these bytes are one response with a head that is known, no less and no more; else None."""
+        """
+        Head and body, if these bytes are one response with a head that is known, no less and no more, and need no
+        parser; else None.
+        """
         start = data.find(_END) + len(_END)
         known = self._known.get(data[:start])
         if known is None or len(data) - start != known.length:
             return None
         return known.head, data[start:]
 
-    def feed(self, parser: ResponseParser, data: bytes) -> None:
+    def parse(self, data: bytes) -> ResponseParser:
         """
-        Feed a parser with the first bytes of a response, and remember the head if it stands in them and is plain.
+        A parser that was fed with the first bytes of a response. Its head is remembered if it stands in them as a whole
+        and the connection goes on; one that is known is not read again.
 
         Raises:
             MalformedResponse: As the parser does.
         """
         start = data.find(_END) + len(_END)
+        head = data[:start]
+        known = self._known.get(head)
+        if known is not None:
+            parser = ResponseParser(known.head)
+            parser.feed(data)
+            return parser
+        parser = ResponseParser()
         if not len(_END) <= start <= MAX_BYTES:
             parser.feed(data)
-            return
-        parser.feed(data[:start])
-        length = parser.plain_length
-        if length is not None and parser.head is not None:
+            return parser
+        parser.feed(head)
+        if parser.has_head_only and parser.head is not None:
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
-            self._known[data[:start]] = _Known(parser.head, length)
+            self._known[head] = _Known(parser.head, _length(parser))
         if start < len(data):
             parser.feed(data[start:])
+        return parser
+
+
+def _length(parser: ResponseParser) -> int:
+    """How long the body is that follows, by the head that was parsed."""
+    head = parser.head
+    assert head is not None
+    length = head.headers.get("content-length", "")
+    if not length.isdecimal() or "transfer-encoding" in head.headers or parser.complete != (int(length) == 0):
+        return _UNSAID
+    return int(length)

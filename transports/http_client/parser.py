@@ -49,30 +49,20 @@ class Head:
         return self.headers.get("content-encoding", "identity") != "identity"
 
 
-@final
 @define(eq=False)
 class _Collector:
-    """What httptools calls while it parses; keeps what a `ResponseParser` hands out."""
+    """What httptools calls while it parses; keeps what a `ResponseParser` hands out. The head is known already."""
 
+    known: Head | None = None
     parser: httptools.HttpResponseParser | None = None
     head: Head | None = None
     keep_alive: bool = False
     complete: bool = False
     surplus: bool = False
     body: list[bytes] = field(factory=list)
-    _headers: dict[str, str] = field(factory=dict)
-    _head_size: int = 0
 
     def on_message_begin(self) -> None:
         self.surplus = self.complete
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
-        if self.head is None:  # what comes after the head are trailers, which mean nothing in MCP
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
-            self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
         if self.parser is None:  # a second response, on which nobody waits
@@ -81,10 +71,14 @@ class _Collector:
         if status == 101:
             raise MalformedResponse(_SWITCHES)
         if status >= 200 and self.head is None:
-            self.head = Head(status, self._headers)
+            self.head = self._made(status)
             self.keep_alive = bool(self.parser.should_keep_alive())
             self.parser = None  # it holds us; without the way back there is nothing for the garbage collector
-        self._headers = {}
+
+    def _made(self, status: int) -> Head:
+        assert self.known is not None
+        assert self.known.status == status
+        return self.known
 
     def on_body(self, data: bytes) -> None:
         if data and not self.complete:  # else it is that of a second response
@@ -96,28 +90,52 @@ class _Collector:
 
 
 @final
+@define(eq=False)
+class _HeadCollector(_Collector):
+    """Likewise for a head that is not known: only this one is told of headers."""
+
+    _headers: dict[str, str] = field(factory=dict)
+    _head_size: int = 0
+
+    def on_message_begin(self) -> None:
+        self.surplus = self.complete
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEAD:
+            raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
+        if self.head is None:  # what comes after the head are trailers, which mean nothing in MCP
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+            self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+
+    def _made(self, status: int) -> Head:
+        return Head(status, self._headers)
+
+
+@final
 class ResponseParser:
     """
     Parses one response. Feed it what was read until it is `complete`, then use another one.
 
     Interim responses (1xx) are skipped. The body is whatever arrived since the last `take`: the parser holds no more
     than one piece that was fed, so who stops feeding holds the peer back.
+
+    Args:
+        known: The head, if the first bytes that will be fed are known to be it; None if it is to be read.
     """
 
-    def __init__(self) -> None:
-        self._collector = _Collector()
-        self._unread_head = 0
+    def __init__(self, known: Head | None = None) -> None:
+        self._collector = _HeadCollector() if known is None else _Collector(known)
+        self._framing = 0
+        self.started = False
+        """Whether anything was fed."""
         self._parser = self._collector.parser = httptools.HttpResponseParser(self._collector)
 
     @property
     def head(self) -> Head | None:
         """Status and headers, once they are there."""
         return self._collector.head
-
-    @property
-    def started(self) -> bool:
-        """Whether anything was fed."""
-        return self._unread_head > 0
 
     @property
     def complete(self) -> bool:
@@ -131,19 +149,10 @@ class ResponseParser:
         return collector.complete and collector.keep_alive and not collector.surplus
 
     @property
-    def plain_length(self) -> int | None:
-        """
-        How long the body is, if exactly the head was fed until now, and it says so and that the connection is kept;
-        None otherwise, and for heads after which the rules for bodies are others.
-        """
+    def has_head_only(self) -> bool:
+        """Whether exactly the head was fed until now, and the next response will come on the same connection."""
         collector = self._collector
-        head = collector.head
-        if head is None or not self.keeps_alive or head.status in _NO_BODY or "transfer-encoding" in head.headers:
-            return None
-        length = head.headers.get("content-length", "")
-        if not length.isdecimal() or collector.body or collector.complete != (int(length) == 0):
-            return None
-        return int(length)
+        return collector.head is not None and self.keeps_alive and not collector.body
 
     @property
     def keeps_alive(self) -> bool:
@@ -155,12 +164,9 @@ class ResponseParser:
         Take what was read.
 
         Raises:
-            MalformedResponse: It is no response, or its head is too large.
+            MalformedResponse: It is no response, its head is too large, or it goes on without any content.
         """
-        if self._collector.head is None:  # a single endless value is never reported to the collector
-            self._unread_head += len(data)
-            if self._unread_head > 2 * MAX_HEAD:
-                raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
+        self.started, collector = True, self._collector
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
@@ -168,10 +174,14 @@ class ResponseParser:
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, MalformedResponse):
                 raise error.__context__ from None
-            if self._collector.complete:  # what follows a complete response is not ours to judge, only not to trust
-                self._collector.surplus = True
+            if collector.complete:  # what follows a complete response is not ours to judge, only not to trust
+                collector.surplus = True
                 return
             raise MalformedResponse(f"it cannot be parsed: {error}") from error
+        self._framing = 0 if collector.body else self._framing + len(data)
+        if self._framing > 2 * MAX_HEAD:  # a single endless value is never reported to the collector
+            what = "its head has" if collector.head is None else "between two pieces of its content there are"
+            raise MalformedResponse(f"{what} more than {MAX_HEAD} bytes")
 
     def end(self) -> bool:
         """

@@ -176,6 +176,9 @@ class Incoming:
         return LongResult(*begun, more)
 
     async def _chunk(self) -> bytes:
+        data = self._response.chunk_nowait()
+        if data is not None:
+            return data
         with self._faults, trio.move_on_after(self._idle_s):
             return await self._response.chunk()
         raise UpstreamClosed(

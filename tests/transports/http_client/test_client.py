@@ -10,10 +10,10 @@ import trio
 from sluiceway.pipeline.model.origin import Origin
 from sluiceway.pipeline.protocol.errors import UpstreamClosed, UpstreamProtocolError
 from sluiceway.transports.http_client import client as client_module
-from sluiceway.transports.http_client import connection as connection_module
+from sluiceway.transports.http_client import known_heads
 from sluiceway.transports.http_client.client import HttpClient
 from sluiceway.transports.http_client.connection import Response
-from sluiceway.transports.http_client.parser import ResponseParser
+from sluiceway.transports.http_client.parser import Head, ResponseParser
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
 
@@ -88,11 +88,11 @@ async def test_a_head_that_is_known_needs_no_parser(monkeypatch):
     parsers = []
 
     class Counted(ResponseParser):  # type: ignore[misc]  # final, but this is a spy
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, known: Head | None = None) -> None:
+            super().__init__(known)
             parsers.append(self)
 
-    monkeypatch.setattr(connection_module, "ResponseParser", Counted)
+    monkeypatch.setattr(known_heads, "ResponseParser", Counted)
     origin = Origins([HEAD + b"hi"] * 5)
 
     answers = [await origin.ask() for _ in range(5)]

@@ -119,3 +119,40 @@ def test_what_is_no_response_is_said_to_be_none(data, words):
     """Smuggling, other protocols, endless heads."""
     with pytest.raises(MalformedResponse, match=words):
         parsed(data)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(("begun", "more"), [(b"1;", b"x" * 10_000), (b"0\r\n", b"a: b\r\n" * 1000)])
+def test_framing_without_content_does_not_go_on_for_ever(known, begun, more):
+    """Chunk extensions and trailers, whether the head is known or not."""
+    head = CHUNKED.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    parser = ResponseParser(parsed(head).head if known else None)
+    parser.feed(head + begun)
+
+    def go_on() -> None:
+        for _ in range(50):
+            parser.feed(more)
+
+    with pytest.raises(MalformedResponse, match="more than"):
+        go_on()
+
+
+def test_content_in_between_is_no_endless_framing():
+    """A long body in many small chunks is as good as any."""
+    parser = parsed(CHUNKED.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+
+    for _ in range(20):
+        parser.feed(b"5;" + b"x" * 20_000 + b"\r\nhello\r\n")
+        assert parser.take() == b"hello"
+
+
+def test_a_head_that_is_known_is_not_read_again():
+    """The parser hands out what it was given."""
+    head = parsed(PLAIN).head
+    parser = ResponseParser(head)
+
+    parser.feed(PLAIN)
+
+    assert parser.head is head
+    assert parser.reusable
+    assert parser.take() == b"hi"

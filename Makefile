@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 TEST_FLAGS ?=
+SLACK ?= 1
+PROFILE_FLAGS ?=
 
-.PHONY: run test setup lint types cov docs conformance matrix autobahn bench mutation wheel lock clean all
+.PHONY: run test setup lint types cov docs conformance matrix autobahn bench bench-peers bench-compare \
+  figures profile mutation wheel lock clean all
 
 run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
 	$(BIN)/sluiceway run
@@ -58,14 +61,24 @@ matrix: $(READY) ## every kind of client at every kind of upstream; prints the t
 autobahn: $(READY) ## the Autobahn cases against both WebSocket faces; fails on any that is not OK or listed
 	$(BIN)/python tests/autobahn/run.py
 
-bench: $(READY) ## what the core and each stage cost on this machine
-	$(BIN)/python bench/core.py
-	$(BIN)/python bench/stages.py
-	$(BIN)/python bench/audit.py
-	$(BIN)/python bench/tape.py
+bench: $(READY) ## every bench of one process, in short form; names what is over its bound (SLACK=1.5 on a busy machine)
+	$(BIN)/python bench/all.py --slack $(SLACK)
 
-bench-peers: $(READY) ## ours, its peers and nginx, in one run; gets peers from Debian and the registries
+bench-peers: $(READY) ## ours, its peers and nginx, in one run of nine minutes; gets peers from Debian and the registries
+	$(BIN)/python bench/peers --json .bench/peers.json --html .bench/peers.html
+
+bench-compare: $(READY) ## a quick run of peers; fails if ours cost more, by nginx's cost in the same run, than in the kept one
+	$(BIN)/python bench/peers --quick --compare bench/results/peers.json
+
+figures: $(READY) ## a full run of everything that docs/performance.md tells figures of, kept and put into the page
 	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
+	$(BIN)/python bench/layers.py --json bench/results/layers.json
+	$(BIN)/python bench/large.py --json bench/results/large.json
+	$(BIN)/python bench/claims.py --json bench/results/claims.json
+	$(BIN)/python bench/account.py
+
+profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/
+	$(BIN)/python bench/flame.py $(PROFILE_FLAGS)
 
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py

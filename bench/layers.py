@@ -44,7 +44,8 @@ BODY = (
 )
 HEAD = (
     b"POST /mcp HTTP/1.1\r\nHost: gateway.example.com:8080\r\nContent-Type: application/json\r\nAccept: "
-    b"application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\nMcp-Name: echo\r\n"
+    b"application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/call\r\n"
+    b"Mcp-Name: echo\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
 ANSWER = b'{"jsonrpc":"2.0","id":17,"result":{"content":[{"type":"text","text":"%b"}]}}' % (b"x" * 96)

@@ -37,7 +37,7 @@ SLUICEWAY = str(Path(sys.executable).with_name("sluiceway"))
 BEHIND = ["supergateway-http", "supergateway-sse", "supergateway-ws", "mcp-proxy-http", "mcp-proxy-sse"]
 IN_FRONT = ["supergateway-http", "supergateway-sse", "mcp-proxy-http", "mcp-proxy-sse"]
 NOT_CARRIED: dict[str, set[str]] = {
-    # it reports on the stream of no request, where nobody knows which client's token that is
+    # it answers with one JSON object, beside which there is no room for progress
     "mcp-proxy-http behind": {"question", "progress"},
     "mcp-proxy-sse behind": {"question"},
     # it makes null of ids that are text, such as those of questions, whose calls would never end

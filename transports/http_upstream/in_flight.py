@@ -8,12 +8,37 @@ from __future__ import annotations
 
 from typing import final
 
-from attrs import define
+import trio
+from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Asker
+from sluiceway.pipeline.protocol.errors import GatewayError
+from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
+from sluiceway.pipeline.protocol.messages import Notification
 
 from ..questions import Answer, Questions
+
+
+@final
+@define(eq=False)
+class Strayed:
+    """Progress of a request that an upstream reports on the standalone stream, on its way to who waits for it."""
+
+    exchange: Exchange
+    latest: Notification | None = None
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+
+    async def relay(self) -> None:
+        """Tell the latest, until there is nothing later: a client that reads slowly misses what was in between."""
+        with self.scope:
+            while (notification := self.latest) is not None:
+                try:
+                    await self.exchange.relay(notification)
+                except GatewayError:  # the exchange ends of it by itself
+                    self.scope.cancel()
+                if self.latest is notification:
+                    self.latest = None
 
 
 @final
@@ -24,6 +49,8 @@ class Asking:
     exchange: Exchange
     questions: Questions | None = None
     """Those that were put to its client; None as long as there were none."""
+    strayed: Strayed | None = None
+    """Its progress that came on the stream of no request; None as long as there was none."""
 
 
 @final
@@ -50,6 +77,26 @@ class InFlight:
         self._asking.remove(asking)
         if asking.questions is not None:
             asking.questions.close()
+        if asking.strayed is not None:
+            asking.strayed.scope.cancel()
+
+    def hear(self, progress: Notification, nursery: trio.Nursery) -> bool:
+        """
+        Take progress that came on the stream of no request to the one whose token it has.
+
+        Returns:
+            Whether there is exactly one; tokens are unique among the requests of one client that are under way.
+        """
+        token = progress.params.get(MetaKey.PROGRESS_TOKEN)
+        found = [asking for asking in self._asking if _is_token(token, asking.exchange)]
+        if len(found) != 1:
+            return False
+        strayed = found[0].strayed
+        if strayed is None or strayed.latest is None:
+            strayed = found[0].strayed = Strayed(found[0].exchange)
+            nursery.start_soon(strayed.relay)
+        strayed.latest = progress
+        return True
 
     def questions_of(self, asking: Asking) -> Questions:
         """Through whom the client of one request is asked."""
@@ -74,3 +121,8 @@ class InFlight:
         if self._unsolicited is not None:
             open_.append(self._unsolicited)
         return any(questions.take_back(question_id) for questions in open_)
+
+
+def _is_token(token: object, exchange: Exchange) -> bool:
+    wanted = meta_of(exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
+    return wanted is not None and wanted == token and type(wanted) is type(token)

@@ -19,7 +19,7 @@ import trio
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UnsupportedVersion, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, method_of
+from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, PROGRESS, ErrorCode, method_of
 from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
@@ -234,6 +234,12 @@ class LegacySession:
         """Take what came on the standalone stream."""
         if isinstance(message, Notification):
             if message.method == CANCELLED and self._in_flight.take_back(message.params.get("requestId")):
+                return
+            if (
+                message.method == PROGRESS
+                and self._nursery is not None
+                and self._in_flight.hear(message, self._nursery)
+            ):
                 return
             self._session.notify(message)
         elif isinstance(message, Request):

@@ -299,6 +299,95 @@ async def test_a_question_can_be_taken_back(autojump_clock, upstream, server, ma
     assert peer.interim == []
 
 
+@pytest.mark.parametrize(("token", "heard"), [(7, True), ("7", False), (8, False)])
+async def test_progress_on_the_standalone_stream_is_the_requests_that_has_its_token(
+    autojump_clock, upstream, server, make_sink, peer, token, heard
+):
+    """Relayed with that request; the session's, if no request has it."""
+    called, go = trio.Event(), trio.Event()
+    note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": token, "progress": 1}}
+
+    async def listen(seen, answer):
+        await answer.start()
+        await called.wait()
+        await answer.event(note)
+        await trio.sleep_forever()
+
+    async def call(seen, answer):
+        called.set()
+        await go.wait()
+        await answer.result(seen, {})
+
+    server.listen, server.call = listen, call
+    async with make_sink() as sink, trio.open_nursery() as nursery:
+        await peer.start(sink)
+        nursery.start_soon(sink, peer.exchange("tools/call", {"name": "x", "_meta": {"progressToken": 7}}))
+        nursery.start_soon(sink, peer.exchange("tools/call", {"name": "y"}, request_id=2))
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+
+    assert [each.params["progress"] for each in peer.interim] == ([1] if heard else [])
+    assert len(peer.notices) == (not heard)
+
+
+async def test_progress_of_two_requests_with_one_token_is_the_sessions(
+    autojump_clock, upstream, server, make_sink, peer
+):
+    """A client must not do that; nobody guesses which it is."""
+    go = trio.Event()
+
+    async def listen(seen, answer):
+        await answer.start()
+        await trio.sleep(1)
+        await answer.event({**PROGRESS, "params": {"progressToken": 7, "progress": 1}})
+        await trio.sleep_forever()
+
+    async def call(seen, answer):
+        await go.wait()
+        await answer.result(seen, {})
+
+    server.listen, server.call = listen, call
+    async with make_sink() as sink, trio.open_nursery() as nursery:
+        await peer.start(sink)
+        for number in (1, 2):
+            params = {"name": "x", "_meta": {"progressToken": 7}}
+            nursery.start_soon(sink, peer.exchange("tools/call", params, request_id=number))
+        await trio.sleep(2)
+        go.set()
+
+    assert (peer.interim, len(peer.notices)) == ([], 1)
+
+
+async def test_of_strayed_progress_a_slow_client_gets_the_latest(autojump_clock, upstream, server, make_sink, peer):
+    """Nothing queues up, nobody else waits for it, and with the reply it is over."""
+    heard: list[int] = []
+
+    async def listen(seen, answer):
+        await answer.start()
+        await trio.sleep(1)
+        for step in range(5):
+            await answer.event({**PROGRESS, "params": {"progressToken": 7, "progress": step}})
+        await answer.event(CHANGED)
+        await trio.sleep_forever()
+
+    async def call(seen, answer):
+        await trio.sleep(16)
+        await answer.result(seen, {})
+
+    async def relay(_exchange, notification):
+        heard.append(notification.params["progress"])
+        await trio.sleep(10)
+
+    server.listen, server.call = listen, call
+    async with make_sink() as sink:
+        await peer.start(sink)
+        exchange = peer.exchange("tools/call", {"name": "x", "_meta": {"progressToken": 7}})
+        await sink(exchange.with_relay(relay))
+
+    assert heard == [0, 4]
+    assert [note.method for note in peer.notices] == ["notifications/tools/list_changed"]
+
+
 async def test_a_question_on_the_standalone_stream_needs_exactly_one_exchange(
     autojump_clock, upstream, server, make_sink, peer
 ):

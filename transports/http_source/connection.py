@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from sluiceway.pipeline.runtime.deadlines import SLOT_S
+
 from .edge import HeadRefused
 from .protocol import Http1, RequestStream, Upgrade, refusal
 from .request import HttpRequest
@@ -191,7 +193,7 @@ class Connection(ABC):
 
     def _look_at_the_time(self) -> None:
         self._armed = math.inf
-        if self._due <= trio.current_time():
+        if self._due <= trio.current_time() + SLOT_S:  # as exact as deadlines are
             self.close()
         elif self._due != math.inf and self._entry is not None:
             self._armed = self._due

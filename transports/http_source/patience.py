@@ -7,7 +7,7 @@ from typing import Protocol, final
 
 import trio
 
-from sluiceway.pipeline.runtime.deadlines import Deadlines
+from sluiceway.pipeline.runtime.deadlines import SLOT_S, Deadlines
 
 
 class Waiting(Protocol):
@@ -49,7 +49,7 @@ class Patience:
         self._due.pop(call, None)
 
     def _look(self) -> None:
-        now = trio.current_time()
+        now = trio.current_time() + SLOT_S  # as exact as deadlines are
         late = []
         self._armed = False
         for call, due in self._due.items():

@@ -36,7 +36,7 @@ from idle import COMMAND, private_kib
 from soak import free_port
 
 ROUND = 2_500
-AT_ONCE = 128
+AT_ONCE = 40
 WAIT_S = 0.1
 """How long a connection listens for an answer before it leaves."""
 SESSIONS = 10

@@ -16,10 +16,10 @@ a client to initialize again, and that begins a new one.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Generic, Literal, Protocol, TypeVar, final
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, final
 
 import trio
 
@@ -142,9 +142,9 @@ class Lines(Generic[L]):
             for line in list(self.running):
                 await line.ended.wait()
 
-    async def __call__(self, exchange: Exchange) -> Reply:
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        Ask on the caller's line, begun if need be.
+        When awaited, ask on the caller's line, begun if need be.
 
         Raises:
             ConnectFailed: It could not be begun.
@@ -158,17 +158,14 @@ class Lines(Generic[L]):
         """
         session = exchange.client.session
         if exchange.kind is Kind.NOTIFY:
-            await trio.lowlevel.checkpoint()
-            self._notify(exchange.request, session)
-            return Result()
+            return self._notify(exchange.request, session)
         if exchange.client.era is Era.MODERN:
-            return await self._serve_modern(exchange)
+            return self._serve_modern(exchange)
         if session is None:
-            return await answer_stranger(exchange)
+            return answer_stranger(exchange)
         if exchange.method == "initialize":
-            self._era.check_handshake(exchange)
-            return await self._shake_hands(session, exchange)
-        return await self._ask(await self._line_of(session, exchange.method), exchange)
+            return self._shake_hands(session, exchange)
+        return self._serve_legacy(session, exchange)
 
     def stop(self) -> int:
         """End all that run, politely. Returns how many were not ending already."""
@@ -189,9 +186,25 @@ class Lines(Generic[L]):
         if self.health is not None and (session is None or not line.proven):
             self.health.died(line.end_text, trio.current_time() - line.started_at)
 
+    async def _serve_legacy(self, session: Session, exchange: Exchange) -> Reply:
+        line = self._lines.get(session)
+        if line is None or line.is_ending:
+            line = await self._line_of(session, exchange.method)
+        return await self._ask(line, exchange)
+
     async def _serve_modern(self, exchange: Exchange) -> Reply:
         self._era.check(exchange)
-        line = await self._shared_line()
+        line = self._lines.get(None)
+        if line is None or line.is_ending:
+            line = await self._shared_line()
+        if self._era.is_modern and not self._mirrors.concern(exchange):
+            reply = await self._ask(line, exchange)
+            self._mirrors.learn(exchange, reply)
+            return reply
+        return await self._serve_checked(line, exchange)
+
+    async def _serve_checked(self, line: L, exchange: Exchange) -> Reply:
+        """What has to be asked before a modern client's request can be passed on."""
         ask = partial(self._ask, line)
         try:
             await self._mirrors.check(exchange, partial(self._era.call, call=ask))
@@ -205,6 +218,7 @@ class Lines(Generic[L]):
 
     async def _shake_hands(self, session: Session, exchange: Exchange) -> Reply:
         """Begin a session's line. One on which the handshake has failed is of no use, and no longer the session's."""
+        self._era.check_handshake(exchange)
         line, opened = await self._line_of(session, exchange.method), session.version is not None
         try:
             reply = await self._ask(line, exchange)
@@ -224,12 +238,14 @@ class Lines(Generic[L]):
         self.health.answered(line)
         return reply
 
-    def _notify(self, notification: object, session: Session | None) -> None:
+    async def _notify(self, notification: object, session: Session | None) -> Reply:
         """Pass a notification on, if there is a line on which it can mean anything."""
+        await trio.lowlevel.checkpoint()
         line = self._lines.get(session)
         if line is not None and not line.is_ending:
             assert isinstance(notification, Notification)
             line.connection.notify(notification)
+        return Result()
 
     async def _shared_line(self) -> L:
         """The line of all modern clients; begun, when it may be, if there is none."""

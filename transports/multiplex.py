@@ -43,7 +43,7 @@ from sluiceway.pipeline.protocol.messages import (
     Response,
     Result,
 )
-from sluiceway.pipeline.runtime.correlation import Correlation
+from sluiceway.pipeline.runtime.correlation import Correlation, Item
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .multiplexed_call import Call
@@ -146,7 +146,11 @@ class Multiplexer:
             self._calls[entry.id] = call
             self._listening += listens
             try:
-                reply = await (self._listen(call) if listens else self._converse(call))
+                if listens:
+                    reply = await self._listen(call)
+                else:
+                    item = await entry.receive()
+                    reply = item if isinstance(item, Result | ErrorReply) else await self._converse(call, item)
             finally:
                 del self._calls[entry.id]
                 self._listening -= listens
@@ -208,17 +212,14 @@ class Multiplexer:
         """Questions of the upstream that have no answer yet."""
         return len(self._asked) + (0 if self._unsolicited is None else len(self._unsolicited))
 
-    async def _converse(self, call: Call) -> Reply:
-        while True:
+    async def _converse(self, call: Call, item: Item | Reply) -> Reply:
+        """The rest of a conversation, from its first message on."""
+        while isinstance(item, Notification):
+            await call.exchange.relay(call.restore(item))
             item = await call.entry.receive()
-            if isinstance(item, Notification):
-                await call.exchange.relay(call.restore(item))
-            elif isinstance(item, Request):
-                return await self._converse_asking(call, item)
-            else:
-                return item
+        return await self._converse_asking(call, item) if isinstance(item, Request) else item
 
-    async def _converse_asking(self, call: Call, item: Request | Notification | Reply) -> Reply:
+    async def _converse_asking(self, call: Call, item: Item | Reply) -> Reply:
         """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
         with unwrap_single():
             async with trio.open_nursery() as questions:
@@ -242,7 +243,7 @@ class Multiplexer:
         with unwrap_single():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(hang_up)
-                reply = await self._converse(call)
+                reply = await self._converse(call, await call.entry.receive())
                 nursery.cancel_scope.cancel()
         return reply
 

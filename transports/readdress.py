@@ -18,6 +18,8 @@ from sluiceway.pipeline.protocol.messages import Json, Notification, Request, Re
 
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
+_FIRST: Final = b'{"jsonrpc":"2.0","id":'
+_LAST: Final = b',"jsonrpc":"2.0","id":'
 
 
 def readdress(request: Request, upstream_id: int) -> bytes:
@@ -32,7 +34,9 @@ def readdress(request: Request, upstream_id: int) -> bytes:
         if wants_progress:
             params = {**params, "_meta": {**meta_of(params), MetaKey.PROGRESS_TOKEN.value: upstream_id}}
         return encode_message(Request(upstream_id, request.method, params))
-    number = msgspec.Raw(str(upstream_id).encode())
+    if not wants_progress and (spliced := _spliced(request.raw, _encode(request.id), b"%d" % upstream_id)):
+        return spliced
+    number = msgspec.Raw(b"%d" % upstream_id)
     message = _members(request.raw)
     message["id"] = number
     if wants_progress:
@@ -42,6 +46,21 @@ def readdress(request: Request, upstream_id: int) -> bytes:
         params_members["_meta"] = msgspec.Raw(_encode(meta))
         message["params"] = msgspec.Raw(_encode(params_members))
     return _encode(message)
+
+
+def _spliced(raw: bytes, old: bytes, new: bytes) -> bytes | None:
+    """
+    A request with another id, if its own stands where most clients write it: the second member, or the last one.
+
+    A text that passed the gate has one id only, and what its ends look like cannot be part of anything inside.
+    """
+    start = _FIRST + old
+    if raw.startswith(start) and raw[len(start)] in b",}":
+        return _FIRST + new + raw[len(start) :]
+    end = _LAST + old + b"}"
+    if raw.endswith(end):
+        return raw[: -len(end)] + _LAST + new + b"}"
+    return None
 
 
 def with_token(notification: Notification, token: Json) -> Notification:

@@ -46,7 +46,12 @@ class StdioEra:
     @property
     def is_legacy(self) -> bool:
         """Whether the server is known to speak legacy revisions only."""
-        return trio.current_time() < self._legacy_until
+        return self._legacy_until > 0 and trio.current_time() < self._legacy_until
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether the server is known to speak revisions without a handshake."""
+        return self._modern
 
     def check(self, exchange: Exchange) -> None:
         """

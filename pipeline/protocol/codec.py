@@ -257,9 +257,13 @@ class StreamDecoder:
         *ends, rest = data.split(b"\n")
         out: list[Message | GatewayError] = []
         for end in ends:
-            self._append(end, out)
-            self._finish(out)
-        self._append(rest, out)
+            if self._line or self._skipping or len(end) > self._limits.max_message_size:
+                self._append(end, out)
+                self._finish(out)
+            else:
+                self._take(end, out)
+        if rest:
+            self._append(rest, out)
         return out
 
     def end(self) -> list[Message | GatewayError]:
@@ -286,8 +290,11 @@ class StreamDecoder:
         line = bytes(self._line)
         self._line.clear()
         self._skipping = False
+        self._take(line, out)
+
+    def _take(self, line: bytes, out: list[Message | GatewayError]) -> None:
         if line and not line.isspace():
-            out.extend(self._messages(line))
+            out += self._messages(line)
 
     def _messages(self, line: bytes) -> list[Message | GatewayError]:
         try:

@@ -21,7 +21,18 @@ from sluiceway.transports.readdress import readdress, with_subscription, with_to
         ),
         (
             b'{"jsonrpc":"2.0","id":1,\r\n"method":"x",\n"params":{}}',
-            b'{"jsonrpc":"2.0","id":7,"method":"x","params":{}}',
+            b'{"jsonrpc":"2.0","id":7,  "method":"x", "params":{}}',
+        ),
+        (
+            b'{"method":"x","params":{"jsonrpc":"2.0","id":1},"jsonrpc":"2.0","id":1}',
+            b'{"method":"x","params":{"jsonrpc":"2.0","id":1},"jsonrpc":"2.0","id":7}',
+        ),
+        (b'{"jsonrpc":"2.0","id":10,"method":"x"}', b'{"jsonrpc":"2.0","id":7,"method":"x"}'),
+        (b'{"jsonrpc":"2.0","id":"\\u0061","method":"x"}', b'{"jsonrpc":"2.0","id":7,"method":"x"}'),
+        (b'{"jsonrpc":"2.0","id":1 ,"method":"x"}', b'{"jsonrpc":"2.0","id":7,"method":"x"}'),
+        (
+            b'{"method":"x","jsonrpc":"2.0","params":{"a":",\\"jsonrpc\\":\\"2.0\\",\\"id\\":1}"},"id":1}',
+            b'{"method":"x","jsonrpc":"2.0","params":{"a":",\\"jsonrpc\\":\\"2.0\\",\\"id\\":1}"},"id":7}',
         ),
     ],
 )

@@ -72,13 +72,14 @@ class PostBox:
         """Take nothing more. Idempotent."""
         self._nursery = None
 
-    def put_nowait(self, message: bytes, key: Hashable | None = None) -> None:
+    def put_nowait(self, message: bytes, key: Hashable | None = None, *, alone: bool = False) -> None:
         """
         Post a message.
 
         Args:
             message: Encoded.
             key: The id of a request; None for what nobody waits for.
+            alone: Makes no difference: every message has a POST of its own.
 
         Raises:
             trio.WouldBlock: There is no room for it.

@@ -9,12 +9,12 @@ child's last words. A session whose child belonged to an earlier configuration h
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import trio
 from attrs import frozen
@@ -188,9 +188,9 @@ class StdioSink(Sink):
         """For whom it translates."""
         return self._translator.details()
 
-    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
-        """When awaited, ask the caller's child, started if need be. Raises as `Lines` does."""
-        return self._translator(exchange)
+    async def __call__(self, exchange: Exchange) -> Reply:
+        """Ask the caller's child, started if need be. Raises as `Lines` does."""
+        return await self._translator(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """

@@ -1,5 +1,5 @@
 """
-The server's side of a TLS connection, with an end in two steps.
+One side of a TLS connection, with an end in two steps.
 
 `trio.SSLStream` closes its socket together with TLS: what the client had sent by then and nobody read makes the kernel
 reset the connection, and the last response is lost with it (RFC 9112 section 9.6). Here `send_eof` says goodbye
@@ -14,6 +14,8 @@ from typing import Final, final
 
 import trio
 
+from .wire import Wire
+
 _PIECE: Final = 64 * 1024
 """Bytes that are encrypted at a time: what waits in memory to be sent is not much more."""
 
@@ -24,19 +26,24 @@ class TlsStream(trio.abc.Stream):
     TLS over a socket. One task may read while another writes; several may not write.
 
     Args:
-        transport: The accepted connection; closed with this one.
-        context: The server's.
+        transport: The connection; closed with this one.
+        context: Of this side.
+        server_name: Whom the client wants to speak to, and whose certificate it expects; None on the server's side.
     """
 
-    def __init__(self, transport: trio.SocketStream, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, transport: trio.SocketStream | Wire, context: ssl.SSLContext, *, server_name: str | None = None
+    ) -> None:
         self.socket = transport.socket
         """For addresses."""
         self.certificate: str | None = None
-        """The client's certificate, verified, in PEM; None if it has shown none. Known after the handshake."""
+        """The peer's certificate, verified, in PEM; None if it has shown none. Known after the handshake."""
         self._transport = transport
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
+        )
         self._sending = trio.Lock()
         self._torn = False
         self._said_goodbye = False
@@ -48,7 +55,7 @@ class TlsStream(trio.abc.Stream):
 
     @property
     def protocol(self) -> str | None:
-        """What was agreed on by ALPN; None if the client named nothing that is spoken here."""
+        """What was agreed on by ALPN; None if that was nothing."""
         return self._tls.selected_alpn_protocol()
 
     async def do_handshake(self) -> None:
@@ -56,7 +63,7 @@ class TlsStream(trio.abc.Stream):
         Negotiate, as long as it takes.
 
         Raises:
-            ssl.SSLError: The client is not let in, or speaks no TLS; it was told why.
+            ssl.SSLError: The peer is not let in or not trusted, or speaks no TLS; it was told why.
             trio.BrokenResourceError: It left.
         """
         done, failure = False, None
@@ -72,12 +79,12 @@ class TlsStream(trio.abc.Stream):
             if failure is not None:
                 raise failure
             if not done and not await self._fill():
-                raise trio.BrokenResourceError("the client left during the handshake")
+                raise trio.BrokenResourceError("the peer left during the handshake")
         shown = self._tls.getpeercert(binary_form=True)  # not later: nothing is known of a connection that broke
         self.certificate = None if shown is None else ssl.DER_cert_to_PEM_cert(shown)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and write all of it. Raises `trio.BrokenResourceError` if the client is gone."""
+        """Encrypt and write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
         rest = memoryview(data)
         while rest:
             try:
@@ -92,7 +99,7 @@ class TlsStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """
-        What there is; empty at the end, announced or not: requests say where they end, so none can be cut unnoticed.
+        What there is; empty at the end, announced or not: messages say where they end, so none can be cut unnoticed.
 
         Raises:
             trio.BrokenResourceError: After a reset, or something that is no TLS.
@@ -101,6 +108,8 @@ class TlsStream(trio.abc.Stream):
             return bytes(await self._transport.receive_some(max_bytes))
         if self._incoming.pending or self._incoming.eof or self._tls.pending():
             await trio.lowlevel.checkpoint()  # before it is taken: what is cancelled loses nothing
+        elif not await self._fill():
+            self._incoming.write_eof()
         while True:
             try:
                 return self._tls.read(max_bytes or _PIECE)
@@ -114,11 +123,11 @@ class TlsStream(trio.abc.Stream):
                 raise trio.BrokenResourceError("TLS broke") from error
 
     async def send_eof(self) -> None:
-        """Say that nothing more will come. What is received from now on is not what the client said, but its bytes."""
+        """Say that nothing more will come. What is received from now on is not what the peer said, but its bytes."""
         if self._said_goodbye:
             return
         self._said_goodbye = True
-        with suppress(ssl.SSLError):  # the client's goodbye has not come yet, or never will
+        with suppress(ssl.SSLError):  # the peer's goodbye has not come yet, or never will
             self._tls.unwrap()
         await self._flush()
         await self._transport.send_eof()

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from sluiceway.pipeline.model.origin import Origin, is_public
 
+from ..tls_stream import TlsStream
 from ..wire import Wire
 from .connection import Connection, PeerGone, Transport
 from .parser import MalformedResponse
@@ -60,31 +61,25 @@ class TcpTransport:
 
 @final
 class TlsTransport:
-    """A TLS connection. It is closed without a farewell: nobody waits for one (RFC 9112 section 9.8)."""
+    """
+    A TLS connection. It is closed without a farewell: nobody waits for one (RFC 9112 section 9.8).
 
-    def __init__(self, stream: trio.SSLStream[Wire]) -> None:
-        self._stream = stream
+    Args:
+        stream: Hands were shaken.
+        wire: What it speaks over; closed by `close`.
+    """
 
-    async def send_all(self, data: bytes) -> None:
-        """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
-        await self._stream.send_all(data)
-
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
-        """What there is; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
-        return await self._stream.receive_some(max_bytes)
-
-    def close(self) -> None:
-        """Close at once."""
-        self._stream.transport_stream.close()
-
-    def is_readable(self) -> bool:
-        """Whether the peer has closed it, or sent what nobody asked for."""
-        return self._stream.transport_stream.is_readable()
+    def __init__(self, stream: TlsStream, wire: Wire) -> None:
+        self.send_all = stream.send_all
+        self.receive_some = stream.receive_some
+        self.close = wire.close
+        self.is_readable = wire.is_readable
+        self._protocol = stream.protocol
 
     @property
     def speaks_http2(self) -> bool:
         """See `Transport`."""
-        return bool(self._stream.selected_alpn_protocol() == "h2")
+        return self._protocol == "h2"
 
 
 @final
@@ -178,13 +173,13 @@ class Dialer:
             raise DialFailed("the proxy broke off") from error
 
     async def _secure(self, transport: TcpTransport, context: ssl.SSLContext) -> TlsTransport:
-        stream = trio.SSLStream(transport.wire, context, server_hostname=self.origin.host, https_compatible=True)
+        stream = TlsStream(transport.wire, context, server_name=self.origin.host)
         try:
             await stream.do_handshake()
-        except trio.BrokenResourceError as error:
-            reason = getattr(error.__cause__, "verify_message", "") or "the TLS handshake failed"
+        except (ssl.SSLError, trio.BrokenResourceError) as error:
+            reason = getattr(error, "verify_message", "") or "the TLS handshake failed"
             raise DialFailed(f"{reason} (tls.ca names what to trust)") from error
-        return TlsTransport(stream)
+        return TlsTransport(stream, transport.wire)
 
 
 async def _open_tcp(addresses: Sequence[tuple[int, tuple[object, ...]]]) -> TcpTransport:

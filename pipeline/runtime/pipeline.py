@@ -257,6 +257,8 @@ class PipelineTicket:
         else:
             pipeline.deadlines.cancel(self._entry)
         self._lane.leave(self)
+        link = self.exchange.link
+        link.extend = link.on_deliver = None  # they lead back here: a cycle, for the collector to find
 
     def _conclude(self, reply: Reply | None, error: GatewayError | None) -> Reply | None:
         """

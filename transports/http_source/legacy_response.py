@@ -17,6 +17,7 @@ from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
+from sluiceway.pipeline.runtime.deadlines import Entry
 
 from ..eras import legacy
 from .answers import Answer, http_status, json_answer
@@ -44,8 +45,8 @@ class LegacyResponse(Call):
     """
 
     __slots__ = (
-        "_as_events", "_batch", "_delivery", "_expiry", "_jobs", "_over", "_reply", "_request", "_response", "session",
-        "stream",
+        "_as_events", "_batch", "_body", "_delivery", "_expiry", "_jobs", "_left", "_over", "_reply", "_request",
+        "_response", "_stream", "session",
     )  # fmt: skip
 
     def __init__(
@@ -53,16 +54,20 @@ class LegacyResponse(Call):
     ) -> None:
         super().__init__(serving)
         self.session = session
-        self.stream = MessageStream(serving.context.new_id())
         self._request = request
         self._response = response
         self._as_events = prefers_events(request.headers.get("accept"))
         self._batch = batch
         self._jobs: list[tuple[Request | Notification, Ticket]] = []
         self._reply: Reply | None = None
+        self._body: bytes | None = None
+        """The one reply, as bytes, where no stream was needed for it."""
+        self._stream: MessageStream | None = None
+        self._left = False
         self._over = False
         self._delivery: Delivery | None = None
-        self._expiry = serving.deadlines.add(math.inf, self.give_up)
+        self._expiry: Entry | None = None
+        """Made when it is needed: it leads back here, and most responses need none."""
 
     def add(self, message: Request | Notification, ticket: Ticket) -> None:
         """One more exchange; a request is in flight from now on."""
@@ -85,6 +90,7 @@ class LegacyResponse(Call):
             await self._serve_here(on_gone)
             return
         self._delivered = trio.Event()
+        self._attach()
         self._serving.start(self.run)
         await self._deliver(self._patience_s if patience_s is None else patience_s)
 
@@ -113,15 +119,15 @@ class LegacyResponse(Call):
                 if isinstance(message, Request):
                     self.session.in_flight.pop(message.id, None)
             self._over = True
-            self.stream.end()
+            if self._stream is not None:
+                self._stream.end()
             self._lapse_after(self._serving.config.resume_window if self.resumable else math.inf)
 
     # What the exchanges say before their replies.
 
     async def emit(self, message: Notification | Request) -> None:
         """Say something before a reply."""
-        self.begin()
-        await self.stream.put(encode_message(message))
+        await self._heard().put(encode_message(message))
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
         """Ask the client; see `Asker`."""
@@ -131,8 +137,13 @@ class LegacyResponse(Call):
         """Write a part of the long result of the one request; see `Link.pieces`."""
         message, _ = self._jobs[-1]
         assert isinstance(message, Request)
-        self.begin()
-        await put_piece(self.stream, message.id, piece)
+        await put_piece(self._heard(), message.id, piece)
+
+    def _heard(self) -> MessageStream:
+        """The stream, which somebody delivers if the client is still there."""
+        if not self._left:
+            self.begin()
+        return self.stream
 
     async def _serve(self, message: Request | Notification, ticket: Ticket) -> None:
         reply = await ticket.run()
@@ -140,7 +151,9 @@ class LegacyResponse(Call):
         if isinstance(message, Notification):
             return
         self.session.in_flight.pop(message.id, None)
-        if reply is not None:
+        if reply is not None and self._stream is None and not self._batch:
+            self._reply, self._body = self._serving.encode_reply(message.id, reply)
+        elif reply is not None:
             self._reply = self._serving.put_reply(self.stream, message.id, ticket.exchange.link, reply)
         if message.method == "initialize":
             self._settle(reply)
@@ -155,13 +168,20 @@ class LegacyResponse(Call):
 
     # The side of the client.
 
+    @property
+    def stream(self) -> MessageStream:
+        """Where the messages go, unless the reply is the only one."""
+        if self._stream is None:
+            self._stream = MessageStream(self._serving.context.new_id())
+            if self._left:
+                self._stream.end()  # nobody can ever read it
+        return self._stream
+
     def _attach(self) -> None:
         self._delivery = delivery_of(self._serving, self.stream, self.session, self._response)
         self.stream.attach(self._delivery)
 
     async def _deliver(self, patience_s: float) -> None:
-        if self._delivery is None:
-            self._attach()
         assert self._delivery is not None
         await self._delivery.run(
             self._request,
@@ -178,7 +198,7 @@ class LegacyResponse(Call):
     @property
     def resumable(self) -> bool:
         """Whether the client has seen an event id of this stream."""
-        return self.session.responses.get(self.stream.id) is self
+        return self._stream is not None and self.session.responses.get(self._stream.id) is self
 
     def start_events(self) -> dict[str, str]:
         """The response becomes an event stream: what it carries can be resumed from now on. Returns its headers."""
@@ -195,7 +215,9 @@ class LegacyResponse(Call):
 
     def whole(self) -> Answer:
         """The single answer of exchanges that said nothing before their replies; takes the replies."""
-        body = b",".join(data for _, data in self.stream.take())
+        body = self._body
+        if body is None:
+            body = b",".join(data for _, data in self.stream.take())
         if not body:
             return Answer(202, headers=self.headers())
         return json_answer(self.status, b"[%b]" % body if self._batch else body, self.headers())
@@ -211,11 +233,13 @@ class LegacyResponse(Call):
 
     def left(self) -> None:
         """The client went away before the end: go on for a while, unless what it was getting cannot be kept."""
-        if self.stream.is_long:
+        self._left = True
+        stream = self._stream
+        if stream is not None and stream.is_long:
             self.give_up()
             return
-        if not self.resumable:
-            self.stream.end()  # nobody can ever read it, so nothing need be kept
+        if stream is not None and not self.resumable:
+            stream.end()  # nobody can ever read it, so nothing need be kept
         if not self._over:
             self._lapse_after(self._serving.config.resume_window)
 
@@ -226,16 +250,23 @@ class LegacyResponse(Call):
 
     def give_up(self) -> None:
         """Cancel what still runs and keep nothing. Idempotent."""
-        self._serving.deadlines.cancel(self._expiry)
+        self._lapse_after(math.inf)
         for _, ticket in self._jobs:
             ticket.cancel("client")
-        self.stream.end()
-        self.stream.discard()
-        if self.resumable:
-            del self.session.responses[self.stream.id]
+        stream = self._stream
+        if stream is not None:
+            stream.end()
+            stream.discard()
+        if stream is not None and self.resumable:
+            del self.session.responses[stream.id]
 
     def _lapse_after(self, seconds: float) -> None:
-        self._serving.deadlines.move(self._expiry, trio.current_time() + seconds)
+        deadlines = self._serving.deadlines
+        if self._expiry is not None:
+            deadlines.cancel(self._expiry)
+            self._expiry = None
+        if seconds < math.inf:
+            self._expiry = deadlines.add(trio.current_time() + seconds, self.give_up)
 
 
 def delivery_of(serving: Serving, stream: MessageStream, session: HttpSession, response: HttpResponse) -> Delivery:

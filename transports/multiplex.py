@@ -137,14 +137,14 @@ class Multiplexer:
         """
         if self._closed is not None:
             raise self._closed()
+        await trio.lowlevel.checkpoint_if_cancelled()  # whoever is cancelled by now sends nothing
         request = exchange.request
         assert isinstance(request, Request)
         with self._table.register() as entry:
             call = Call(exchange, entry)
-            listens = exchange.kind is Kind.LISTEN
-            self._send(readdress(request, entry.id), entry.id, alone=len(self._calls) == self._listening)
+            self._send(readdress(request, entry.id), entry.id, alone=self._listening == len(self._calls))
             self._calls[entry.id] = call
-            self._listening += listens
+            self._listening += (listens := exchange.kind is Kind.LISTEN)
             try:
                 if listens:
                     reply = await self._listen(call)

@@ -31,7 +31,8 @@ class Upstream:
     """The other end of a multiplexed connection, as the test plays it."""
 
     def __init__(self, *, session: Session | None = None, max_pending: int = 100, max_unsent: int = 100_000) -> None:
-        self.outbox = Outbox(max_unsent)
+        self.at_once: list[bytes] = []
+        self.outbox = Outbox(max_unsent, self._write_at_once)
         self.announced: list[Notification] = []
         self.nursery: trio.Nursery | None = None
         self.mux = Multiplexer(
@@ -45,6 +46,11 @@ class Upstream:
         )
         self.ours, self.theirs = trio.testing.memory_stream_one_way_pair()
         self._heard_in, self._heard = trio.open_memory_channel[dict](1000)
+
+    def _write_at_once(self, data: bytes) -> int:
+        """Note what need not wait for company, and let it go the usual way."""
+        self.at_once.append(data)
+        return 0
 
     def spawn(self, function: object, question: Request) -> None:
         """Run a task of the connection."""
@@ -827,3 +833,37 @@ async def test_a_question_without_a_request_goes_to_the_session_the_connection_b
         assert upstream.mux.questions == 0
         assert await upstream.quiet() == []
         assert upstream.mux.unclaimed == 0
+
+
+async def test_only_a_call_that_is_alone_is_written_at_once(nursery):
+    """Others are joined; who only listens is no company."""
+    async with connected() as upstream:
+        calls = Calls(nursery, upstream)
+        calls.start("listener", memory_exchange("subscriptions/listen", {"notifications": {}}))
+        listener = await upstream.next()
+        calls.start("first", memory_exchange())
+        first = await upstream.next()
+        calls.start("second", memory_exchange())
+        second = await upstream.next()
+        for call in (first, second):
+            upstream.reply(call, {})
+        await trio.testing.wait_all_tasks_blocked()
+        calls.start("third", memory_exchange())
+        third = await upstream.next()
+
+        assert [json.loads(line)["id"] for line in upstream.at_once] == [
+            each["id"] for each in (listener, first, third)
+        ]
+        for call in (third, listener):
+            upstream.reply(call, {})
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_sends_nothing():
+    """Neither the request nor a notice that takes it back."""
+    async with connected() as upstream:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await upstream.mux.call(memory_exchange())
+
+        assert scope.cancelled_caught
+        assert await upstream.quiet() == []

@@ -67,6 +67,82 @@ async def test_messages_that_come_during_a_write_are_written_next(nursery):
     assert done.is_set()
 
 
+class Narrow:
+    """A pipe that takes so many bytes at once, and then none until it is waited for."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.taken = b""
+
+    def send_nowait(self, data: bytes) -> int:
+        """Take what there is room for; no room at all is a broken pipe."""
+        if self.room < 0:
+            raise trio.BrokenResourceError
+        sent = data[: self.room]
+        self.room -= len(sent)
+        self.taken += sent
+        return len(sent)
+
+    async def send_all(self, data: bytes) -> None:
+        """Take the rest."""
+        await trio.lowlevel.checkpoint()
+        if self.room < 0:
+            raise trio.BrokenResourceError
+        self.taken += data
+
+
+async def test_a_message_that_is_alone_is_written_at_once(nursery):
+    """Without a turn of the writer; it cannot be taken back any more, and does not count."""
+    pipe = Narrow(100)
+    outbox = Outbox(1000, pipe.send_nowait)
+    nursery.start_soon(outbox.run, pipe)
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.put_nowait(b"1", 1, alone=True)
+
+    assert pipe.taken == b"1\n"
+    assert outbox.size == 0
+    assert not outbox.withdraw(1)
+
+
+async def test_what_does_not_fit_at_once_goes_before_all_that_follows(nursery):
+    """A line that was begun is ended first, and those behind it are not alone."""
+    pipe = Narrow(3)
+    outbox = Outbox(1000, pipe.send_nowait)
+    outbox.put_nowait(b"first", alone=True)
+    assert outbox.size == 3
+    outbox.put_nowait(b"second", alone=True)
+    outbox.put_nowait(b"third")
+    assert pipe.taken == b"fir"
+    outbox.close()
+    await outbox.run(pipe)
+
+    assert pipe.taken == b"first\nsecond\nthird\n"
+    assert outbox.size == 0
+
+
+async def test_a_pipe_that_breaks_at_once_is_noticed_by_the_writer():
+    """Whoever put the message learns of it as all others do."""
+    pipe = Narrow(-1)
+    outbox = Outbox(1000, pipe.send_nowait)
+    outbox.put_nowait(b"1", alone=True)
+
+    with pytest.raises(trio.BrokenResourceError):
+        await outbox.run(pipe)
+
+
+async def test_a_writer_that_waits_can_be_cancelled():
+    """What comes later waits for the next one."""
+    outbox, stream = Outbox(1000), Recorder()
+    with trio.move_on_after(0.01) as scope:
+        await outbox.run(stream)
+    assert scope.cancelled_caught
+    outbox.put_nowait(b"1")
+    outbox.close()
+    await outbox.run(stream)
+
+    assert stream.writes == [b"1\n"]
+
+
 async def test_a_full_outbox_refuses_and_a_large_message_fits_into_an_empty_one():
     """The bound is on bytes; one message always gets through."""
     outbox = Outbox(10)

@@ -186,6 +186,9 @@ ROWS: Mapping[str, Two | By] = {
     "run.log_format": By(LOG),
     "run.log_level": By(LOG),
     "run.on_crash": By("pipeline/runtime/test_engine.py::test_a_crashed_sink_is_reopened_when_it_may_be"),
+    "run.workers": By(
+        "integration/workers/test_workers.py::test_a_worker_that_is_killed_takes_its_own_calls_with_it_and_is_replaced"
+    ),
     "run.record": By(TAPE + "test_folder_gets_a_tape_for_each_start"),
     "run.record.compress": By(TAPE + "test_compress_writes_gzip"),
     "run.record.config": By(TAPE + "test_config_writes_the_text_of_the_files"),

@@ -80,6 +80,7 @@ class Acceptor(ABC):
     def left(self) -> None:
         """A connection that was kept is closed."""
         self.connections -= 1
+        self._listening.count(-1)
 
     def bind(self) -> None:
         """
@@ -119,6 +120,7 @@ class Acceptor(ABC):
             await self._turn_away(stream)
             return
         self.connections += 1
+        self._listening.count(1)
         kept = False
         try:
             kept = self.keep(stream)
@@ -129,7 +131,7 @@ class Acceptor(ABC):
             self.contain(group)
         finally:
             if not kept:
-                self.connections -= 1
+                self.left()
             await trio.aclose_forcefully(stream)  # noqa: ASYNC102  # closes without waiting
 
     def contain(self, error: Exception) -> None:

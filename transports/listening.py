@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, final
 
 import trio
 
+from sluiceway.pipeline.model.worker import Worker
+
+from .fairness import FairListener
 from .http_source.hosts import split_host
 
 BACKLOG: Final = 1024
@@ -46,12 +49,24 @@ class Listening:
         binds: Addresses, as `check_binds` takes them.
         stall_timeout_s: Seconds a client may leave what was sent to it unread (TCP_USER_TIMEOUT, Linux only).
         access: Whose processes may connect to Unix sockets.
+        worker: The place of this process among several, and `source`, the component id: then the sockets are those
+            that the supervisor has bound, and connections are accepted in fairness to the other workers.
+        source: See `worker`.
     """
 
-    def __init__(self, binds: Iterable[str], stall_timeout_s: float, access: SocketAccess = "owner") -> None:
+    def __init__(
+        self,
+        binds: Iterable[str],
+        stall_timeout_s: float,
+        access: SocketAccess = "owner",
+        worker: Worker | None = None,
+        source: str = "",
+    ) -> None:
         self._binds = tuple(binds)
         self._stall_timeout_s = stall_timeout_s
         self._access: SocketAccess = access
+        self._worker = worker
+        self._source = source
         self._sockets: list[socket.socket] = []
         self._files: dict[str, tuple[int, int]] = {}
         """Unix sockets that are ours: path -> device and inode."""
@@ -65,6 +80,10 @@ class Listening:
         Raises:
             OSError: An address is taken, or not ours.
         """
+        if self._worker is not None:
+            self._sockets = self._worker.take_sockets(self._source)
+            self.addresses = tuple(_address_of(each) for each in self._sockets)
+            return
         try:
             for bind in self._binds:
                 if bind.startswith("unix:"):
@@ -76,9 +95,21 @@ class Listening:
             raise
         self.addresses = tuple(_address_of(each) for each in self._sockets)
 
-    def listeners(self) -> list[trio.SocketListener]:
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """Those that are open, for a supervisor that has them accepted from elsewhere."""
+        return self._sockets
+
+    def listeners(self) -> list[trio.abc.Listener[trio.SocketStream]]:
         """What to accept from; empty after `close`."""
+        if self._worker is not None:
+            return [FairListener(each, self._worker) for each in self._sockets]
         return [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in self._sockets]
+
+    def count(self, difference: int) -> None:
+        """Note connections that were opened, or closed (negative), for the other workers if there are any."""
+        if self._worker is not None:
+            self._worker.count(difference)
 
     def close(self) -> None:
         """Close them. Idempotent."""

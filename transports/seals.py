@@ -18,6 +18,7 @@ import msgspec
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.session import Caller
+from sluiceway.pipeline.model.worker import key_of_run
 from sluiceway.pipeline.protocol.messages import Json
 
 _DIGEST: Final = 16
@@ -29,12 +30,12 @@ class BadSeal(ValueError):
 
 def sealing_key(secret: Secret | None, context: Context) -> bytes:
     """
-    The key that an option gives, or one of this run where it gives none.
+    The key that an option gives, or one of this run where it gives none: the same in every worker.
 
     Raises:
         LookupError: The secret cannot be resolved.
     """
-    text = context.new_id() + context.new_id() if secret is None else secret.resolve()
+    text = key_of_run(context) if secret is None else secret.resolve()
     return hashlib.sha256(text.encode()).digest()
 
 

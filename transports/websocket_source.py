@@ -19,6 +19,7 @@ from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.options import option
+from sluiceway.pipeline.model.worker import Binding
 
 from .http_source.hosts import HostPolicy
 from .listener_config import ListenerConfig, bind_option, is_endpoint_path
@@ -60,12 +61,18 @@ class WebSocketSource(Source):
         self._config = config
         policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
         self._clients = Clients(context, config, config.path, policy, lambda client: self.identify(client, None))
-        self._listening = Listening(config.binds if context.listen else (), config.ping_timeout, config.socket_access)
+        binds = config.binds if context.listen else ()
+        self._listening = Listening(binds, config.ping_timeout, config.socket_access, context.worker, context.id)
         self._listener = Listener(
             self._listening, self._clients,
             max_connections=config.max_connections, head_timeout_s=config.head_timeout,
             tls=None if config.tls is None else Handshakes(config.tls, context.log, context.now), log=context.log,
         )  # fmt: skip
+
+    @classmethod
+    def binding(cls, config: WebSocketSourceConfig) -> Binding:
+        """See `Shareable`."""
+        return Listening(config.binds, config.ping_timeout, config.socket_access)
 
     @property
     def addresses(self) -> tuple[str, ...]:

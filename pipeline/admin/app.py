@@ -49,6 +49,11 @@ def admin_app(guard: Guard, status: Status, endpoints: Iterable[BaseRoute] = ())
         status: Asked anew for each request.
         endpoints: Further routes.
     """
+    return guarded(Starlette(routes=routes_of(status, endpoints)), guard)
+
+
+def routes_of(status: Status, endpoints: Iterable[BaseRoute] = ()) -> list[BaseRoute]:
+    """The routes of `admin_app`, for whoever guards them otherwise."""
 
     async def live(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         return PlainJson({"live": True})
@@ -60,8 +65,7 @@ def admin_app(guard: Guard, status: Status, endpoints: Iterable[BaseRoute] = ())
     async def show_status(_request: Request) -> Response:  # Starlette would run a plain function in a thread
         return PlainJson(dict(status()))
 
-    routes = [Route("/-/live", live), Route("/-/ready", ready), Route("/-/status", show_status), *endpoints]
-    return guarded(Starlette(routes=routes), guard)
+    return [Route("/-/live", live), Route("/-/ready", ready), Route("/-/status", show_status), *endpoints]
 
 
 def guarded(app: ASGIApp, guard: Guard) -> ASGIApp:

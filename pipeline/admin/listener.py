@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,8 @@ from .address import Address, parse_address
 from .guard import Guard
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from .app import Status
     from .endpoints import Gateway
 
@@ -51,12 +53,36 @@ async def serve_admin(
         ComponentError: The address is not one, cannot be bound, or needs a token; or the token cannot be read.
     """
     from .app import admin_app
-    from .connections import serve_connections
     from .endpoints import endpoints_of
+
+    def make(guard: Guard) -> ASGIApp:
+        return admin_app(guard, status, () if gateway is None else endpoints_of(gateway))
+
+    await serve_app(admin, make, task_status=task_status)
+
+
+async def serve_app(
+    admin: Admin,
+    make: Callable[[Guard], ASGIApp],
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """
+    Serve an application of one's own at the admin address; see `serve_admin`.
+
+    Args:
+        admin: Address and token.
+        make: Makes the application, which must let through only what the guard allows.
+        task_status: Told the addresses.
+
+    Raises:
+        ComponentError: As for `serve_admin`.
+    """
+    from .connections import serve_connections
 
     guard = _guard(admin)
     async with _open_listeners(guard.address) as listeners:
-        app = admin_app(guard, status, () if gateway is None else endpoints_of(gateway))
+        app = make(guard)
         await serve_connections(app, listeners, lambda: task_status.started([_name(each) for each in listeners]))
 
 

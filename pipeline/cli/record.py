@@ -25,7 +25,7 @@ def record(
     overlay: Overlays = None,
 ) -> int:
     """
-    Serve a gateway until it is told to stop, and write what passes its edges to a tape.
+    Serve a gateway, in one process, until it is told to stop, and write what passes its edges to a tape.
 
     Credentials and what looks secret are not on it; texts are: treat it like the traffic itself.
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from attrs import evolve
+from cyclopts import Parameter
 
 from ..model.component import ComponentKind, Source
-from ..model.document import Document, SourceSpec
+from ..model.document import MAX_WORKERS, Document, SourceSpec
 from ..model.registry import Registry
 from ..protocol.errors import SluicewayError
 from .documents import Environment, Overlays, overlays_of
@@ -21,8 +23,17 @@ from .output import say
 if TYPE_CHECKING:
     from ..runtime.engine import Engine
 
+
+def _check_workers(_type: object, value: object) -> None:
+    if isinstance(value, int) and not 1 <= value <= MAX_WORKERS:
+        raise ValueError(f"must be auto, or from 1 to {MAX_WORKERS}")
+
+
 QUICKSTART: Final = Path(__file__).parent / "quickstart.yaml"
 """What is served when no file is named."""
+
+Workers = Annotated[int | Literal["auto"] | None, Parameter(validator=_check_workers)]
+"""`--workers`, as `run.workers` has it."""
 
 GUIDE: Final = """\
 The quickstart is ready at http://127.0.0.1:8080/mcp. In another terminal:
@@ -42,13 +53,15 @@ def run(
     stdio: bool = False,
     pipeline: str | None = None,
     record: Path | None = None,
+    workers: Workers = None,
     env: Environment = None,
     overlay: Overlays = None,
 ) -> int:
     """
     Serve a gateway until it is told to stop.
 
-    SIGTERM and Ctrl-C drain and stop; a second one stops at once. SIGHUP loads the configuration again.
+    SIGTERM and Ctrl-C drain and stop; a second one stops at once. SIGHUP loads the configuration again. SIGUSR2 puts
+    new workers in the place of the old ones, one by one, if there are several.
 
     Args:
         file: The configuration; without it, the quickstart: a demo server on http://127.0.0.1:8080/mcp.
@@ -56,7 +69,9 @@ def run(
         dry_run: Open everything, report ready, close everything.
         stdio: Serve on stdin and stdout, for a client that starts this process, instead of the configured sources.
         pipeline: The pipeline that --stdio feeds; needed only if there are several.
-        record: Write what passes its edges to this tape, which must not exist; compressed if it ends with `.gz`.
+        record: Write what passes its edges to this tape, which must not exist; compressed if it ends with `.gz`. One
+            process serves then.
+        workers: Processes that serve, or `auto`, instead of `run.workers`.
         env: Use the overlay of this environment, `<file>.<env>.yaml`.
         overlay: A file laid over the configuration; may be given several times.
     """
@@ -69,9 +84,24 @@ def run(
         from ..config import load
 
         document = load(main, overlays=overlays)
+        if workers is not None:
+            document = evolve(document, run=evolve(document.run, workers=workers))
         return over_stdio(document, pipeline) if stdio else document
 
-    return serve_until_told(read, watch=watch, dry_run=dry_run, guide=file is None and not stdio, tape=record)
+    alone = stdio or record is not None
+    if alone and workers not in (None, 1):
+        raise usage("--workers does not go with --stdio or --record: there is one client, or one tape")
+    guide = file is None and not stdio
+    files = None if alone else (main, *overlays)
+    return serve_until_told(read, files, watch=watch, dry_run=dry_run, guide=guide, tape=record)
+
+
+def processes_of(document: Document) -> int:
+    """How many processes serve a configuration."""
+    workers = document.run.workers
+    if workers != "auto":
+        return workers
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MAX_WORKERS)
 
 
 def over_stdio(document: Document, pipeline: str | None = None) -> Document:
@@ -98,6 +128,7 @@ def over_stdio(document: Document, pipeline: str | None = None) -> Document:
 
 def serve_until_told(
     load: Callable[[], Document],
+    files: Sequence[Path] | None = None,
     *,
     watch: bool = False,
     dry_run: bool = False,
@@ -105,10 +136,12 @@ def serve_until_told(
     tape: Path | None = None,
 ) -> int:
     """
-    Run a gateway in this process until it is told to stop; the exit code.
+    Run a gateway until it is told to stop, in this process or as the supervisor of several; the exit code.
 
     Args:
         load: Reads the configuration.
+        files: Where it is, the main file first, then what is laid over it, for other processes to load. Without them,
+            this one serves, whatever `run.workers` says.
         watch: Load it again when one of its files changes.
         dry_run: Open everything, report ready, close everything.
         guide: Say how to go on once it is ready.
@@ -126,13 +159,15 @@ def serve_until_told(
     from .progress import start_display
 
     try:
-        run = load().run
+        document = load()
     except ConfigError as error:
         sys.stderr.write(str(error))
         raise Failure("the configuration cannot be used", Exit.NOT_STARTED) from error
     except SluicewayError as error:
         raise Failure(str(error), Exit.NOT_STARTED) from error
-    configure_logging(run.log_level, run.log_format)
+    configure_logging(document.run.log_level, document.run.log_format)
+    if files is not None and not dry_run and (workers := processes_of(document)) > 1:
+        return _supervise(load, files, workers=workers, watch=watch, guide=guide)
     with start_display() as display:
 
         def ready(engine: Engine) -> None:
@@ -151,3 +186,33 @@ def serve_until_told(
             return trio.run(main)
         except SluicewayError as error:
             raise Failure(str(error), Exit.NOT_STARTED) from error
+
+
+def _supervise(load: Callable[[], Document], files: Sequence[Path], *, workers: int, watch: bool, guide: bool) -> int:
+    import trio
+
+    from ..config.texts import texts_of
+    from ..runtime.workers.messages import Snapshot
+    from ..runtime.workers.process import supervise
+
+    def read() -> tuple[Document, Snapshot]:
+        document = load()
+        try:
+            texts = texts_of(document)
+        except OSError as error:
+            raise SluicewayError(f"{error.filename}: {error.strerror}") from error
+        if texts is None:
+            raise SluicewayError("the configuration's files change while they are read; try again")
+        contents = {str(path): content for path, content in texts.contents.items()}
+        matches = {pattern: list(map(str, paths)) for pattern, paths in texts.matches.items()}
+        return document, Snapshot(contents=contents, matches=matches)
+
+    async def main() -> int:
+        return await supervise(
+            read, files, workers=workers, follow=watch, ready=lambda _: say(GUIDE) if guide else None
+        )
+
+    try:
+        return trio.run(main)
+    except SluicewayError as error:
+        raise Failure(str(error), Exit.NOT_STARTED) from error

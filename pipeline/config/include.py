@@ -29,6 +29,7 @@ from attrs import define, evolve, field
 from .interpolate import interpolate
 from .nodes import Broken, Entry, Mapping, Node, Scalar, Sequence
 from .problems import Problem, SourceText, Span
+from .texts import Texts
 from .toml_loader import load_toml
 from .yaml_loader import load_yaml
 
@@ -62,6 +63,8 @@ class Reader:
     """Reads the files of one configuration and remembers which, and what is wrong with them."""
 
     environment: Environment[str, str]
+    given: Texts | None = None
+    """Read instead of the files of the same names."""
     problems: list[Problem] = field(factory=list)
     contents: dict[Path, bytes] = field(factory=dict)
     """What was read, by absolute path, in order."""
@@ -80,8 +83,7 @@ class Reader:
         path = path.resolve()
         source = SourceText(shown_name(path), path.parent, path=path)
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)  # a device has no end
+            content = self.content_of(path)
         except OSError as error:
             self.report("file/unreadable", f"{source.name} cannot be read: {error.strerror}", asked or Span(source))
             return None
@@ -97,6 +99,13 @@ class Reader:
             self.report("file/encoding", f"byte 0x{content[error.start]:02x} is not UTF-8", Span(source, line, 1))
             return None
         return self.parse(text, text_source(text, source.name, path.parent, path), (*above, path))
+
+    def content_of(self, path: Path) -> bytes:
+        """What is in a file, or was when the given texts were read. Raises OSError."""
+        if self.given is not None and path in self.given.contents:
+            return self.given.contents[path]
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)  # a device has no end
 
     def parse(self, text: str, source: SourceText, above: tuple[Path, ...] = ()) -> Mapping | None:
         """One text with everything it includes, as one tree; None if nothing of it can be used."""
@@ -140,7 +149,10 @@ class Reader:
         base = span.source.base
         absolute = pattern if Path(pattern).is_absolute() else f"{glob.escape(str(base))}/{pattern}"
         self.globs[absolute] = None
-        paths = [path for name in sorted(glob.glob(absolute, recursive=True)) if (path := Path(name)).is_file()]
+        if self.given is not None and absolute in self.given.matches:
+            paths = [*self.given.matches[absolute]]
+        else:
+            paths = [path for name in sorted(glob.glob(absolute, recursive=True)) if (path := Path(name)).is_file()]
         if not paths:
             fix = f"patterns are relative to {shown_name(base)}"
             self.report("include/nothing", f"no file matches {pattern!r}", span, fix=fix)

@@ -18,6 +18,7 @@ from ..model.document import Document, PipelineSpec, SinkSpec, SourceSpec, Stage
 from ..model.options import render_duration
 from ..model.order import Order, WantsCertificates
 from .components import Components
+from .lint_workers import lint_workers
 from .nodes import node_at, place_of
 from .problems import Problem, Span, has_errors
 from .references import sink_targets, sinks_in
@@ -69,6 +70,7 @@ class Linter:
         self.advice()
         self.admin()
         self.binds()
+        lint_workers(self.document, self.components)
         if self.sound:
             self.doors()
             self.certificates()

@@ -27,6 +27,7 @@ from .include import Reader, overlay, text_source
 from .lint import Linter
 from .problems import ConfigError, Problem, SourceText, Span, has_errors, sort_problems
 from .references import References
+from .texts import Texts
 
 
 @final
@@ -68,6 +69,7 @@ def check(
     overlays: Sequence[Path] = (),
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
+    given: Texts | None = None,
 ) -> Checked:
     """
     Look at a configuration file. Never raises because of what is in it.
@@ -77,8 +79,9 @@ def check(
         overlays: Files merged deeply over it, in this order (see `include`).
         env: Variables for `${NAME}`; the process's environment if absent.
         registry: Where names are looked up; its plugins grow by those of the configuration.
+        given: Read instead of the files that it has.
     """
-    reader = Reader(os.environ if env is None else env)
+    reader = Reader(os.environ if env is None else env, given)
     root = reader.read(path)
     for each in overlays:
         over = reader.read(each)
@@ -115,6 +118,7 @@ def load(
     overlays: Sequence[Path] = (),
     env: Mapping[str, str] | None = None,
     registry: Registry | None = None,
+    given: Texts | None = None,
 ) -> Document:
     """
     The document of a configuration file. Arguments as for `check`.
@@ -122,7 +126,7 @@ def load(
     Raises:
         ConfigError: The configuration has errors; all of them are in it.
     """
-    return check(path, overlays=overlays, env=env, registry=registry).require()
+    return check(path, overlays=overlays, env=env, registry=registry, given=given).require()
 
 
 def load_text(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .session import Caller, Client
     from .store import Store
     from .when import When
+    from .worker import Worker
 
 API_VERSION = 1
 """The version of the component contract. A component that declares another one is refused."""
@@ -129,6 +130,8 @@ class Context:
     """Numbers of errors by reason, for sources, which refuse what never becomes an exchange; the engine sets it."""
     changes: Changes = field(factory=Changes)
     """What upstreams say has changed; shared by all components of an engine."""
+    worker: Worker | None = None
+    """The other processes that serve the same configuration; None where this is the only one."""
     alarm: Alarm = ignore
     """Takes notice of what a source refuses before it is an exchange; what exchanges end with, the pipeline reports."""
     kept: dict[str, Any] = field(factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 from attrs import Factory, field, frozen
 
@@ -114,6 +114,10 @@ class PipelineSpec:
     place: str = ""
 
 
+MAX_WORKERS: Final = 256
+"""Most processes of one gateway."""
+
+
 @final
 @frozen(kw_only=True)
 class Admin:
@@ -178,6 +182,11 @@ class Run:
     log_format: Literal["auto", "json", "text"] = option(
         "auto", doc="Form of the log lines on stderr; `auto` is text on a terminal, else JSON."
     )
+    workers: int | Literal["auto"] = option(
+        1, ge=1, le=MAX_WORKERS,
+        doc="Processes that serve; `auto` is one for each processor that the gateway may use. With more than one, a "
+        "supervisor starts them, and starts again what dies; see docs/workers.md.",
+    )  # fmt: skip
     admin: Admin | None = option(
         None, doc="Where to serve status; off when absent.",
         example={"bind": "127.0.0.1:9464", "token": {"from_env": "SLUICEWAY_ADMIN_TOKEN"}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from .component import Component, ComponentKind, named
 
@@ -18,6 +18,8 @@ class Store(Component):
     """
 
     kind = ComponentKind.STORE
+    shared: ClassVar[bool] = False
+    """Whether what one process puts there, another one with the same options finds: a file, or a server."""
 
     async def get(self, key: str) -> bytes | None:
         """The live value of a key, or None."""

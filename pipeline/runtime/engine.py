@@ -8,7 +8,6 @@ to the whole: drain, reload, replacing one stage while serving, status.
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from ..model.component import Component, ComponentKind, Middleware, Sink, Source
 from ..model.document import Document, SourceSpec
 from ..model.session import Asker, Client, Session
 from ..model.store import Store
+from ..model.worker import Worker
 from ..protocol.errors import CODE_TABLES, ComponentError
 from ..protocol.messages import EMPTY, Json, Notification, Request
 from ..telemetry.metrics import Snapshot
@@ -33,6 +33,7 @@ from .edges import Edges, both
 from .entrance import Entrances
 from .gauging import take_snapshot
 from .generation import Generation, Overrides, Surroundings
+from .ids import random_id
 from .nursery import open_background_nursery
 from .pipeline import Pipeline, PipelineTicket
 from .status import Board, Row, Watcher
@@ -58,6 +59,7 @@ class Engine:
         probe: Compiled in around every stage, and told its component id; for tests.
         now: The date, in seconds since 1970 (`Context.now`); for tests and replays.
         edges: What stands where the gateway meets the world; nothing by default.
+        worker: The place of this process among several; None if it is the only one.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Engine:
         probe: Probe | None = None,
         now: Callable[[], float] = time.time,
         edges: Edges | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self.document = document
         self.deadlines = Deadlines()
@@ -85,13 +88,14 @@ class Engine:
         self._security = SecurityEvents()
         self._around = Surroundings(
             random=rng,
-            new_id=(lambda: secrets.token_hex(16)) if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
+            new_id=random_id if seed is None else (lambda: f"{seeded.getrandbits(128):032x}"),
             listen=listen,
             overrides=overrides or {},
             probe=both(self._edges.probe(), probe),
             now=self._edges.now(now),
             edges=self._edges,
             alarm=self._security,
+            worker=worker,
         )
         self._edges.configured(document, 1, self._around.changes)
         self._generation = Generation(document, self._around, self.deadlines)
@@ -249,25 +253,30 @@ class Engine:
                 await source.delivered()
         return cancelled
 
-    async def reload(self, document: Document) -> list[str]:
+    async def reload(self, document: Document, agreed: Callable[[], Awaitable[bool]] | None = None) -> list[str]:
         """
         Serve another configuration: open its components beside the old ones, switch, drain and close the old.
 
         If sinks or pipelines changed, so may what the gateway offers: every legacy session is told that its lists
         changed. Modern listeners end, and ask again.
 
+        Args:
+            document: The configuration.
+            agreed: Asked when everything is open; if it says no, that is closed again.
+
         Returns:
             What the new configuration says that only a restart can bring about.
 
         Raises:
-            ComponentError: Something of the new configuration cannot be opened. The old one goes on unharmed.
+            ComponentError: Something of it cannot be opened, or nobody agreed. The old one goes on unharmed.
         """
         async with self._changing:
             assert self._supervisor is not None
             old = self._generation
             self._edges.configured(document, self._number + 1, self._around.changes)
             new = Generation(document, self._around, self.deadlines, before=old)
-            await self._supervisor.open([host for host in new.hosts() if host not in old.hosts()])
+            fresh = [host for host in new.hosts() if host not in old.hosts()]
+            await self._supervisor.open(fresh, agreed)
             notes = self._restart_notes(document)
             offers_change = (document.sinks, document.pipelines) != (self.document.sinks, self.document.pipelines)
             self.document, self._generation = document, new
@@ -336,7 +345,8 @@ class Engine:
     def _source(self, spec: SourceSpec) -> Host:
         component, row = self._around.build(ComponentKind.SOURCE, f"sources.{spec.id}", spec, {}, {})
         assert isinstance(component, Source)
-        component.readiness = lambda: self.ready
+        worker = self._around.worker
+        component.readiness = lambda: self.ready and (worker is None or worker.is_announced)
         component.context.codes = CODE_TABLES[self.document.run.error_codes]
         entrances = Entrances(lambda: self._generation.pipelines[self._targets[spec.id]].lane.chain, spec.id)
         component.resource_metadata, component.identify = entrances.resource_metadata, entrances.identify

@@ -24,6 +24,7 @@ from ..model.document import Document, PipelineSpec, SinkSpec, Spec, StageSpec
 from ..model.exchange import Exchange, Service
 from ..model.security import Alarm, ignore
 from ..model.store import Store
+from ..model.worker import Worker
 from ..protocol.errors import CODE_TABLES, CapacityExceeded
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
@@ -66,6 +67,7 @@ class Surroundings:
     edges: Edges = field(factory=Edges)
     changes: Changes = field(factory=Changes)
     alarm: Alarm = ignore
+    worker: Worker | None = None
     kept: dict[str, dict[str, Any]] = field(factory=dict)
     """What components of earlier generations have left, by their id."""
 
@@ -120,6 +122,7 @@ class Surroundings:
             stores=store,
             sinks=sink,
             changes=self.changes,
+            worker=self.worker,
             alarm=self.alarm,
             kept=self.kept.setdefault(component_id, {}),
         )

@@ -11,8 +11,8 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
-from typing import Any, Final, final
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, final
 
 import structlog
 import trio
@@ -25,16 +25,16 @@ from .memory import settle, short_pauses
 from .nursery import unwrap_single
 from .orphans import adopt_orphans, reap_orphans
 from .status import Watcher
-from .watching import Watched
+from .watching import watch
+
+if TYPE_CHECKING:
+    from .workers.link import Link
 
 OK: Final = 0
 COULD_NOT_START: Final = 3
 CRASHED: Final = 4
 INTERRUPTED: Final = 130
 """Exit codes (docs: command line)."""
-
-WATCH_LATENCY_MS: Final = 250
-"""How long a stop may be held up by the file watcher, in milliseconds (it looks up only that often)."""
 
 LAST_RESORT_S: Final = 10.0
 """
@@ -62,6 +62,7 @@ async def serve(
     progress: Watcher | None = None,
     ready: Callable[[Engine], None] | None = None,
     edges: OpenEdges = no_edges,
+    link: Link | None = None,
 ) -> int:
     """
     Run a gateway until it is told to stop, its stdio client hangs up, or it crashes.
@@ -73,6 +74,7 @@ async def serve(
         progress: Told of every component's state changes.
         ready: Called once everything is open.
         edges: Opens what stands at the edges.
+        link: To the supervisor, if this process is one of several workers.
 
     Returns:
         The process's exit code.
@@ -80,7 +82,7 @@ async def serve(
     Raises:
         SluicewayError: The first `load` failed.
     """
-    return await _Process(load, watch, dry_run, progress, ready, edges).run()
+    return await _Process(load, watch, dry_run, progress, ready, edges, link).run()
 
 
 @final
@@ -93,6 +95,7 @@ class _Process:
         progress: Watcher | None,
         ready: Callable[[Engine], None] | None,
         edges: OpenEdges,
+        link: Link | None,
     ) -> None:
         self._load = load
         self._watch = watch
@@ -100,6 +103,7 @@ class _Process:
         self._progress = progress
         self._ready = ready
         self._edges = edges
+        self._link = link
         self._everything = trio.CancelScope()
         self._stop = trio.Event()
         self._started = False
@@ -112,7 +116,8 @@ class _Process:
         document = self._load()
         try:
             async with self._edges(document) as edges:
-                return await self._run(Engine(document, progress=self._progress, edges=edges))
+                place = None if self._link is None else self._link.place
+                return await self._run(Engine(document, progress=self._progress, edges=edges, worker=place))
         except ComponentError as error:
             self._log.error("gateway could not start", error=str(error))
             return COULD_NOT_START
@@ -141,21 +146,25 @@ class _Process:
     async def _serve(self, engine: Engine) -> None:
         """From ready to drained."""
         async with trio.open_nursery() as nursery:
-            if engine.document.run.admin is not None and not self._dry_run:
+            if engine.document.run.admin is not None and not self._dry_run and self._link is None:
                 from ..admin import serve_admin
 
                 await nursery.start(serve_admin, engine.document.run.admin, engine.status, engine)
             if not self._dry_run:
                 settle()
-            self._log.info("gateway ready", **addresses(engine))
+            self._log.info("gateway ready" if self._link is None else "worker ready", **addresses(engine))
             if self._ready is not None:
                 self._ready(engine)
             if self._dry_run:
                 return
             if self._watch:
-                nursery.start_soon(self._reload_on_change, engine)
+                nursery.start_soon(watch, lambda: engine.document, lambda: self._reload(engine))
+            if self._link is not None:
+                nursery.start_soon(self._link.serve, engine, self._stop.set, self._stop_at_once)
             nursery.start_soon(self._wait_finished, engine)
             await self._stop.wait()
+            if self._link is not None:
+                self._link.place.leave()
             self._log.info("gateway draining", in_flight=sum(p.admission.in_flight for p in engine.pipelines.values()))
             cancelled = await engine.drain()
             if cancelled:
@@ -176,10 +185,14 @@ class _Process:
                 self._code = INTERRUPTED
             if again or not self._started:
                 self._log.warning("gateway stops at once", signal=signal.Signals(number).name)
-                if not self._everything.cancel_called:
-                    self._last_resort.start()
-                self._everything.cancel(reason="second signal")
+                self._stop_at_once()
             self._stop.set()
+
+    def _stop_at_once(self) -> None:
+        if not self._everything.cancel_called:
+            self._last_resort.start()
+        self._everything.cancel(reason="told to stop at once")
+        self._stop.set()
 
     async def _reload(self, engine: Engine) -> None:
         try:
@@ -192,28 +205,6 @@ class _Process:
         self._log.info("reloaded", generation=engine.status()["generation"])
         for note in notes:
             self._log.warning("needs a restart", what=note)
-
-    async def _reload_on_change(self, engine: Engine) -> None:
-        """
-        Load again what differs from what was loaded, or tried, last.
-
-        The first look is taken when the watcher says something for the first time, if only that nothing happened: it
-        watches by then, so nothing that happens between loading and watching is missed.
-        """
-        from watchfiles import awatch
-
-        watched = Watched(engine.document)
-        while True:
-            folders, looked = watched.folders(), False
-            watcher = awatch(*folders, rust_timeout=WATCH_LATENCY_MS, recursive=False, yield_on_timeout=True)
-            async with aclosing(watcher) as changes:
-                async for changed in changes:
-                    if (changed or not looked) and (watched.differs() or watched.folders() != folders):
-                        break
-                    looked = True
-            if watched.take():
-                await self._reload(engine)
-                watched = Watched(engine.document, watched)
 
 
 def addresses(engine: Engine) -> dict[str, list[str]]:

@@ -153,12 +153,16 @@ class Supervisor:
         self._rng = rng
         self._log: Any = structlog.get_logger()
 
-    async def open(self, hosts: Sequence[Host]) -> None:
+    async def open(self, hosts: Sequence[Host], agreed: Callable[[], Awaitable[bool]] | None = None) -> None:
         """
         Open hosts in the order given. If a required one fails, those already open are closed, newest first.
 
+        Args:
+            hosts: What to open.
+            agreed: Asked when all are open; if it says no, they are closed likewise.
+
         Raises:
-            ComponentError: Naming the component that could not be opened.
+            ComponentError: Naming the component that could not be opened, or the workers that did not agree.
         """
         opened: list[Host] = []
         complete = False
@@ -170,6 +174,8 @@ class Supervisor:
                 if host.row.required and not host.is_open:
                     assert host.failure is not None
                     raise ComponentError(host.id, "open", str(host.failure)) from host.failure
+            if agreed is not None and not await agreed():
+                raise ComponentError("run.workers", "open", "another worker cannot serve this configuration")
             complete = True
         finally:
             if not complete:

@@ -1,5 +1,5 @@
 """
-Whether the files of a configuration differ from what was loaded. Reads files; waits for nothing.
+Whether the files of a configuration differ from what was loaded, and loading it again when they do.
 
 A change is one of a file's content, of which files an include glob matches, or a file that is gone. Who replaces a file
 by itself, or touches it, changes nothing.
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import glob
 import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from ..model.document import Document
 
+WATCH_LATENCY_MS: Final = 250
+"""How long a stop may be held up by the file watcher, in milliseconds (it looks up only that often)."""
 _Print = tuple[str, frozenset[tuple[Path, bytes]]]
 
 
@@ -73,3 +77,30 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b"(gone)"
+
+
+async def watch(document: Callable[[], Document], reload: Callable[[], Awaitable[None]]) -> None:
+    """
+    Load again what differs from what was loaded, or tried, last; until cancelled.
+
+    The first look is taken when the watcher says something for the first time, if only that nothing happened: it
+    watches by then, so nothing that happens between loading and watching is missed.
+
+    Args:
+        document: Tells what is served.
+        reload: Tries to serve what the files say now.
+    """
+    from watchfiles import awatch
+
+    watched = Watched(document())
+    while True:
+        folders, looked = watched.folders(), False
+        watcher = awatch(*folders, rust_timeout=WATCH_LATENCY_MS, recursive=False, yield_on_timeout=True)
+        async with aclosing(watcher) as changes:
+            async for changed in changes:
+                if (changed or not looked) and (watched.differs() or watched.folders() != folders):
+                    break
+                looked = True
+        if watched.take():
+            await reload()
+            watched = Watched(document(), watched)

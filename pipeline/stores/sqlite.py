@@ -104,6 +104,8 @@ class SqliteStore(Store):
     `ComponentError` when the file cannot be read or written any more.
     """
 
+    shared = True
+
     @frozen
     class Config:
         """Options of `sqlite`."""

@@ -16,6 +16,7 @@ from attrs import frozen
 from sluiceway.pipeline.model.component import Context, Sink, sink
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE, Duration, Secret, option
+from sluiceway.pipeline.model.worker import key_of_run
 from sluiceway.pipeline.protocol.errors import ComponentError, UpstreamUnavailable
 from sluiceway.pipeline.protocol.messages import Reply
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
@@ -167,7 +168,7 @@ class EmbeddedSink(Sink):
     def _key(self) -> bytes:
         """The key of `requestState`: the configured one stretched to its length, or one of 256 random bits."""
         secret = self.config.state_key
-        text = self.context.new_id() + self.context.new_id() if secret is None else secret.resolve()
+        text = key_of_run(self.context) if secret is None else secret.resolve()
         return hashlib.sha256(text.encode()).digest()
 
     def _failure(self, message: str) -> ComponentError:

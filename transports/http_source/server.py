@@ -17,6 +17,7 @@ import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from sluiceway.pipeline.model.worker import Worker
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from ..acceptor import Acceptor
@@ -58,6 +59,7 @@ class HttpServer(Acceptor):
         now: The date, in seconds since 1970.
         refused: Called with the client's address, where there is one, when what it sent is no request we read.
         websockets: Gets who asks for a WebSocket where there are any; None where there are none.
+        listening: Its sockets, if they are not the source's own.
     """
 
     def __init__(
@@ -68,9 +70,10 @@ class HttpServer(Acceptor):
         now: Callable[[], float] = time.time,
         refused: Callable[[str | None], None] = _unwatched,
         websockets: Reception | None = None,
+        listening: Listening | None = None,
     ) -> None:
         super().__init__(
-            Listening(limits.binds, limits.stall_timeout, limits.socket_access),
+            listening_of(limits) if listening is None else listening,
             max_connections=limits.max_connections,
             tls=None if limits.tls is None else Handshakes(limits.tls, log, now, _protocols(limits)),
             log=log,
@@ -159,6 +162,11 @@ class HttpServer(Acceptor):
         """It is over."""
         self._connections.discard(connection)
         self._fewer.set()
+
+
+def listening_of(limits: HttpConfig, worker: Worker | None = None, source: str = "") -> Listening:
+    """The sockets of a source: its own, or those that it shares with other workers."""
+    return Listening(limits.binds, limits.stall_timeout, limits.socket_access, worker, source)
 
 
 def extensions_of(stream: object) -> dict[str, Any]:

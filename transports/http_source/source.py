@@ -16,6 +16,7 @@ from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.security import Refusal
+from sluiceway.pipeline.model.worker import Binding, marked
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 from sluiceway.pipeline.runtime.nursery import farewell
@@ -64,6 +65,13 @@ class HttpSource(Source):
         """Clients on WebSockets; None if they are not served."""
         self._server = _make_server(self.app, config, context, self.websockets) if context.listen else None
         self._serving: Serving | None = None
+
+    @classmethod
+    def binding(cls, config: Any) -> Binding:
+        """See `Shareable`."""
+        from .server import listening_of
+
+        return listening_of(config)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -132,7 +140,7 @@ class HttpSource(Source):
             self.context.id,
             idle_s=config.session_idle,
             maximum=config.max_sessions,
-            new_id=self.context.new_id,
+            new_id=lambda: marked(self.context.new_id(), self.context.worker),
             deadlines=deadlines,
             replay=replay,
         )
@@ -238,7 +246,7 @@ def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> C
 
 
 def _make_server(app: Endpoint, config: HttpConfig, context: Context, clients: Clients | None) -> HttpServer:
-    from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
+    from .server import HttpServer, listening_of  # what only checks a configuration does not pay for them
 
     def refused(address: str | None) -> None:
         context.alarm(Refusal(reason="smuggling", source=context.id, address=address))
@@ -248,4 +256,5 @@ def _make_server(app: Endpoint, config: HttpConfig, context: Context, clients: C
         from ..websocket.reception import Reception
 
         reception = Reception(clients)
-    return HttpServer(app, config, context.log, context.now, refused, reception)
+    listening = listening_of(config, context.worker, context.id)
+    return HttpServer(app, config, context.log, context.now, refused, reception, listening)

@@ -1,0 +1,1 @@
+"""Several processes for one configuration (`run.workers`): a supervisor holds the sockets, workers serve."""

@@ -1,0 +1,180 @@
+"""The worker's end of the connection to its supervisor: does what it is told while the engine runs."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any, Final, final
+
+import structlog
+import trio
+
+from ...admin.inside import ask_inside
+from ...model.document import Document
+from ...model.figures import Distribution, Figure
+from ...model.worker import Relayed
+from ...protocol.errors import SluicewayError
+from ..engine import Engine
+from .channel import Channel
+from .messages import (
+    Announce,
+    Answered,
+    Ask,
+    Begin,
+    Count,
+    Counted,
+    Drain,
+    Hand,
+    Order,
+    Prepare,
+    Prepared,
+    Ready,
+    Snapshot,
+    Stop,
+    Switched,
+    Take,
+    Verdict,
+)
+from .place import Place
+
+ORPHANED: Final = 4
+"""Exit code of a worker that cannot even drain when its supervisor is gone."""
+
+
+@final
+class Link:
+    """
+    Args:
+        connection: To the supervisor; the first word was read from it. Closed with the process.
+        begin: That word.
+        load: Makes a document of a configuration that the supervisor has read.
+    """
+
+    def __init__(self, connection: socket.socket, begin: Begin, load: Callable[[Snapshot], Document]) -> None:
+        self._channel: Channel[Order] = Channel(connection, Order)
+        self._load = load
+        self._verdicts: dict[int, tuple[trio.Event, list[tuple[bool, int]]]] = {}
+        self.place = Place(begin, self._hand)
+        self._log: Any = structlog.get_logger()
+
+    async def _hand(self, message: Hand, descriptor: int) -> bool:
+        return await self._channel.send(message, [descriptor])
+
+    async def serve(self, engine: Engine, stop: Callable[[], None], stop_at_once: Callable[[], None]) -> None:
+        """
+        Say that we are ready, and obey until cancelled. When the supervisor is gone, that is an order to drain.
+
+        Args:
+            engine: Open.
+            stop: Drains and ends the process.
+            stop_at_once: Ends it without waiting for anybody.
+        """
+        self.place.open()
+        await self._channel.send(Ready())
+        async with trio.open_nursery() as nursery, aclosing(self._channel.messages()) as orders:
+            async for order, descriptors in orders:
+                match order:
+                    case Announce():
+                        self.place.is_announced = True
+                    case Drain():
+                        stop()
+                    case Stop():
+                        stop_at_once()
+                    case Prepare():
+                        nursery.start_soon(self._reload, engine, order)
+                    case Verdict():
+                        self._judge(order.prepared, serve=order.serve, answer=order.number)
+                    case Ask():
+                        nursery.start_soon(self._answer, engine, order)
+                    case Count():
+                        nursery.start_soon(self._count, engine, order)
+                    case Take():
+                        for each in descriptors:
+                            _take(engine, order.source, each)
+            for number in list(self._verdicts):
+                self._judge(number, serve=False, answer=0)
+            self._log.warning("the supervisor is gone; this worker drains")
+            stop()
+
+    def close(self) -> None:
+        """Let go of everything; the process ends."""
+        self._channel.close()
+        self.place.close()
+
+    async def _reload(self, engine: Engine, order: Prepare) -> None:
+        number = order.number
+        verdict, words = self._verdicts[number] = (trio.Event(), [])
+        prepared = False
+
+        async def agreed() -> bool:
+            nonlocal prepared
+            prepared = True
+            await self._channel.send(Prepared(number=number))
+            await verdict.wait()
+            return words[0][0]
+
+        notes: list[str] = []
+        try:
+            notes = await engine.reload(self._load(order.snapshot), agreed)
+            self._log.info("reloaded", generation=engine.status()["generation"])
+        except SluicewayError as error:
+            if not prepared:
+                await self._channel.send(Prepared(number=number, problem=str(error)))
+                await verdict.wait()
+        finally:
+            del self._verdicts[number]
+        await self._channel.send(Switched(number=words[0][1], notes=notes))
+
+    def _judge(self, number: int, *, serve: bool, answer: int) -> None:
+        if number in self._verdicts:
+            event, words = self._verdicts[number]
+            words.append((serve, answer))
+            event.set()
+
+    async def _answer(self, engine: Engine, order: Ask) -> None:
+        status, kind, body = await ask_inside(engine, order.method, order.path, order.query, order.body)
+        await self._channel.send(Answered(number=order.number, status=status, content_type=kind, body=body))
+
+    async def _count(self, engine: Engine, order: Count) -> None:
+        samples = engine.snapshot()
+        await self._channel.send(
+            Counted(
+                number=order.number,
+                figures=[each for each in samples if isinstance(each, Figure)],
+                distributions=[each for each in samples if isinstance(each, Distribution)],
+            )
+        )
+
+
+def _take(engine: Engine, source_id: str, descriptor: int) -> None:
+    """Give a connection of another worker to its source; closed where there is none that takes any."""
+    connection = socket.socket(fileno=descriptor)
+    connection.setblocking(False)
+    source = engine.sources.get(source_id.partition(".")[2])
+    if isinstance(source, Relayed):
+        source.take(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+    else:
+        connection.close()
+
+
+def end_when_orphaned(connection: socket.socket, patience_s: float) -> None:
+    """
+    End this process if its supervisor is gone and it has not ended by itself after `patience_s`, whatever it is doing.
+
+    A thread, because the event loop may be what hangs.
+    """
+    watched = os.dup(connection.fileno())
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(watched, 0)  # the end is told without being asked for
+        poll.poll()
+        time.sleep(patience_s)
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

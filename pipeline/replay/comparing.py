@@ -8,6 +8,7 @@ the configuration is another one than that of the tape.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
 from difflib import SequenceMatcher
@@ -19,7 +20,7 @@ from attrs import frozen
 from ..protocol.mcp import target_of
 from ..protocol.messages import Json
 from .assembly import Assembly, RecordedExchange
-from .entries import CallerData, DecisionData, Entry
+from .entries import CallerData, DecisionData, Entry, ReplyData
 from .matching import MISSING, Ignoring, Place, differences
 from .tokens import PLACES
 
@@ -31,6 +32,16 @@ _LONG: Final = 1000
 
 _IDS: Final = ("correlation", "reply.error.data.incident", "headers.x-request-id", "headers.x-correlation-id")
 """Where ids stand that every run makes anew."""
+
+_TIMES: Final = (
+    "headers.ratelimit",
+    "headers.retry-after",
+    "reply.error.data.retry_after_ms",
+    "reply.error.data.retry_after_seconds",
+)
+"""Where it stands how long to wait: a real gateway takes its time until it says so, a virtual one none."""
+_WAIT: Final = re.compile(r"try again in [0-9.]+ ?[a-z]+")
+"""The same in the text of an error."""
 
 
 @final
@@ -71,7 +82,7 @@ class Comparison:
         self.kinds: Counter[tuple[str, str]] = Counter()
         """What was decided, and what instead, with how often; the first `MAX_KEPT` kinds."""
         self._apart = frozenset(apart)
-        self._ignoring = Ignoring((*ignored, *PLACES, *(() if ids else _IDS)))
+        self._ignoring = Ignoring((*ignored, *PLACES, *_TIMES, *(() if ids else _IDS)))
         self._then, self._now = Assembly(), Assembly()
         self._waiting: tuple[dict[int, deque[RecordedExchange]], dict[int, deque[RecordedExchange]]] = ({}, {})
         """What one side has ended and the other has not: as much as is ahead or under way."""
@@ -143,7 +154,7 @@ class Comparison:
         ended, calls = exchange.ended, exchange.calls.values()
         return {
             "cancelled": "" if ended is None else ended.cancelled,
-            "reply": _plain(None if ended is None else ended.reply),
+            "reply": _reply(None if ended is None else ended.reply),
             "decisions": [_decision(each) for each in ended.decisions if each.stage not in self._apart]
             if ended is not None
             else [],
@@ -188,6 +199,17 @@ def _at(values: list[Any], index: int, missing: Any = None) -> Any:
 def _plain(value: Any) -> Json:
     plain: Json = msgspec.to_builtins(value)
     return plain
+
+
+def _reply(reply: ReplyData | None) -> Json:
+    plain = _plain(reply)
+    if reply is not None and reply.error is not None and _is_ours(reply.error.data):
+        plain["error"]["message"] = _WAIT.sub("try again later", reply.error.message)
+    return plain
+
+
+def _is_ours(data: Json) -> bool:
+    return isinstance(data, dict) and data.get("origin") == "gateway"
 
 
 def _decision(decision: DecisionData) -> str:

@@ -9,12 +9,14 @@ records it anew. The clients are those of `clients/`: each lists, calls, reads, 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -96,12 +98,15 @@ def test_another_limit_is_what_the_difference_says(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def environment(node: dict[str, str], tmp_path: Path) -> dict[str, str]:
-    """What the configuration asks for."""
-    files = tmp_path / "files"
+def environment(node: dict[str, str]) -> Iterator[dict[str, str]]:
+    """What the configuration asks for. The folder is on the tape: its name says nothing of who recorded."""
+    files = Path(tempfile.gettempdir()) / "shared-files"
     files.mkdir()
-    servers = str(ROOT / "configs" / "servers")
-    return {**node, "PYTHON": sys.executable, "FILES": str(files), "SERVERS": servers}
+    try:
+        servers = str(ROOT / "configs" / "servers")
+        yield {**node, "PYTHON": sys.executable, "FILES": str(files), "SERVERS": servers}
+    finally:
+        shutil.rmtree(files)
 
 
 @pytest.mark.real

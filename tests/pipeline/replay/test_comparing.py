@@ -252,3 +252,23 @@ def test_a_lack_names_the_nearest_request():
     assert said.endswith("; and 4 more")
     assert describe_lack(message_of(request), "up", [], Ignoring()) == "up: an answer to tools/call find"
     assert describe_lack(message_of(near), "up", [near], Ignoring()) == "up: an answer to tools/call find"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "differs"),
+    [
+        ("x: 2/s; try again in 488ms", "x: 2/s; try again in 1.5s", False),
+        ("2/s; try again in 1s", "1/s; try again in 1s", True),
+    ],
+)
+def test_how_long_to_wait_is_not_compared(before, after, differs):
+    """A real gateway takes its time until it says so, a virtual one none; what the limit is, is compared."""
+
+    def refused(message: str, wait_ms: int) -> list[Entry]:
+        data = {"origin": "gateway", "reason": "rate_limited", "retry_after_ms": wait_ms}
+        headers = {"ratelimit": f"r=1;t={wait_ms}", "retry-after": str(wait_ms)}
+        return exchange(reply=ReplyData(error=ErrorData(42900, message, data, 429)), headers=headers)
+
+    found = places(refused(before, 488), refused(after, 1500))
+
+    assert [place.path for place in found] == ["reply.error.message"] * differs

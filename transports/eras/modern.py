@@ -76,6 +76,18 @@ def check_request(request: Request, headers: Mapping[str, str], repeated: Collec
         raise UnknownMethod(f"{request.method} does not exist in {version}")
 
 
+def claims_of(request: Request) -> tuple[str, str, str | None] | None:
+    """
+    All that `check_request` compares with headers, and nothing else that it would refuse: if a request passed, others
+    with the same claims and the same headers do. None if something is missing or malformed.
+    """
+    meta = meta_of(request.params)
+    version = meta.get(MetaKey.VERSION)
+    if not isinstance(version, str) or not isinstance(meta.get(MetaKey.CLIENT_CAPABILITIES), dict):
+        return None
+    return version, request.method, target_of(request.method, request.params)
+
+
 def check_notification(notification: Notification, headers: Mapping[str, str]) -> bool:
     """
     Check the version a notification claims, if it claims one.

@@ -40,8 +40,6 @@ STREAM_SUFFIX: Final = "/stream"
 
 SHORT_BODY: Final = 16 * KIB
 """Bytes of a body that is read before anybody is asked whose it is: mostly it is there already, with its head."""
-_SHORT_DIGITS: Final = 5
-"""More digits than this are a larger number; nobody has looked at them yet."""
 _PREFLIGHT_S: Final = "600"
 """Seconds a browser may remember a preflight answer."""
 _EXPOSED: Final = (
@@ -63,8 +61,19 @@ class Checked:
     """Who serves its path; None if nobody does as a rule."""
     headers: Mapping[str, str]
     """For whatever is answered."""
-    coding: tuple[str, Encoder] | None = None
+    coding: tuple[str, Encoder] | None
     """How a long answer is compressed; None if it is not."""
+    takes_events: bool
+    """Whether the answer may become an event stream."""
+    is_json: bool
+    """Whether the body is JSON, and can be read as it is."""
+
+
+def _checked(request: HttpRequest) -> Checked:
+    """What was found of a request that is being served."""
+    checked = request.head.verdict
+    assert type(checked) is Checked
+    return checked
 
 
 @final
@@ -191,14 +200,17 @@ class Endpoint:
             raise HttpError(400, "a request needs one Host header, host or host:port")
         if not self._policy.allows_host(host):
             raise Misdirected(f"host {host[:100]!r} is not served here; if it should be, list it in allowed_hosts")
-        answered = self._answer_to_origin(headers.get("origin"))
-        if self._config.compress_from is None:
-            return Checked(self._routes.get(request.path), answered)
-        vary = answered.get("vary")
-        answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
-        coding = choose_coding(headers.get("accept-encoding"), self._codings)
+        answered, coding = self._answer_to_origin(headers.get("origin")), None
+        if self._config.compress_from is not None:
+            vary = answered.get("vary")
+            answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
+            coding = choose_coding(headers.get("accept-encoding"), self._codings)
         return Checked(
-            self._routes.get(request.path), answered, None if coding is None else (coding, self._codings[coding])
+            self._routes.get(request.path),
+            answered,
+            None if coding is None else (coding, self._codings[coding]),
+            takes_events=accepts(headers.get("accept"), EVENTS),
+            is_json=is_json(headers.get("content-type"), headers.get("content-encoding")),
         )
 
     def _answer_to_origin(self, origin: str | None) -> dict[str, str]:
@@ -269,7 +281,7 @@ class Endpoint:
         await self._aliases.serve(body, request, response)
 
     async def _post(self, request: HttpRequest, response: HttpResponse, patience_s: float | None) -> None:
-        if not accepts(request.headers.get("accept"), EVENTS):
+        if not _checked(request).takes_events:
             raise HttpError(406, "Accept must list application/json and text/event-stream")
         assert self._serving is not None
         message = decode_batch(await self._body(request), self._serving.limits)
@@ -283,10 +295,10 @@ class Endpoint:
             await self._legacy.serve(message, request, response, patience_s=patience_s)
 
     async def _body(self, request: HttpRequest) -> bytes:
-        if not is_json(request.headers.get("content-type"), request.headers.get("content-encoding")):
+        if not _checked(request).is_json:
             raise HttpError(415, "the body must be application/json in UTF-8, not encoded otherwise")
-        config = self._config
-        if _is_long(request):
+        config, length = self._config, request.head.length
+        if length is None or length > SHORT_BODY:
             assert self._serving is not None
             visitor = modern.visitor(request.headers, request.address, request.certificate)
             await self._serving.refuse_unread(visitor)
@@ -305,15 +317,6 @@ class Endpoint:
     def is_draining(self) -> bool:
         """Whether responses are the last of their connections."""
         return self._serving is not None and self._serving.draining
-
-
-def _is_long(request: HttpRequest) -> bool:
-    """Whether to ask whose it is before the body is read: it is long, or its sender waits for a word."""
-    headers = request.headers
-    if "transfer-encoding" in headers or "expect" in headers:
-        return True
-    declared = headers.get("content-length", "0")
-    return not (len(declared) <= _SHORT_DIGITS and declared.isdecimal() and int(declared) <= SHORT_BODY)
 
 
 def _status(word: str, status: int) -> Answer:

@@ -49,7 +49,10 @@ class ModernPosts:
             await response.answer(Answer(202))
             return
         try:
-            modern.check_request(message, request.headers, request.repeated)
+            claims = modern.claims_of(message)
+            if claims is None or claims != request.head.passed:
+                modern.check_request(message, request.headers, request.repeated)
+                request.head.passed = claims
             self._serving.refuse_if_draining()
         except GatewayError as error:
             error.request_id = message.id

@@ -20,6 +20,9 @@ ON_GONE: Final = "sluiceway.on_gone"
 """ASGI extension of our server: a function that takes a callback for when the client leaves before its answer ends."""
 
 
+_MAX_DIGITS: Final = 18
+
+
 class ClientGone(Exception):
     """The client left before it had said everything. Nobody is there to answer."""
 
@@ -36,7 +39,7 @@ class RequestHead:
         fields: The header lines, in the order they came.
     """
 
-    __slots__ = ("has_body", "headers", "method", "path", "query", "repeated", "verdict")
+    __slots__ = ("has_body", "headers", "length", "method", "passed", "path", "query", "repeated", "verdict")
 
     def __init__(self, method: str, path: str, query: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
         self.method = method
@@ -47,7 +50,13 @@ class RequestHead:
         """Names in lower case."""
         self.repeated: Collection[str] = repeated
         """Names that stood more than once."""
-        self.has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        declared = headers.get("content-length", "0")
+        self.has_body = "transfer-encoding" in headers or declared != "0"
+        waits = "transfer-encoding" in headers or "expect" in headers
+        self.length = int(declared) if declared.isdecimal() and len(declared) <= _MAX_DIGITS and not waits else None
+        """Bytes of the body; None if nobody said how many in earnest, or its sender waits for a word."""
+        self.passed: object = None
+        """The claims of a body that this head was last found to agree with (`eras.modern.claims_of`)."""
         self.verdict: object = None
         """What whoever checked it found, for the next request with this head; None if nobody has."""
 
@@ -58,7 +67,8 @@ class RequestHead:
         other.headers = {**self.headers, "content-length": length}
         other.repeated = self.repeated
         other.has_body = length != "0"
-        other.verdict = self.verdict
+        other.length = None if self.length is None else int(length)
+        other.passed, other.verdict = self.passed, self.verdict
         return other
 
 
@@ -136,13 +146,11 @@ class HttpRequest:
             HttpError: 408, the client is too slow.
             ClientGone: It left.
         """
+        if self._whole is not None and len(self._whole) <= limit:
+            return self._whole
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > limit:
             raise MessageTooLarge(f"the body has {declared} bytes; max_body is {limit}")
-        if self._whole is not None:
-            if len(self._whole) > limit:
-                raise MessageTooLarge(f"the body has {len(self._whole)} bytes; max_body is {limit}")
-            return self._whole
         body = bytearray()
         start = trio.current_time()
         with trio.CancelScope(deadline=start + grace_s) as patience:

@@ -20,7 +20,7 @@ from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, RequestId
-from sluiceway.pipeline.runtime.deadlines import Deadlines, Entry
+from sluiceway.pipeline.runtime.deadlines import SLOT_S, Deadlines, Entry
 
 from ..eras.questions import Questions
 from .proofs import Proofs, unknown_session
@@ -30,7 +30,10 @@ from .stream import MessageStream, Replay
 class Resumable(Protocol):
     """A response stream of a session that outlives its connection."""
 
-    stream: MessageStream
+    @property
+    def stream(self) -> MessageStream:
+        """What it says."""
+        ...
 
     def resumed(self) -> None:
         """Its client is back."""
@@ -175,7 +178,7 @@ class Sessions:
         found = self._by_id.get(session_id)
         if found is None:
             raise unknown_session()
-        self._touch(*found)
+        self._touch(found[0])
         return found[0]
 
     def end_streams(self) -> None:
@@ -188,16 +191,18 @@ class Sessions:
         for found, _ in list(self._by_id.values()):
             found.session.close()
 
-    def _touch(self, found: HttpSession, entry: Entry) -> None:
-        now = trio.current_time()
-        found.session.last_activity = now
+    def _touch(self, found: HttpSession) -> None:
+        """Note that it was active. Its entry among the deadlines stays where it is, and looks again when it fires."""
+        found.session.last_activity = trio.current_time()
         self._by_id.move_to_end(found.session.id)
-        self._deadlines.move(entry, now + self._idle_s)
 
     def _expire(self, session_id: str) -> None:
         found, entry = self._by_id[session_id]
         if found.busy:
-            self._touch(found, entry)
+            self._touch(found)
+        due = found.session.last_activity + self._idle_s
+        if due > trio.current_time() + SLOT_S:  # as exact as deadlines are
+            self._deadlines.move(entry, due)
         else:
             self.expired += 1
             found.session.close()

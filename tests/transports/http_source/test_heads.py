@@ -39,7 +39,8 @@ def read(heads: Heads, data: bytes, last: KnownHead | None) -> tuple[object, Kno
 def told(known: KnownHead) -> object:
     """Everything that a head says."""
     seen = known.request
-    return known.head, seen.method, seen.path, seen.query, seen.headers, seen.repeated, seen.has_body
+    sizes = seen.has_body, seen.length
+    return known.head, seen.method, seen.path, seen.query, seen.headers, seen.repeated, sizes
 
 
 def afresh(data: bytes) -> object:

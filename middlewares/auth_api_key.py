@@ -29,6 +29,8 @@ from .auth.stage import AuthStage, optional_option
 from .auth.stored_keys import StoredKeys, shown
 
 _MAX_FILE: Final = 64 * MIB
+_MAX_SEEN: Final = 10_000
+"""Headers with a key of the file that are remembered, until the file is looked at again."""
 _NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -38,7 +40,8 @@ class AuthApiKey(AuthStage):
     """
     Establish callers by API keys: subject, tenant, roles and scopes stand beside the key's digest.
 
-    * Digests are HMAC-SHA-256 under `pepper`; nothing that is kept opens anything.
+    * Digests are HMAC-SHA-256 under `pepper`; nothing that is kept opens anything. In memory a key of a file that came
+      in is remembered until the file is looked at again, so that not every request has to be digested.
     * Two keys of one subject are valid at once, so that a key can be rotated: make the new one, hand it out, revoke
       the old one.
     * Keys come from a `file`, which is read again when it changes (a file that is broken leaves the keys as they
@@ -109,6 +112,7 @@ class AuthApiKey(AuthStage):
         self._pepper = b""
         self._digest = digest_under(b"")
         self._table: Mapping[bytes, Entry] = {}
+        self._seen: dict[str, Entry] = {}
         self._stored: StoredKeys | None = None
 
     @asynccontextmanager
@@ -135,6 +139,11 @@ class AuthApiKey(AuthStage):
 
     # Requests.
 
+    def remembered(self, exchange: Exchange) -> Caller | None:
+        """See `AuthStage.remembered`."""
+        entry = self._seen.get(exchange.client.headers.get(self._header, ""))
+        return entry.caller if entry is not None and entry.expires > self.context.now() else None
+
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. A checkpoint only with a store, and only for a key not seen lately."""
         key = exchange.client.headers.get(self._header)
@@ -159,6 +168,10 @@ class AuthApiKey(AuthStage):
             raise self.refusal(exchange, Unauthenticated, "unknown key", "this key opens nothing", self._challenge)
         if entry.expires <= self.context.now():
             raise self.refusal(exchange, Unauthenticated, "expired key", "this key has expired", self._challenge)
+        if self._stored is None:
+            if len(self._seen) >= _MAX_SEEN:
+                self._seen.clear()
+            self._seen[exchange.client.headers[self._header]] = entry
         return entry.caller
 
     def missing(self, exchange: Exchange) -> Unauthenticated:
@@ -197,6 +210,7 @@ class AuthApiKey(AuthStage):
         trouble = ""
         while True:
             await trio.sleep(self._config.reload)
+            self._seen.clear()
             try:
                 content = self._read()
                 if content == seen and not trouble:

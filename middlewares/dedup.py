@@ -139,7 +139,8 @@ class Dedup(Middleware):
         try:
             return await call_next(exchange)
         finally:
-            self._flights.seal(_is_read, principal_of(exchange))
+            if len(self._flights):
+                self._flights.seal(_is_read, principal_of(exchange))
 
     async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
         """Tell those who wait for this call, then its own client."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Hashable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Final, TypeVar, final
 
 import trio
@@ -106,17 +108,24 @@ class Metrics(Middleware):
         self._max_tools = config.max_tools
         owner = context.id.split(".")
         self._pipeline = owner[1] if owner[0] == "pipelines" and len(owner) > 1 else ".".join(owner[:2])
+        self._clock = trio.current_time
         self._in_flight = dict.fromkeys(Kind, 0)
         self._methods: dict[tuple[str, str], _Series] = {}
         self._tools: dict[str, _Series] = {}
         self._schemes: dict[str, int] = {}
         self._decisions: dict[tuple[str, str], int] = {}
 
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Find the clock: asking it directly takes half the time of `trio.current_time`."""
+        self._clock = trio.lowlevel.current_clock().current_time
+        yield
+
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Count around the inner chain. Never refuses, and passes everything through unchanged."""
         kind, decided = exchange.kind, len(exchange.link.decisions)
         self._in_flight[kind] += 1
-        start = trio.current_time()
+        start = self._clock()
         reply: Reply | None = None
         try:
             reply = await call_next(exchange)
@@ -128,20 +137,22 @@ class Metrics(Middleware):
                 self._count_decisions(exchange.link.decisions[decided:])
 
     def _count(self, exchange: Exchange, reply: Reply | None, error: BaseException | None, start: float) -> None:
-        method, now = exchange.request.method, trio.current_time()
+        method, now = exchange.request.method, self._clock()
         series = self._methods.get((method, exchange.source)) or self._series(method, exchange.source)
         end = end_of(exchange, reply, error)
         series.outcomes[end.outcome] += 1
         trace = exchange.link.trace
         trace_id = trace.trace_id if trace is not None and trace.sampled else ""
+        took = now - start
+        bucket = bisect_left(self._bounds, took)
         if exchange.kind is Kind.CALL:
-            series.latency.observe(now - start, trace_id, now)
+            series.latency.count(bucket, took, trace_id, now)
         if end.error:
             _add(series.errors, end.error, MAX_ERRORS, OTHER)
         if method == "tools/call":
             tool = self._tool(exchange.request.params.get("name"), reply, end)
             tool.outcomes[end.outcome] += 1
-            tool.latency.observe(now - start, trace_id, now)
+            tool.latency.count(bucket, took, trace_id, now)
         elif method == "resources/read":
             match = _SCHEME.match(str(exchange.request.params.get("uri")))
             _add(self._schemes, OTHER if match is None else match[1].lower(), MAX_SCHEMES, OTHER)

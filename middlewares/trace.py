@@ -21,7 +21,7 @@ from sluiceway.pipeline.model.options import Ratio, option
 from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import Reply
-from sluiceway.pipeline.protocol.splice import with_meta
+from sluiceway.pipeline.protocol.splice import with_label, with_meta
 from sluiceway.pipeline.protocol.trace_context import RANDOM, TraceContext, baggage_in, context_in
 
 from .trace_export import Exporter, Otlp, open_exporter
@@ -35,6 +35,7 @@ Key = Literal["traceparent", "tracestate", "baggage"]
 _PARENT: Final = MetaKey.TRACEPARENT.value
 _STATE: Final = MetaKey.TRACESTATE.value
 _BAGGAGE: Final = MetaKey.BAGGAGE.value
+_LABELS: Final = frozenset({_PARENT, _STATE, _BAGGAGE})
 
 
 @final
@@ -97,6 +98,7 @@ class Trace(Middleware):
         self._parent = _PARENT in config.propagate
         self._state = self._parent and _STATE in config.propagate
         self._baggage = _BAGGAGE in config.propagate
+        self._plain = self._parent and not self._baggage
         self._ring: deque[Span] = deque(maxlen=config.keep)
         self._export: Exporter | None = None
         self._recorded = 0
@@ -139,8 +141,10 @@ class Trace(Middleware):
         parent = known = link.trace
         theirs = None
         if known is None:
-            theirs = context_in(meta_of(exchange.request.params)) or context_in(exchange.client.headers)
-            parent = theirs if self._continues else None
+            meta, headers = meta_of(exchange.request.params), exchange.client.headers
+            if _PARENT in meta or _PARENT in headers:
+                theirs = context_in(meta) or context_in(headers)
+                parent = theirs if self._continues else None
         if parent.sampled if parent is not None else self._sample >= 1 or self.context.random.random() < self._sample:
             return await self._spans.exchange(exchange, call_next, parent, None if self._continues else theirs)
         if known is None:
@@ -173,6 +177,8 @@ class Trace(Middleware):
     def _carrying(self, exchange: Exchange, context: TraceContext) -> Exchange:
         """The exchange with what upstreams may know of its trace."""
         meta = meta_of(exchange.request.params)
+        if self._plain and not context.state and _LABELS.isdisjoint(meta):
+            return exchange.with_request(with_label(exchange.request, _PARENT, context.traceparent))
         changes: dict[str, str | None] = {_PARENT: context.traceparent if self._parent else None}
         if context.state or _STATE in meta:
             changes[_STATE] = (context.state or None) if self._state else None

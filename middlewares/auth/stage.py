@@ -9,7 +9,7 @@ on to the next stage, where it could come out as nobody's. If there is none, the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import ClassVar, Final, TypeVar
 
 from sluiceway.pipeline.model.component import Context, Middleware
@@ -70,6 +70,9 @@ class AuthStage(Middleware):
         self._hidden = CREDENTIALS.union(hides)
         self._counts: dict[str, int] = dict.fromkeys(self.OUTCOMES, 0)
 
+    def remembered(self, exchange: Exchange) -> Caller | None:
+        """What `caller_of` would say, where that is known already; for subclasses. None says nothing."""
+
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """
         Who the exchange's credential says it is; None if it carries none of this kind.
@@ -90,7 +93,7 @@ class AuthStage(Middleware):
         """Establish who calls, or refuse."""
         if exchange.caller.how != "none":
             return await call_next(exchange)
-        caller = await self.caller_of(exchange)
+        caller = self.remembered(exchange) or await self.caller_of(exchange)
         if caller is None:
             if not self._optional:
                 raise self.missing(exchange)
@@ -98,7 +101,7 @@ class AuthStage(Middleware):
             return await call_next(exchange)
         return await self.admit(exchange, caller, call_next)
 
-    async def admit(self, exchange: Exchange, caller: Caller, call_next: Service) -> Reply:
+    def admit(self, exchange: Exchange, caller: Caller, call_next: Service) -> Awaitable[Reply]:
         """Go on as this caller, without its credential."""
         try:
             exchange.authenticate(caller)
@@ -109,7 +112,7 @@ class AuthStage(Middleware):
         self._note(exchange, "allow", caller.credential)
         if exchange.client.headers:
             exchange = exchange.with_client(_without(exchange.client, self._hidden))
-        return await call_next(exchange)
+        return call_next(exchange)
 
     def refusal(self, exchange: Exchange, cls: type[_E], cause: str, message: str, challenge: str | None) -> _E:
         """

@@ -8,9 +8,9 @@ known by its session. Both become a `Client` on the exchange. Sessions belong to
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, final
+from typing import final
 
-from attrs import Factory, define, field, fields, frozen
+from attrs import Factory, define, field, frozen
 
 from ..protocol.mcp import Era
 from ..protocol.messages import EMPTY, Json, Notification, Reply
@@ -122,7 +122,7 @@ Asker = Callable[[str, Mapping[str, Json]], Awaitable[Reply]]
 """Puts a question (method, params) to the client on the stream of the request that caused it; returns its answer."""
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class Client:
     """The sender of one request, as far as protocol and transport tell."""
 
@@ -145,21 +145,9 @@ class Client:
 
     def with_headers(self, headers: Mapping[str, str]) -> Client:
         """
-        The same client with other headers. Filled slot by slot, for auth stages do this with every request: half the
-        time of making one, a quarter of that of `attrs.evolve`.
+        The same client with other headers. For auth stages, which do this with every request: as a copy of what the
+        instance holds (which is why it has no slots) it takes a third of the time of making one.
         """
         client = object.__new__(Client)
-        for fill, read in _OTHER_SLOTS:
-            fill(client, read(self))
-        _fill_headers(client, headers)
+        client.__dict__.update(self.__dict__, headers=headers)
         return client
-
-
-def _slot(name: str) -> tuple[Callable[[Client, object], None], Callable[[Client], object]]:
-    """What fills and what reads a slot of a client."""
-    slot: Any = getattr(Client, name)
-    return slot.__set__, slot.__get__
-
-
-_OTHER_SLOTS: Final = tuple(_slot(each.name) for each in fields(Client) if each.name != "headers")
-_fill_headers: Final = _slot("headers")[0]

@@ -44,16 +44,27 @@ def with_meta(message: Request | Notification, changes: Mapping[str, Json]) -> R
     return Request(message.id, message.method, new, _spliced(message.raw, meta, added))
 
 
+def with_label(message: Request | Notification, name: str, text: str) -> Request | Notification:
+    """
+    The same message with one more member of `_meta`: what `with_meta` does where the member is not there yet, and both
+    are visible ASCII without quotes and backslashes. For what is done with every request.
+    """
+    params = message.params
+    meta = meta_of(params)
+    end = _opening(message.raw) if meta and isinstance(message, Request) and message.raw is not None else 0
+    if not end:
+        return with_meta(message, {name: text})
+    assert isinstance(message, Request)
+    assert message.raw is not None
+    raw = b'%b"%b":"%b",%b' % (message.raw[:end], name.encode(), text.encode(), message.raw[end:])
+    return Request(message.id, message.method, {**params, "_meta": {**meta, name: text}}, raw)
+
+
 def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) -> bytes:
     if meta and None not in changes.values() and meta.keys().isdisjoint(changes):
-        # The usual case: new members go in front of the others. A name that is there once, and cannot be spelled in
-        # another way because nothing is escaped, is the one that was parsed; inside of a text its quotes would be.
-        at = raw.find(_NAME)
-        if raw.find(_NAME, at + 1) < 0 and b"\\u" not in raw:
-            # a pattern costs more than the rest of this together, and few leave blanks in between
-            end = at + len(_OPEN) if raw.startswith(_OPEN, at) else _end_of_opening(raw, at)
-            if end:
-                return b"%b%b,%b" % (raw[:end], _encode(changes)[1:-1], raw[end:])
+        end = _opening(raw)
+        if end:
+            return b"%b%b,%b" % (raw[:end], _encode(changes)[1:-1], raw[end:])
     message = _members(raw)
     params = _members(message["params"]) if "params" in message else {}
     members = _members(params["_meta"]) if meta else {}
@@ -68,6 +79,20 @@ def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) 
         params.pop("_meta", None)
     message["params"] = msgspec.Raw(_encode(params))
     return _encode(message)
+
+
+def _opening(raw: bytes) -> int:
+    """
+    Where the first member of a `_meta` that is not empty begins; 0 if that cannot be told without parsing.
+
+    The usual case: new members go in front of the others. A name that is there once, and cannot be spelled in another
+    way because nothing is escaped, is the one that was parsed; inside of a text its quotes would be.
+    """
+    at = raw.find(_NAME)
+    if raw.find(_NAME, at + 1) >= 0 or (b"\\" in raw and b"\\u" in raw):
+        return 0
+    # a pattern costs more than the rest of this together, and few leave blanks in between
+    return at + len(_OPEN) if raw.startswith(_OPEN, at) else _end_of_opening(raw, at)
 
 
 def _end_of_opening(raw: bytes, at: int) -> int:

@@ -8,7 +8,6 @@ of an exchange is told apart by its recorded cause, never guessed from the excep
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, final
 
@@ -36,6 +35,7 @@ from ..protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from .admission import Admission
 from .chain import Chain
 from .deadlines import Deadlines, Entry
+from .ids import random_id
 
 Cause = Literal["client", "deadline", "shutdown"]
 """Why an exchange was cancelled."""
@@ -113,7 +113,7 @@ class Pipeline:
         deadlines: Deadlines,
         *,
         codes: Mapping[str, int] = CODE_TABLES["spec"],
-        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        new_id: Callable[[], str] = random_id,
         alarm: Alarm = ignore,
     ) -> None:
         self.id = pipeline_id

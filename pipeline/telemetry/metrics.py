@@ -42,7 +42,10 @@ class Histogram:
 
     def observe(self, value: float, trace_id: str = "", at: float = 0.0) -> None:
         """Count one; `at` is the time on the Trio clock, needed only with a trace."""
-        index = bisect_left(self.bounds, value)
+        self.count(bisect_left(self.bounds, value), value, trace_id, at)
+
+    def count(self, index: int, value: float, trace_id: str, at: float) -> None:
+        """As `observe`, for who knows the bucket: it is the same in all histograms with these bounds."""
         self.counts[index] += 1
         self.total += value
         if trace_id:

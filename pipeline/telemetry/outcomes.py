@@ -54,7 +54,7 @@ def end_of(exchange: Exchange, reply: Reply | None, error: BaseException | None)
         reply: What was returned; None if nothing was.
         error: What was raised (`sys.exception()`) if nothing was returned.
     """
-    if isinstance(reply, Result):
+    if type(reply) is Result:
         return _TOOL_ERROR if exchange.request.method == "tools/call" and is_tool_error(reply) else _SUCCESS
     if isinstance(reply, ErrorReply):
         return End(Outcome.ERROR, str(reply.code), reply.message)

@@ -125,6 +125,34 @@ async def test_an_expired_key_is_refused(bench, keys, answer):
         assert await service(bench.exchange(headers={"x-api-key": ANA})) == Result({"answered": "tools/call"})
 
 
+async def test_a_key_that_is_remembered_expires_all_the_same(bench, keys, answer):
+    """Who was let in a moment ago is asked for the date again."""
+    keys.write_bytes(render_keys([record(ANA, expires=datetime.fromtimestamp(NOON, UTC))]))
+    async with opened(bench, keys, answer) as (auth, service, seen):
+        auth.context.now = lambda: NOON - 1
+        for _ in range(2):
+            await service(bench.exchange(headers={"x-api-key": ANA}))
+        auth.context.now = lambda: NOON
+        with pytest.raises(Unauthenticated, match="has expired"):
+            await service(bench.exchange(headers={"x-api-key": ANA}))
+
+    assert len(seen) == 2
+
+
+async def test_keys_are_remembered_for_a_moment_only(bench, keys, answer, autojump_clock, monkeypatch):
+    """Until the file is looked at again, and no more of them than there is room for; unknown ones never."""
+    monkeypatch.setattr("sluiceway.middlewares.auth_api_key._MAX_SEEN", 1)
+    async with opened(bench, keys, answer, reload=3) as (auth, service, _):
+        for key in (ANA, BOB, ANA, BOB):
+            await service(bench.exchange(headers={"x-api-key": key}))
+        with pytest.raises(Unauthenticated):
+            await service(bench.exchange(headers={"x-api-key": make_key("eve" * 15)}))
+        remembered = set(auth._seen)
+        await trio.sleep(3.1)
+
+        assert (remembered, auth._seen) == ({BOB}, {})
+
+
 @pytest.mark.parametrize(
     ("scheme", "sent", "found"),
     [("ApiKey", f"apikey {ANA}", True), ("Bearer", f"Bearer {ANA}", True), ("ApiKey", f"Bearer {ANA}", False)],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluiceway.pipeline.protocol.messages import Notification, Request
-from sluiceway.pipeline.protocol.splice import with_meta
+from sluiceway.pipeline.protocol.splice import with_label, with_meta
 
 
 def _request(raw: bytes) -> Request:
@@ -117,3 +117,23 @@ def test_bytes_and_params_always_agree(arguments, meta, ascii_only, removes):
     assert isinstance(changed, Request)
     assert json.loads(changed.raw or b"")["params"] == changed.params
     assert changed.params.get("arguments") == json.loads(raw)["params"]["arguments"]
+
+
+@given(_json, st.dictionaries(st.sampled_from(["a", "b"]), st.integers()), st.booleans())
+def test_a_label_is_one_more_member(arguments, meta, ascii_only):
+    """The quick way says, byte for byte, what the other one says."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": "m", "params": {"arguments": arguments, "_meta": meta}}
+    request = _request(json.dumps(message, ensure_ascii=ascii_only, separators=(",", ":")).encode("utf-8", "replace"))
+
+    labelled, changed = with_label(request, "traceparent", "t"), with_meta(request, {"traceparent": "t"})
+
+    assert isinstance(labelled, Request)
+    assert isinstance(changed, Request)
+    assert (labelled, labelled.raw) == (changed, changed.raw)
+
+
+@pytest.mark.parametrize("message", [Notification("n", {"_meta": {"k": 1}}), Request(1, "m", {"_meta": {"k": 1}})])
+def test_what_has_no_bytes_can_be_labelled_as_well(message):
+    labelled = with_label(message, "traceparent", "t")
+
+    assert labelled.params == {"_meta": {"k": 1, "traceparent": "t"}}

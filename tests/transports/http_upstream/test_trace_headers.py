@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluiceway.pipeline.protocol.messages import Notification, Request
+from sluiceway.pipeline.protocol.trace_context import parse_traceparent
 from sluiceway.transports.http_upstream.headers import trace_headers
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -31,6 +34,18 @@ def test_only_what_is_valid_becomes_a_header(meta, lines):
 
     for message in (Request(1, "tools/call", params), Notification("notifications/x", params)):
         assert trace_headers(message).decode().splitlines() == lines
+
+
+@given(
+    st.from_regex(r"(00|01|ff)-(0{32}|[0-9a-f]{32})-(0{16}|[0-9a-f]{16})-([0-9a-f]{2}|0[0-3])(-x|\n)?", fullmatch=True)
+)
+def test_a_parent_stands_there_as_it_was_understood(parent):
+    """Law: whatever is passed on without being parsed is what parsing and rendering make of it."""
+    context = parse_traceparent(parent)
+
+    lines = trace_headers(Request(1, "tools/call", {"_meta": {"traceparent": parent}}))
+
+    assert lines == (b"" if context is None else f"traceparent: {context.traceparent}\r\n".encode())
 
 
 async def test_a_modern_upstream_gets_them(autojump_clock, upstream, make_sink, modern):

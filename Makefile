@@ -72,9 +72,7 @@ bench-compare: $(READY) ## a quick run of peers; fails if ours cost more, by ngi
 
 figures: $(READY) ## a full run of everything that docs/performance.md tells figures of, kept and put into the page
 	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
-	$(BIN)/python bench/layers.py --json bench/results/layers.json
-	$(BIN)/python bench/large.py --json bench/results/large.json
-	$(BIN)/python bench/claims.py --json bench/results/claims.json
+	for each in core layers large http2 claims; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
 	$(BIN)/python bench/account.py
 
 profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/

@@ -1,15 +1,13 @@
 """
 Puts the figures of `bench/results/` into docs/performance.md, between its marks; its sentences are written by hand.
 
-    python bench/account.py [--check]
+    python bench/account.py
 
-A region begins with `<!-- figures: NAME -->` and ends with `<!-- end -->`. `--check` writes nothing, and exits 1 if the
-page does not say what the results say.
+A region begins with `<!-- figures: NAME -->` and ends with `<!-- end -->`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -19,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
 from aims import judged, markdown
+from claimed import CLAIMS, told
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -96,6 +95,8 @@ def speed() -> str:
     head = ["", "calls/s, 1 / 16 / 64", "p50 ms", "p99 ms", "MiB idle", "MiB after"]
     lines = []
     for gateway in gateways:
+        if not any((gateway, f"{era}, 200 bytes", "1 connections") in rows for era in ("legacy", "modern")):
+            continue
         era = "modern" if (gateway, "modern, 200 bytes", "1 connections") in rows else "legacy"
         case = f"{era}, 200 bytes"
         latency = [_series(rows, gateway, case, figure, 2, 1000) for figure in ("p50", "p99")]
@@ -118,14 +119,60 @@ def bursts() -> str:
     return _table(["bursts of 16, p50 / p99 ms", *(f"{rate.split()[0]} a second" for rate in _RATES)], lines)
 
 
-def _figures(name: str, titles: str) -> str:
-    kept = _load(name)
-    lines = [
-        [figure, f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", f"{kept['bounds'][figure]:g}"
-         if figure in kept.get("bounds", {}) else ""]
-        for figure, value in kept["figures"].items()
-    ]  # fmt: skip
-    return _table([titles, "", "bound"], lines)
+def _told(kept: Mapping[str, float], name: str, digits: int = 1) -> str:
+    return f"{kept[name]:,.{digits}f}" if name in kept else "?"
+
+
+def large() -> str:
+    """Long bodies, by kind and size."""
+    kept = _load("large")["figures"]
+    lines = []
+    for kind in ("records", "text"):
+        for size in ("1 MB", "10 MB"):
+            name = f"result, {size} of {kind}"
+            share = _told(kept, f"{name}: share of a decoding", 2) if kind == "records" else ""
+            memory = _told(kept, f"{name}: KiB of memory at most", 0)
+            lines.append([f"result, {size} of {kind}", _told(kept, f"{name}: ms"), share, memory])
+        name = f"request, 1 MB of {kind}"
+        gate = _told(kept, f"{name}: the gate alone, ms")
+        lines.append([name, f"{_told(kept, f'{name}: ms')}, of which the gate {gate}", "", ""])
+    return _table(["", "CPU ms", "by a full decoding", "memory at most, KiB"], lines)
+
+
+def layers() -> str:
+    """What each layer costs, in a sentence."""
+    kept = _load("layers")["figures"]
+    micros = {name.removesuffix(", us"): value for name, value in kept.items() if name.endswith(", us")}
+    counted = [value for name, value in kept.items() if name.endswith(", instructions")]
+    told = "; ".join(f"{name} {value:.1f}" for name, value in micros.items())
+    return f"{told} (microseconds of CPU{'' if counted else '; no instruction counts on this machine'})."
+
+
+def claims() -> str:
+    """Headline claims, with what was measured."""
+    _, rows = _peers()
+    figures = {
+        name: value for kept in ("core", "large", "http2", "claims") for name, value in _load(kept)["figures"].items()
+    }
+    special = {
+        "added": _added(rows),
+        "bare": _series(rows, "sluiceway, bare", "modern, 200 bytes", "rate"),
+        "full": _series(rows, "sluiceway, full chain", "modern, 200 bytes", "rate"),
+    }
+    return _table(
+        ["", "claim", "measured", "by"], [[*line[:2], told(line[2], figures, special), line[3]] for line in CLAIMS]
+    )
+
+
+def _added(rows: Rows) -> str:
+    cells = []
+    for figure in ("p50", "p95", "p99"):
+        ours, direct = (
+            rows.get((gateway, "modern, 200 bytes", "1 connections"), {}).get(figure)
+            for gateway in ("sluiceway, full chain", "direct, no gateway")
+        )
+        cells.append("?" if ours is None or direct is None else f"{(ours - direct) / 1000:.2f}")
+    return " / ".join(cells)
 
 
 REGIONS: Mapping[str, Callable[[], str]] = {
@@ -134,9 +181,9 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "cpu": cpu,
     "speed": speed,
     "bursts": bursts,
-    "large": lambda: _figures("large", "long bodies, bare, http to http"),
-    "layers": lambda: _figures("layers", "one layer by itself, CPU us"),
-    "claims": lambda: _figures("claims", "claim"),
+    "large": large,
+    "layers": layers,
+    "claims": claims,
 }
 
 
@@ -145,18 +192,5 @@ def written(page: str) -> str:
     return _REGION.sub(lambda found: f"{found[1]}{REGIONS[found[2]]()}\n{found[3]}", page)
 
 
-def main() -> int:
-    """Write the page, or look whether it is as it should be."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if figures have changed")
-    options = parser.parse_args()
-    before = PAGE.read_text()
-    after = written(before)
-    if options.check:
-        return 1 if after != before else 0
-    PAGE.write_text(after)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(written(PAGE.read_text()))

@@ -99,6 +99,8 @@ def judged(rows: Iterable[Row]) -> list[Verdict]:
         micros = run.get(_FULL, "bursts of 16", f"{rate} a second", figure)
         aim = f"full chain, bursts of 16 at {rate:,} a second, {figure}, ms"
         found.append(Verdict(aim, most, None if micros is None else micros / 1000, most=True))
+    idle = run.get(_BARE, "private memory", "idle", "memory")
+    found.append(Verdict("private memory of an idle process, MiB", 45, idle, most=True))
     return found
 
 

@@ -36,6 +36,8 @@ class Case:
     blob: int = 0
     """Bytes of the result of `blob`, if that is called."""
     method: str = "tools/call"
+    patience: int = 1
+    """How many times as long a measurement takes, to see enough calls."""
 
     @property
     def file(self) -> str:

@@ -89,5 +89,5 @@ def versions() -> dict[str, str]:
     """What is compared, by name, as far as it is pinned or can be asked."""
     pinned = [each for packages in ENVIRONMENTS.values() for each in packages if "==" in each]
     found = dict(each.split("==", 1) for each in pinned) | dict(each.split("@", 1) for each in NODE)
-    names = sorted((FOLDER / "debs").glob("*.deb"))
-    return found | {name.name.split("_")[0]: name.name.split("_")[1] for name in names}
+    debs = [path.name.split("_")[:2] for path in sorted((FOLDER / "debs").glob("*.deb"))]
+    return found | {name: version for name, version in debs if name in _PACKAGES[:2]}

@@ -17,13 +17,14 @@ from attrs import evolve, frozen
 from sluiceway.pipeline.model.origin import Origin
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from .connection import Connection, PeerGone, Response, Transport, WholeResponse
+from .connection import PIECE, Connection, PeerGone, Response, Transport, WholeResponse
 from .faults import FAULTS, Faults
 from .http1 import Http1Response
 from .http2_exchange import ask
 from .http2_pool import CARE_S, Http2Pool, SpeaksHttp1
 from .http2_stream import fields_of
 from .known_heads import KnownHeads
+from .parser import ResponseParser
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
 from .statistics import PoolReport
 
@@ -181,12 +182,12 @@ class HttpClient:
         return connection
 
     async def _ask(self, pool: Pool, connection: Connection, request: bytes) -> Response:
-        """Send on a connection that goes back to its pool at once unless a part of the response is still to come."""
+        """Send, and read a response that says it is short to its end: then the connection goes back to its pool."""
         answered = False
         try:
             data = await connection.send(request)
             whole = self._heads.whole(data)
-            parser = None if whole is not None else await connection.read_head(data, self._heads)
+            parser = None if whole is not None else await self._begun(connection, data)
             answered = True
         finally:
             if not answered:
@@ -200,6 +201,14 @@ class HttpClient:
             return Http1Response(parser.head, parser, connection, pool.release)
         pool.release(connection, reusable=parser.reusable)
         return WholeResponse(parser.head, parser.take())
+
+    async def _begun(self, connection: Connection, data: bytes) -> ResponseParser:
+        parser = await connection.read_head(data, self._heads)
+        assert parser.head is not None
+        if parser.head.length is not None and parser.head.length <= PIECE:
+            while not parser.complete:  # many servers send head and body one after the other
+                await connection.read(parser)
+        return parser
 
     async def _send_http2(
         self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use

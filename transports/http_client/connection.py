@@ -17,7 +17,7 @@ from attrs import define
 from .known_heads import KnownHeads
 from .parser import Head, MalformedResponse, ResponseParser
 
-_PIECE: Final = 64 * 1024
+PIECE: Final = 64 * 1024
 """Bytes read at a time; also what a response that nobody reads holds at most."""
 _SETTLE_S: Final = 0.05
 """How long the end of an earlier response may hold up a request."""
@@ -119,7 +119,7 @@ class Connection:
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=True, unsent=True) from error
         try:
-            data = await self.transport.receive_some(_PIECE)
+            data = await self.transport.receive_some(PIECE)
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=True) from error
         if not data:
@@ -156,7 +156,7 @@ class Connection:
             MalformedResponse: It is not HTTP/1.1.
         """
         try:
-            data = await self.transport.receive_some(_PIECE)
+            data = await self.transport.receive_some(PIECE)
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=not parser.started) from error
         if data:
@@ -228,8 +228,8 @@ class Response(ABC):
             PeerGone: The connection ended too early.
             MalformedResponse: The framing is broken.
         """
-        length = self.head.headers.get("content-length", "")
-        if length.isdecimal() and int(length[:20]) > max_bytes:
+        length = self.head.length
+        if length is not None and length > max_bytes:
             raise BodyTooLarge
         data = await self.chunk()
         if self.complete and len(data) <= max_bytes:

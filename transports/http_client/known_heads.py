@@ -84,7 +84,7 @@ def _length(parser: ResponseParser) -> int:
     """How long the body is that follows, by the head that was parsed."""
     head = parser.head
     assert head is not None
-    length = head.headers.get("content-length", "")
-    if not length.isdecimal() or "transfer-encoding" in head.headers or parser.complete != (int(length) == 0):
+    length = head.length
+    if length is None or "transfer-encoding" in head.headers or parser.complete != (length == 0):
         return _UNSAID
-    return int(length)
+    return length

@@ -17,6 +17,8 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of names and values that the head of a response may have."""
 
 _SWITCHES: Final = "it switches protocols, which nobody asked for"
+_MAX_DIGITS: Final = 20
+"""Of a length: what fits into 64 bits."""
 _NO_BODY: Final = frozenset({204, 304})
 
 
@@ -39,6 +41,8 @@ class Head:
     """The content type without its parameters, in lower case; empty if there is none."""
     is_encoded: bool = field(init=False, eq=False, repr=False)
     """Whether the body is compressed, or the like (RFC 9110 section 8.4)."""
+    length: int | None = field(init=False, eq=False, repr=False)
+    """Bytes of the body, where the head says so."""
 
     @media_type.default
     def _media_type(self) -> str:
@@ -47,6 +51,11 @@ class Head:
     @is_encoded.default
     def _is_encoded(self) -> bool:
         return self.headers.get("content-encoding", "identity") != "identity"
+
+    @length.default
+    def _length(self) -> int | None:
+        length = self.headers.get("content-length", "")
+        return int(length) if length.isdecimal() and len(length) <= _MAX_DIGITS else None
 
 
 @define(eq=False)

@@ -12,7 +12,7 @@ from sluiceway.pipeline.protocol.errors import UpstreamClosed, UpstreamProtocolE
 from sluiceway.transports.http_client import client as client_module
 from sluiceway.transports.http_client import known_heads
 from sluiceway.transports.http_client.client import HttpClient
-from sluiceway.transports.http_client.connection import Response
+from sluiceway.transports.http_client.connection import PIECE, Response
 from sluiceway.transports.http_client.parser import Head, ResponseParser
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
@@ -109,6 +109,38 @@ async def test_a_response_with_a_known_head_may_come_in_pieces(cut):
 
     assert [await origin.ask() for _ in range(3)] == [b"hi"] * 3
     assert len(origin.opened) == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_short_response_is_read_to_its_end_at_once(known):
+    """Many servers send head and body one after the other; nobody has to come back for the body."""
+    origin = Origins([*[HEAD + b"hi"] * known, HEAD, b"y", b"o"])
+    for _ in range(known):
+        await origin.ask()
+
+    response = await origin.send()
+
+    assert response.whole == b"yo"
+    assert origin.client.taken == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("head", [b"content-length: %d" % (PIECE + 1), b"transfer-encoding: chunked"])
+async def test_a_response_that_may_be_long_is_left_to_its_reader(head, known):
+    """It keeps its connection, and who does not read holds the peer back."""
+    head = HEAD.replace(b"content-length: 2", head)
+    body = b"2\r\nhi\r\n0\r\n\r\n" if b"chunked" in head else b"x" * (PIECE + 1)
+    origin = Origins([*[head, body] * known, head, body])
+    for _ in range(known):
+        with await origin.send() as response:
+            await response.body(2 * PIECE)
+
+    with await origin.send() as response:
+        assert (response.whole, response.complete, origin.client.taken) == (None, False, 1)
+        assert response.chunk_nowait() is None
+        assert await response.body(2 * PIECE) == (b"hi" if b"chunked" in head else body)
+    assert len(origin.opened) == 1
+    assert origin.client.taken == 0
 
 
 async def test_bytes_behind_a_response_with_a_known_head_end_the_connection():

@@ -123,7 +123,8 @@ def _command_cpu(*argv: str, rounds: int) -> float:
 
 
 def _start_costs() -> dict[str, float]:
-    largest = max((ROOT / "configs").glob("*.yaml"), key=lambda path: path.stat().st_size)
+    samples = [path for path in (ROOT / "configs").glob("*.yaml") if not path.stem.endswith("_test")]
+    largest = max(samples, key=lambda path: path.stat().st_size)
     return {
         "import of the CLI, CPU s": _command_cpu("-c", "import sluiceway.pipeline.cli", rounds=5),
         "the CLI parsing its arguments, CPU s": _command_cpu(

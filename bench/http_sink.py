@@ -4,9 +4,9 @@ What a call over the `http` sink costs, and how its pool behaves: CPU of this pr
     python bench/http_sink.py --json bench/results/http_sink.json
 
 The upstream is a process of its own that reads a request and writes an answer it has ready, so that everything
-measured is the sink: making headers, the pool, writing, parsing, the strict gate on the answer. The floor is a write
-and a read on a Trio socket, without any HTTP; what is above it is ours. CPU time, median of rounds. HTTP/2 is measured
-against the same upstream, which then has h2 as well.
+measured is the sink: making headers, the pool, writing, parsing, reading the envelope of the answer. Exchanges are made
+before. The floor is a write and a read on a wire, without any HTTP; what is above it is ours. CPU time, median of
+rounds. HTTP/2 is measured against the same upstream, which then has h2 as well.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ from sluiceway.pipeline.protocol.messages import Result
 from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.http_sink import HttpSink
 from sluiceway.transports.http_upstream.config import HttpSinkConfig
+from sluiceway.transports.wire import Wire
 
 BOUNDS = {
-    "modern, one at a time, us": 200.0,
-    "modern, 32 at a time, us": 200.0,
+    "modern, one at a time, us": 120.0,
+    "modern, 32 at a time, us": 80.0,
+    "legacy, one at a time, us": 120.0,
+    "legacy, 32 at a time, us": 80.0,
     "modern over HTTP/2, one at a time, us": 700.0,
     "modern over HTTP/2, 32 at a time, us": 600.0,
     "modern, 32 at a time, connections": 32.0,
 }
+MANY = 32
 CALL = (
     '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%s","arguments":{"text":"hello"},"_meta":'
     '{"io.modelcontextprotocol/protocolVersion":"' + LATEST + '","io.modelcontextprotocol/clientCapabilities":{}}}}'
@@ -84,8 +88,9 @@ async def _upstream_http2(connection: trio.SocketStream, data: bytes) -> None:
 
 
 async def upstream() -> None:
-    """Answer what stands in the request: `events` with a stream, `echo` with JSON; tells how many connected."""
-    plain, stream, hello = _answer(ANSWER), _events(NOTE, NOTE, NOTE, ANSWER), _answer(HELLO)
+    """Answer what stands in the request: `echo` with JSON, others with events; tells how many connected."""
+    plain, hello = _answer(ANSWER), _answer(HELLO)
+    streams = {b'"events"': _events(NOTE, NOTE, NOTE, ANSWER), b'"event"': _events(ANSWER)}
     nothing = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
     connected = 0
 
@@ -103,9 +108,8 @@ async def upstream() -> None:
             elif b"notifications/initialized" in data:
                 await connection.send_all(nothing)
             else:
-                await connection.send_all(
-                    hello if b'"initialize"' in data else stream if b'"events"' in data else plain
-                )
+                stream = next((events for name, events in streams.items() if name in data), plain)
+                await connection.send_all(hello if b'"initialize"' in data else stream)
 
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     print(listener.socket.getsockname()[1], flush=True)
@@ -123,18 +127,33 @@ def _exchange(name: str, client: Client | None = None):
     return exchange.with_request(decode_message((CALL % name).encode()))
 
 
-async def _cpu(call, *, at_once: int, count: int) -> float:
-    """Microseconds of CPU of one of so many calls."""
+async def _cpu(make, *, at_once: int, count: int) -> float:
+    """Microseconds of CPU of one of so many calls; `make` makes what each of those at the same time does."""
 
-    async def several() -> None:
+    async def several(call) -> None:
         for _ in range(count // at_once):
             await call()
 
+    calls = [make() for _ in range(at_once)]
     start = time.process_time()
     async with trio.open_nursery() as nursery:
-        for _ in range(at_once):
-            nursery.start_soon(several)
+        for call in calls:
+            nursery.start_soon(several, call)
     return (time.process_time() - start) / (count // at_once * at_once) * 1e6
+
+
+def _calls(sink: HttpSink, name: str, client: Client | None = None):
+    """Makes what asks for this tool again and again."""
+
+    def make():
+        exchange = _exchange(name, client)
+
+        async def call() -> None:
+            assert isinstance(await sink(exchange), Result)
+
+        return call
+
+    return make
 
 
 async def _legacy_client(sink: HttpSink, number: int) -> Client:
@@ -151,16 +170,26 @@ async def _legacy_client(sink: HttpSink, number: int) -> Client:
 async def measure(port: int, rounds: int, count: int) -> dict[str, float]:
     """All figures, median of interleaved rounds."""
     url = f"http://127.0.0.1:{port}/mcp"
-    floor = await trio.open_tcp_stream("127.0.0.1", port)
+    wires = [Wire.take((await trio.open_tcp_stream("127.0.0.1", port)).socket) for _ in range(MANY)]
     spent: dict[str, list[float]] = {}
     connections: dict[str, float] = {}
 
-    async def bare() -> None:
-        await floor.send_all(b"POST")
-        await floor.receive_some(65536)
+    async def rounds_of(name: str, make, at_once: int) -> None:
+        spent.setdefault(name, []).append(await _cpu(make, at_once=at_once, count=count))
 
-    async def rounds_of(name: str, call, at_once: int) -> None:
-        spent.setdefault(name, []).append(await _cpu(call, at_once=at_once, count=count))
+    def floor():
+        free = iter(wires)
+
+        def make():
+            wire = next(free)
+
+            async def call() -> None:
+                await wire.send_all(b"POST")
+                await wire.receive(65536)
+
+            return call
+
+        return make
 
     modern = HttpSink(HttpSinkConfig(url=url, era="modern"), Context(id="modern"))
     legacy = HttpSink(HttpSinkConfig(url=url, era="legacy"), Context(id="legacy"))
@@ -168,37 +197,25 @@ async def measure(port: int, rounds: int, count: int) -> dict[str, float]:
     async with modern.open(), legacy.open(), http2.open():
         client = await _legacy_client(legacy, 1)
 
-        async def plain() -> None:
-            assert isinstance(await modern(_exchange("echo")), Result)
-
-        async def events() -> None:
-            assert isinstance(await modern(_exchange("events")), Result)
-
-        async def over_http2() -> None:
-            assert isinstance(await http2(_exchange("echo")), Result)
-
-        async def in_session() -> None:
-            assert isinstance(await legacy(_exchange("echo", client)), Result)
-
         for _ in range(rounds):
-            await rounds_of("floor: write and read on a socket, us", bare, 1)
-            for name, call in (
-                ("modern", plain),
-                ("modern over HTTP/2", over_http2),
-                ("modern, 3 notes in a stream", events),
-                ("legacy", in_session),
+            for name, make in (
+                ("floor, a write and a read", floor),
+                ("modern", lambda: _calls(modern, "echo")),
+                ("modern over HTTP/2", lambda: _calls(http2, "echo")),
+                ("modern, a stream of one event", lambda: _calls(modern, "event")),
+                ("modern, 3 notes in a stream", lambda: _calls(modern, "events")),
+                ("legacy", lambda: _calls(legacy, "echo", client)),
             ):
-                await rounds_of(f"{name}, one at a time, us", call, 1)
-                await rounds_of(f"{name}, 32 at a time, us", call, 32)
+                await rounds_of(f"{name}, one at a time, us", make(), 1)
+                await rounds_of(f"{name}, {MANY} at a time, us", make(), MANY)
     for at_once in (1, 32, 200):
         before = _connected(port)
         sink = HttpSink(HttpSinkConfig(url=url, era="modern"), Context(id="pool"))
         async with sink.open():
-            await _cpu(
-                lambda sink=sink: sink(_exchange("echo")), at_once=at_once, count=900
-            )  # a connection serves 1000
+            await _cpu(_calls(sink, "echo"), at_once=at_once, count=900)  # a connection serves 1000
         connections[f"modern, {at_once} at a time, connections"] = _connected(port) - before - 1
-    await floor.aclose()
+    for wire in wires:
+        wire.close()
     return {**{name: statistics.median(values) for name, values in spent.items()}, **connections}
 
 

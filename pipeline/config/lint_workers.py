@@ -62,7 +62,8 @@ def _lint_stage(document: Document, components: Components, stage: StageSpec) ->
 
 def _stores_of(stage: StageSpec) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The options that name stores, and which they name."""
-    for option in options_of(type(stage.config)):
+    cls: type = type(stage.config)
+    for option in options_of(cls):
         value = getattr(stage.config, option.name)
         if option.info.refers == "store" or option.name == "store" or option.name.endswith("_store"):
             yield option.name, (value,) if isinstance(value, str) else tuple(value or ())

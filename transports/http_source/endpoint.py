@@ -15,7 +15,14 @@ from attrs import frozen
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.codec import decode_batch
-from sluiceway.pipeline.protocol.errors import CODE_TABLES, Forbidden, GatewayError, InvalidMessage, Misdirected
+from sluiceway.pipeline.protocol.errors import (
+    CODE_TABLES,
+    Forbidden,
+    GatewayError,
+    InvalidMessage,
+    Misdirected,
+    SessionNotFound,
+)
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
 from sluiceway.pipeline.protocol.messages import Json, encode_json
 
@@ -164,11 +171,21 @@ class Endpoint:
         except HttpError as error:
             await self._refuse(request, response, refusal_answer(error))
         except GatewayError as error:
+            if isinstance(error, SessionNotFound) and await self._passed_on(request, response):
+                return
             if self._serving is not None:
                 context, reason = self._serving.context, error.event or error.reason
                 context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
             codes = self._serving.context.codes if self._serving is not None else CODE_TABLES["spec"]
             await self._refuse(request, response, error_answer(error, codes=codes))
+
+    async def _passed_on(self, request: HttpRequest, response: HttpResponse) -> bool:
+        """Whether a session that is not found lives in another worker, which has answered then."""
+        fellows = None if self._serving is None else self._serving.fellows
+        mark = None if fellows is None else fellows.owner_of(request)
+        if fellows is None or mark is None:
+            return False
+        return await fellows.pass_on(mark, request, response)
 
     async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
         if self._serving is not None:

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 import trio
 
 from sluiceway.pipeline.model.session import Caller
+from sluiceway.pipeline.model.worker import marked
 from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, InvalidMessage
 from sluiceway.pipeline.protocol.messages import Message, Notification, Response
@@ -75,7 +76,7 @@ class EventStream:
     """
 
     def __init__(self, serving: Serving, options: SseConfig, caller: Caller | None) -> None:
-        self.id = serving.context.new_id()
+        self.id = marked(serving.context.new_id(), serving.context.worker)
         """Unguessable."""
         self._serving = serving
         self._options = options

@@ -128,6 +128,11 @@ class HttpRequest:
         )  # fmt: skip
 
     @property
+    def said(self) -> bytes:
+        """The body as far as it has been read: all of it, or nothing."""
+        return self._whole or b""
+
+    @property
     def tells(self) -> bool:
         """Whether the server tells when the client leaves, and does not hold on to who writes to one that stalls."""
         return self.on_gone is not None
@@ -163,7 +168,8 @@ class HttpRequest:
                     raise MessageTooLarge(f"the body has more than {limit} bytes; max_body is {limit}")
                 if not event.get("more_body", False):
                     self.unread = False
-                    return bytes(body)
+                    self._whole = bytes(body)
+                    return self._whole
                 patience.deadline = start + grace_s + len(body) / rate
         raise HttpError(408, f"the body came slower than {rate:g} bytes per second")
 

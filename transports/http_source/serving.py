@@ -25,6 +25,7 @@ from .sessions import Sessions
 from .stream import MessageStream, Replay
 
 if TYPE_CHECKING:
+    from .fellows import Fellows
     from .legacy_sse import EventStream
 
 
@@ -51,6 +52,8 @@ class Serving:
     """Of calls that have no answer after `keep_alive`."""
     event_streams: dict[str, EventStream] = field(factory=dict)
     """The clients of HTTP+SSE, by the id of their stream; as many as `max_sessions` at most."""
+    fellows: Fellows | None = None
+    """The other workers that serve this source; None where there are none."""
     draining: bool = False
     """No new requests, no new streams."""
 

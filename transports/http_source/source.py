@@ -29,6 +29,7 @@ from .hosts import HostPolicy
 if TYPE_CHECKING:
     from ..websocket.clients import Clients
     from .endpoint import Endpoint
+    from .fellows import Fellows
     from .request import Receive, Send
     from .server import HttpServer
     from .serving import Serving
@@ -65,6 +66,7 @@ class HttpSource(Source):
         """Clients on WebSockets; None if they are not served."""
         self._server = _make_server(self.app, config, context, self.websockets) if context.listen else None
         self._serving: Serving | None = None
+        self._fellows = _make_fellows(self.app, context)
 
     @classmethod
     def binding(cls, config: Any) -> Binding:
@@ -100,6 +102,10 @@ class HttpSource(Source):
         if self._serving is not None and self.config.sse is not None:
             streams = len(self._serving.event_streams)
             yield Figure("http_event_streams", streams, "gauge", "Clients of HTTP+SSE.")
+        if self._fellows is not None:
+            passed, taken = self._fellows.passed_on, self._fellows.taken
+            yield Figure("http_passed_on_total", passed, "counter", "Requests that belonged to another worker.")
+            yield Figure("http_taken_total", taken, "counter", "Requests that came by way of another worker.")
         if self.websockets is not None:
             yield Figure("http_websockets", len(self.websockets), "gauge", "Clients on WebSockets.")
 
@@ -158,6 +164,7 @@ class HttpSource(Source):
                 replay=replay,
                 limits=Limits(max_message_size=config.max_body),
                 patience=Patience(deadlines, config.keep_alive),
+                fellows=self._fellows,
             )
             self.app.connect(self._serving)
             if self.websockets is not None:
@@ -174,6 +181,15 @@ class HttpSource(Source):
                     self.websockets.connect(None)
                 self._serving = None
                 sessions.close()
+                if self._fellows is not None:
+                    self._fellows.close()
+
+    def take(self, stream: trio.SocketStream) -> None:
+        """See `Relayed`."""
+        if self._serving is None or self._fellows is None:
+            stream.socket.close()
+        else:
+            self._serving.start(self._fellows.take, stream)
 
     async def serve_websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """
@@ -220,6 +236,8 @@ class HttpSource(Source):
         """See `Source`: until every connection is closed, as each is behind its last answer."""
         if self._server is not None:
             await self._server.delivered()
+        if self._fellows is not None:
+            await self._fellows.delivered()
 
 
 def _http2_figures(server: HttpServer) -> Iterator[Figure]:
@@ -233,6 +251,14 @@ def _http2_figures(server: HttpServer) -> Iterator[Figure]:
 async def _pass_on(events: AsyncIterable[Mapping[str, Any]], send: Send) -> None:
     async for event in events:
         await send(event)
+
+
+def _make_fellows(app: Endpoint, context: Context) -> Fellows | None:
+    if context.worker is None:
+        return None
+    from .fellows import Fellows  # most gateways have one process
+
+    return Fellows(context.worker, context.id, app.serve)
 
 
 def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> Clients | None:

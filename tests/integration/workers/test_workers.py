@@ -232,3 +232,24 @@ async def _server_name(gateway: Gateway, number: int) -> str:
             after = await gateway.admin(f"/-/workers/{number}/status")
         if after["pipelines"][0]["served"] > before["pipelines"][0]["served"]:
             return str(answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"])
+
+
+async def test_a_session_is_served_whichever_worker_its_client_meets(start: Callable[..., Any]) -> None:
+    """Calls, progress, the session's own stream and its end reach the worker in which it lives."""
+    with trio.fail_after(60), start() as gateway:
+        async with Client(gateway.port) as first, Client(gateway.port) as second, Client(gateway.port) as third:
+            session = await first.begin()
+            second.session = third.session = session  # of three connections, both workers have one
+            sums = [await each.call("add", a=1, b=2) for each in (first, second, third, first, second, third)]
+            told = await second.call("countdown", seconds=1)
+            headers = {"mcp_session_id": session, "mcp_protocol_version": "2025-11-25"}
+            ended = [(await each.send("DELETE", "/mcp", **headers))[0] for each in (third, second)]
+            stranger = await second.send("DELETE", "/mcp", mcp_session_id=f"{session[:-1]}9")
+        metrics = await gateway.admin("/-/metrics")
+
+    [passed] = [line for line in metrics.splitlines() if line.startswith("sluiceway_http_passed_on_total")]
+    assert [each["result"]["content"][0]["text"] for each in sums] == ["3.0"] * 6
+    assert "result" in told
+    assert ended == [200, 404]
+    assert stranger[0] == 404
+    assert float(passed.rpartition(" ")[2]) >= 3

@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 TEST_FLAGS ?=
+CONNECTIONS ?= 5000
+SEED ?= 1
 SLACK ?= 1
 PROFILE_FLAGS ?=
 
@@ -77,6 +79,9 @@ figures: $(READY) ## a full run of everything that docs/performance.md tells fig
 
 profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/
 	$(BIN)/python bench/flame.py $(PROFILE_FLAGS)
+
+fuzz: $(READY) ## connections of rubbish and almost-requests at a worker; CONNECTIONS=1000000 is goal R1
+	$(BIN)/python bench/fuzz.py --connections $(CONNECTIONS) --seed $(SEED)
 
 mutation: $(READY) ## does the suite notice when gate, codec, chain or configuration are broken?
 	$(BIN)/python bench/mutation.py

@@ -9,6 +9,8 @@ from typing import Any, Final, final
 import trio
 from attrs import define
 
+from sluiceway.pipeline.model.kept_scope import KeptScope
+
 _MAX_KEPT: Final = 64
 
 
@@ -18,6 +20,14 @@ class _Job:
 
     async_fn: Callable[..., Awaitable[object]] | None
     args: tuple[Any, ...]
+
+
+_scopes: Final[dict[trio.lowlevel.Task, KeptScope]] = {}
+
+
+def kept_scope() -> KeptScope | None:
+    """The scope for the exchanges of the current task, if that is kept: for a job that has opened none around them."""
+    return _scopes.get(trio.lowlevel.current_task())
 
 
 @final
@@ -76,15 +86,20 @@ class KeptTasks:
             self._resting.pop(me, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        while job.async_fn is not None:
-            try:
-                await job.async_fn(*job.args)
-            except Exception as error:  # a boundary: what a job raises is for the owner to deal with
-                self._contain(error)
-                return
-            job.async_fn, job.args = None, ()
-            if len(self._resting) >= self._max_kept:
-                return
-            me.context = self._context  # what the job left in its own goes with it
-            self._resting[me] = job
-            await trio.lowlevel.wait_task_rescheduled(leave)
+        scope = _scopes[me] = KeptScope()
+        try:
+            while job.async_fn is not None:
+                try:
+                    await job.async_fn(*job.args)
+                except Exception as error:  # a boundary: what a job raises is for the owner to deal with
+                    self._contain(error)
+                    return
+                job.async_fn, job.args = None, ()
+                if len(self._resting) >= self._max_kept:
+                    return
+                me.context = self._context  # what the job left in its own goes with it
+                self._resting[me] = job
+                await trio.lowlevel.wait_task_rescheduled(leave)
+        finally:
+            del _scopes[me]
+            scope.close()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..protocol.messages import Notification, Reply, Request
 from .exchange import Exchange
+from .kept_scope import KeptScope
 
 if TYPE_CHECKING:
     from .session import Asker, Client
@@ -40,9 +41,12 @@ class Ticket(Protocol):
 
     exchange: Exchange
 
-    async def run(self) -> Reply | None:
+    async def run(self, kept: KeptScope | None = None) -> Reply | None:
         """
         Serve the exchange in the current task.
+
+        Args:
+            kept: The scope of the task's exchanges, if it has one, in place of one for this exchange.
 
         Returns:
             The reply; always one, errors included, except for NOTIFY and when the client cancelled (None).

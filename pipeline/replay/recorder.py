@@ -17,6 +17,7 @@ from ..model.document import Document
 from ..model.exchange import Exchange, Service
 from ..model.figures import Figure
 from ..model.handle import Handle, Ticket
+from ..model.kept_scope import KeptScope
 from ..model.session import Asker, Client, Session
 from ..protocol.messages import EMPTY, Json, Notification, Reply, Request, Result
 from ..runtime.chain import Probe
@@ -273,7 +274,7 @@ class RecordedTicket:
         self.exchange = self._ticket.exchange
         self._number = self.exchange.link.number = recorder.next_exchange()
 
-    async def run(self) -> Reply | None:
+    async def run(self, kept: KeptScope | None = None) -> Reply | None:
         """See `Ticket`."""
         recorder, number, exchange = self._recorder, self._number, self.exchange
         link, request = exchange.link, exchange.request
@@ -285,7 +286,7 @@ class RecordedTicket:
         reply: Reply | None = None
         cancelled = "connection"
         try:
-            reply = await self._ticket.run()
+            reply = await self._ticket.run(kept)
             cancelled = ""
         finally:
             self._is_over = True

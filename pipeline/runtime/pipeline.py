@@ -16,6 +16,7 @@ import trio
 
 from ..model.document import Limits
 from ..model.exchange import Exchange, Link
+from ..model.kept_scope import KeptScope
 from ..model.security import Alarm, ignore, refusal_of
 from ..model.session import Asker, Client
 from ..protocol.errors import (
@@ -201,7 +202,7 @@ class PipelineTicket:
         self._lane = lane
         self._target = target
         self._cause: Cause | None = None
-        self._scope: trio.CancelScope | None = None
+        self._scope: trio.CancelScope | KeptScope | None = None
         self._entry: Entry | None = None
         self._inside = False
 
@@ -216,7 +217,7 @@ class PipelineTicket:
         """Its time has passed."""
         self.cancel("deadline")
 
-    async def run(self) -> Reply | None:
+    async def run(self, kept: KeptScope | None = None) -> Reply | None:
         """Serve the exchange in the current task; see `component.Ticket`."""
         pipeline, lane, exchange = self._pipeline, self._lane, self.exchange
         lane.tickets.add(self)
@@ -224,7 +225,7 @@ class PipelineTicket:
         reply: Reply | None = None
         error: GatewayError | None = None
         try:
-            with trio.CancelScope() as self._scope:
+            with trio.CancelScope() if kept is None else kept as self._scope:
                 if self._cause is not None:
                     self._scope.cancel(reason=self._cause)
                 if not self._enter():

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ..model.component import Source
+from ..model.kept_scope import KeptScope
 from ..model.session import Asker, Client
 from ..protocol.messages import Notification, Reply, Request, Result
 from ..runtime.nursery import unwrap_single
@@ -57,7 +58,7 @@ class _Ticket:
         self.exchange = memory_exchange(message.method, message.params, client=client)
         self.runs = 0
 
-    async def run(self) -> Reply | None:
+    async def run(self, _kept: KeptScope | None = None) -> Reply | None:
         self.runs += 1
         await trio.lowlevel.checkpoint()
         return Result({"content": []})

@@ -20,6 +20,7 @@ from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Requ
 from sluiceway.pipeline.runtime.deadlines import Entry
 
 from ..eras import legacy
+from ..kept_tasks import kept_scope
 from .answers import Answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
@@ -146,7 +147,7 @@ class LegacyResponse(Call):
         return self.stream
 
     async def _serve(self, message: Request | Notification, ticket: Ticket) -> None:
-        reply = await ticket.run()
+        reply = await ticket.run(kept_scope())
         self.session.remember(ticket.exchange.client.headers, ticket.exchange.link.caller)
         if isinstance(message, Notification):
             return

@@ -14,6 +14,7 @@ from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request
 
 from ..eras import modern
+from ..kept_tasks import kept_scope
 from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
@@ -108,7 +109,7 @@ class ModernCall(Call):
     async def _run(self, ticket: Ticket) -> None:
         """Serve the exchange; ends the stream, if there is one."""
         try:
-            reply = await ticket.run()
+            reply = await ticket.run(kept_scope())
             if reply is not None:
                 stream, request_id = self._stream, self._message.id
                 if stream is None:

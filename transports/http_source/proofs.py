@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal, final
 
 from sluiceway.pipeline.model.handle import Handle, Ticket
+from sluiceway.pipeline.model.kept_scope import KeptScope
 from sluiceway.pipeline.model.session import ANONYMOUS, Asker, Caller, Client, Session
 from sluiceway.pipeline.protocol.errors import SessionNotFound
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request
@@ -71,9 +72,9 @@ class _NotingTicket:
         self._proofs = proofs
         self.exchange = ticket.exchange
 
-    async def run(self) -> Reply | None:
+    async def run(self, kept: KeptScope | None = None) -> Reply | None:
         """See `Ticket.run`."""
-        reply = await self._ticket.run()
+        reply = await self._ticket.run(kept)
         client = self.exchange.client
         if client.session is not None:
             self._proofs.remember(client.headers, self.exchange.link.caller, client.session)

@@ -10,6 +10,7 @@ import trio
 
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.kept_scope import KeptScope
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import CODE_TABLES, ConnectFailed, Forbidden, RateLimited, Unauthenticated
 from sluiceway.pipeline.protocol.mcp import Era
@@ -356,3 +357,28 @@ async def test_a_stage_without_its_return_is_an_incident_that_says_so(
     assert isinstance(reply.data, dict)
     assert str(reply.data["incident"]) in reply.message
     assert "the chain returned None, not a reply; does a stage lack its return?" in capsys.readouterr().out
+
+
+async def test_exchanges_of_one_task_may_share_a_scope(bench: Any, autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """One that is cancelled, or whose time passes, ends alone; a ticket that has ended cancels nobody."""
+    bench, replies, tickets = bench(slow, timeout=150), [], []
+
+    async def task() -> None:
+        kept = KeptScope()
+        for timeout in (150_000, 1_000, 150_000, 150_000):
+            tickets.append(bench.ticket(_meta={"io.sluiceway/timeoutMs": timeout}))
+            replies.append(await tickets[-1].run(kept))
+        kept.close()
+
+    nursery.start_soon(task)
+    await trio.sleep(50)
+    tickets[0].cancel()
+    await trio.sleep(20)
+    tickets[0].cancel()
+    tickets[1].cancel()
+    await trio.sleep(300)
+
+    assert [None, 50400, {"late": True}, {"late": True}] == [
+        reply.code if isinstance(reply, ErrorReply) else reply and reply.value for reply in replies
+    ]
+    assert (2, 1, 1) == (bench.pipeline.served, bench.pipeline.refused, bench.pipeline.cancelled)

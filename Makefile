@@ -12,7 +12,7 @@ SLACK ?= 1
 PROFILE_FLAGS ?=
 
 .PHONY: run test setup lint types cov docs conformance matrix autobahn bench bench-peers bench-compare \
-  figures profile mutation wheel lock clean all
+  figures profile fuzz mutation wheel lock clean all
 
 run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
 	$(BIN)/sluiceway run

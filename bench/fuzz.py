@@ -39,6 +39,10 @@ ROUND = 2_500
 AT_ONCE = 40
 WAIT_S = 0.1
 """How long a connection listens for an answer before it leaves."""
+KEPT = 100
+"""Calls at once on each face before it begins: more than tasks are kept at rest."""
+SETTLE_S = 4.0
+"""How long until connections to the upstream that nobody uses are gone."""
 SESSIONS = 10
 """Of legacy clients, new for every round."""
 SESSION_IDLE_S = 3
@@ -170,10 +174,41 @@ async def leave(tcp: trio.SocketStream, stream: trio.abc.Stream, end: End) -> by
     return b""
 
 
-async def one_round(worker: Worker, seed: int, numbers: Iterator[int]) -> None:
-    """Connections by number, `AT_ONCE` at a time."""
+async def warm_up(worker: Worker) -> None:
+    """Calls at the same time, on both faces: what is kept for those who come later (tasks at rest) is there then."""
+    context, everybody = any_server(), trio.Event()
+
+    async def call(face: Face) -> None:
+        tcp = await trio.open_tcp_stream("127.0.0.1", worker.plain if face is Face.PLAIN else worker.safe)
+        stream: trio.abc.Stream = tcp
+        if face is not Face.PLAIN:
+            stream = trio.SSLStream(tcp, context, server_hostname="localhost", https_compatible=True)
+            await stream.do_handshake()
+        waiting.append(face)
+        if len(waiting) == 2 * KEPT:
+            everybody.set()
+        await everybody.wait()
+        await stream.send_all(post(CALL, CALLING))
+        await stream.receive_some(65536)
+        tcp.socket.close()
+
+    waiting: list[Face] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(KEPT):
+            nursery.start_soon(call, Face.PLAIN)
+            nursery.start_soon(call, Face.TLS)
+
+
+def any_server() -> ssl.SSLContext:
+    """Trusts whoever is there."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def one_round(worker: Worker, seed: int, numbers: Iterator[int]) -> None:
+    """Connections by number, `AT_ONCE` at a time."""
+    context = any_server()
 
     async def some() -> None:
         for number in numbers:
@@ -245,8 +280,9 @@ def gateways() -> Iterator[Worker]:
                 for port in ports:
                     wait_for(port)
             worker = Worker(processes[1], folder, plain, safe)
-            assert worker.answers()  # whatever is loaded or opened at the first call is there now
-            time.sleep(1.0)
+            assert worker.answers()
+            trio.run(warm_up, worker)  # whatever is loaded, opened or kept when many call is there now
+            time.sleep(SETTLE_S)
             yield worker
         finally:
             for process in reversed(processes):

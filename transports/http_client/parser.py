@@ -178,9 +178,7 @@ class ResponseParser:
         self.started, collector = True, self._collector
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            raise MalformedResponse(_SWITCHES) from error
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if isinstance(error.__context__, MalformedResponse):
                 raise error.__context__ from None
             if collector.complete:  # what follows a complete response is not ours to judge, only not to trust

@@ -338,3 +338,51 @@ async def test_a_connection_that_was_opened_elsewhere_takes_a_place_if_there_is_
 
     assert line.closed is closed
     assert closed or (await pool.acquire()).transport is line
+
+
+async def test_who_is_cancelled_while_a_connection_settles_leaves_nothing(autojump_clock):
+    """It is closed, and its place is free."""
+    pool, lines = pool_of(max_connections=1)
+    connection = await pool.acquire()
+    connection.ending = ResponseParser()
+    pool.release(connection, reusable=True)
+    lines[0].readable, lines[0].says = True, b"?"
+
+    with trio.move_on_after(0.01) as scope:
+        await pool.acquire()
+
+    assert scope.cancelled_caught
+    assert lines[0].closed
+    assert (pool.taken, pool.idle) == (0, 0)
+
+
+async def test_a_connection_at_rest_is_had_at_once_only_if_it_can_be_used_as_it_is(autojump_clock):
+    """Too old, left by its peer, or with an end still to come: then it takes longer."""
+    pool, lines = pool_of(idle_s=10)
+    connection = await pool.acquire()
+    assert pool.acquire_nowait() is None
+
+    pool.release(connection, reusable=True)
+    lines[0].readable = True
+    assert pool.acquire_nowait() is None
+    lines[0].readable, connection.ending = False, ResponseParser()
+    assert pool.acquire_nowait() is None
+    connection.ending = None
+    assert pool.acquire_nowait() is connection
+    assert pool.acquire_nowait() is None
+
+    pool.release(connection, reusable=True)
+    await trio.sleep(10)
+    assert pool.acquire_nowait() is None
+    assert (pool.taken, pool.idle, pool.open) == (0, 1, 1)
+
+
+async def test_no_more_are_had_at_once_than_there_may_be(autojump_clock):
+    """Whatever is at rest."""
+    pool, _ = pool_of(max_connections=1)
+    first = await pool.acquire()
+    pool.release(first, reusable=True)
+
+    assert pool.acquire_nowait() is first
+    assert pool.acquire_nowait() is None
+    assert pool.taken == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -168,6 +169,56 @@ async def test_a_credential_that_is_refused_in_json_is_still_ours(autojump_clock
             await sink(modern())
 
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 400_000])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_an_answer_may_come_in_as_many_pieces_as_it_likes(
+    autojump_clock, upstream, make_sink, modern, size, framing
+):
+    """Head and body apart, and the body in parts; the connection serves the next call."""
+    text = "x" * size
+
+    async def handle(seen, answer):
+        body = b'{"jsonrpc":"2.0","id":1,"result":{"text":"%b"}}' % text.encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+        pieces = [body[start : start + 90_000] for start in range(0, len(body), 90_000)]
+        if framing == "length":
+            await answer.raw(head + b"content-length: %d\r\n\r\n" % len(body))
+        else:
+            await answer.raw(head + b"transfer-encoding: chunked\r\n\r\n")
+        for piece in pieces:
+            await (answer.raw(piece) if framing == "length" else answer.chunk(piece))
+        if framing == "chunks":
+            await answer.end()
+
+    upstream.handle = handle
+    async with make_sink(era="modern") as sink:
+        for _ in range(3):
+            assert await sink(modern()) == Result({"text": text})
+
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_a_notification_alone_is_relayed_and_no_reply(autojump_clock, upstream, make_sink, modern, length):
+    """Whether it is here at once or not."""
+
+    async def handle(seen, answer):
+        if length:
+            await answer.json(PROGRESS)
+        else:
+            await answer.start(content_type="application/json")
+            await answer.chunk(json.dumps(PROGRESS).encode())
+            await answer.end()
+
+    upstream.handle = handle
+    interim: list[Notification] = []
+    async with make_sink(era="modern") as sink:
+        with pytest.raises(UpstreamClosed, match="without a reply"):
+            await sink(modern(interim=interim))
+
+    assert interim == [Notification("notifications/progress", PROGRESS["params"])]
 
 
 async def test_a_reply_with_another_id_is_no_reply(autojump_clock, upstream, make_sink, modern):

@@ -77,6 +77,15 @@ class Acceptor(ABC):
         """
         return False
 
+    def has_room(self) -> bool:
+        """Whether there may be another connection."""
+        return self.connections < self._max_connections
+
+    def joined(self) -> None:
+        """There is one more connection."""
+        self.connections += 1
+        self._listening.count(1)
+
     def left(self) -> None:
         """A connection that was kept is closed."""
         self.connections -= 1
@@ -116,11 +125,10 @@ class Acceptor(ABC):
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection, whoever accepted it; every exception of it ends here. Closes it at the end."""
-        if self.connections >= self._max_connections:
+        if not self.has_room():
             await self._turn_away(stream)
             return
-        self.connections += 1
-        self._listening.count(1)
+        self.joined()
         kept = False
         try:
             kept = self.keep(stream)

@@ -59,6 +59,10 @@ class Relayed(Protocol):
         """Serve a connection that another worker has made with `Worker.reach`. Closes it. Never blocks."""
         ...
 
+    def adopt(self, client: socket.socket) -> None:
+        """Serve a client that another worker had, between two of its requests. Closes it. Never blocks."""
+        ...
+
 
 class Worker(Protocol):
     """One of several processes, as its own components see it."""
@@ -95,6 +99,10 @@ class Worker(Protocol):
 
         It is at its end at once if there is no such worker any more.
         """
+        ...
+
+    async def move(self, mark: str, source: str, client: int) -> None:
+        """Give a client's connection, a descriptor that stays the caller's, to the same source in another worker."""
         ...
 
 

@@ -50,8 +50,8 @@ class Connection(ABC):
     """
 
     __slots__ = (
-        "_address", "_armed", "_certificate", "_closed", "_closing", "_due", "_entry", "_lingered", "_protocol",
-        "_server", "_writing", "is_paused",
+        "_address", "_armed", "_certificate", "_closed", "_closing", "_due", "_entry", "_lingered", "_moves_to",
+        "_protocol", "_server", "_writing", "is_paused",
     )  # fmt: skip
 
     def __init__(self, server: HttpServer, address: str | None, certificate: str | None) -> None:
@@ -65,6 +65,7 @@ class Connection(ABC):
         self._closing = False
         self._closed = False
         self._lingered = 0
+        self._moves_to: str | None = None
         self._due = self._armed = math.inf
         self._entry: Entry | None = server.deadlines.add(math.inf, self._look_at_the_time)
         server.opened(self)
@@ -93,8 +94,16 @@ class Connection(ABC):
         """Close, or have it closed. Nothing is fed from now on."""
 
     @abstractmethod
+    def _move(self, mark: str) -> None:
+        """Give the client to the worker in which its session lives, where that can be done."""
+
+    @abstractmethod
     def _hand_over(self, upgrade: Upgrade) -> None:
         """Have the server go on with what was read from; nothing is fed from now on."""
+
+    def rest(self) -> None:
+        """Its client was served elsewhere before, and may take its time."""
+        self._expect(self._server.limits.idle_timeout)
 
     # The reading side: synchronous, whoever reads.
 
@@ -234,6 +243,7 @@ class Connection(ABC):
             server.contain(error)
         finally:
             stream.inbox.abandon()
+            self._moves_to = request.lives_in
 
     async def _finish(self, stream: RequestStream) -> RequestStream | None:
         """What comes behind a request that was served: the next one that is there already; else the reader goes on."""
@@ -250,6 +260,8 @@ class Connection(ABC):
             return None
         self._expect(self._server.limits.idle_timeout)
         if not protocol.backlog:
+            if self._moves_to is not None:
+                self._move(self._moves_to)
             return None
         try:
             following = protocol.next_request()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, final
 
 import trio
@@ -59,6 +60,11 @@ class WireConnection(Connection):
         self._wire.close()
         self._server.closed(self)
         self._server.left()
+
+    def _move(self, mark: str) -> None:
+        client = os.dup(self._wire.socket.fileno())
+        self.close()
+        self._server.application.move(mark, client)
 
     def _hand_over(self, upgrade: Upgrade) -> None:
         self._wire.on_readable = None
@@ -129,6 +135,9 @@ class StreamConnection(Connection):
 
     def _shut(self) -> None:
         self._reading.cancel()
+
+    def _move(self, mark: str) -> None:
+        """What TLS has agreed on is known in this process only: each request is passed on."""
 
     def _hand_over(self, upgrade: Upgrade) -> None:
         self._upgrade = upgrade

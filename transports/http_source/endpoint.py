@@ -187,6 +187,12 @@ class Endpoint:
             return False
         return await fellows.pass_on(mark, request, response)
 
+    def move(self, mark: str, client: int) -> None:
+        """Give a client, between two requests, to the worker in which its session lives. Closes the descriptor."""
+        assert self._serving is not None
+        assert self._serving.fellows is not None
+        self._serving.start(self._serving.fellows.move, mark, client)
+
     async def _refuse(self, request: HttpRequest, response: HttpResponse, answer: Answer) -> None:
         if self._serving is not None:
             log = self._serving.context.log

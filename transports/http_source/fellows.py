@@ -5,10 +5,13 @@ A legacy session lives where it began, and its client's next connection may come
 request as it was read, whose it is, and nothing that was concluded from it: the other worker checks it as if it had
 come to itself. Workers are connected by socket pairs that nobody else can reach; one carries a request at a time, and
 stays for the next. Its end says that a client, or a worker, is gone.
+
+A client whose connection is a plain socket follows its request: the next one comes to the right worker by itself.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -121,6 +124,8 @@ class Fellows:
         self._rest = trio.Event()
         self.passed_on = 0
         """Requests that belonged to another worker."""
+        self.moved = 0
+        """Clients that were given to the worker in which their sessions live."""
         self.taken = 0
         """Requests that other workers had for this one."""
 
@@ -145,12 +150,22 @@ class Fellows:
             with trio.CancelScope() as scope, request.watch(scope.cancel):
                 state = await self._exchange(wire, request, response)
             self.passed_on += state is not _State.NOTHING
+            if state is _State.WHOLE:
+                request.lives_in = mark
             return state is not _State.NOTHING or scope.cancelled_caught
         finally:
             if state is _State.WHOLE and len(self._idle) < MAX_IDLE:
                 self._idle.append((mark, wire))
             else:
                 await trio.aclose_forcefully(wire.stream)  # noqa: ASYNC102  # closes without waiting
+
+    async def move(self, mark: str, client: int) -> None:
+        """Give a client's connection to another worker, which serves its session. Closes the descriptor."""
+        try:
+            self.moved += 1
+            await self._worker.move(mark, self._source, client)
+        finally:
+            os.close(client)
 
     async def _wire_to(self, mark: str) -> _Wire:
         for known in reversed(self._idle):

@@ -88,7 +88,7 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_nursery", "_receive", "_whole", "address", "certificate", "head", "headers", "method", "on_gone",
+        "_nursery", "_receive", "_whole", "address", "certificate", "head", "headers", "lives_in", "method", "on_gone",
         "path", "query", "repeated", "unread",
     )  # fmt: skip
 
@@ -109,6 +109,8 @@ class HttpRequest:
         self.address = address
         self.certificate = certificate
         self.on_gone = on_gone
+        self.lives_in: str | None = None
+        """The mark of another worker, in which its session lives, and which has answered."""
         self.unread = head.has_body and whole is None
         """Whether it has a body of which something was not read yet."""
         self._receive = receive

@@ -9,6 +9,7 @@ does can hold up a shutdown.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
@@ -114,6 +115,14 @@ class HttpServer(Acceptor):
             return False
         WireConnection(self, Wire.take(stream.socket))
         return True
+
+    def adopt(self, client: socket.socket) -> None:
+        """Serve a client that another worker had. Closed at once where there is no room, or no time."""
+        if self.stopping or not self.has_room():
+            client.close()
+            return
+        self.joined()
+        WireConnection(self, Wire(client)).rest()
 
     async def converse(self, stream: trio.abc.Stream) -> None:
         """See `Acceptor`."""

@@ -6,6 +6,7 @@ Under `sluiceway run` the source owns its listening sockets; under a plain hyper
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
@@ -105,6 +106,7 @@ class HttpSource(Source):
         if self._fellows is not None:
             passed, taken = self._fellows.passed_on, self._fellows.taken
             yield Figure("http_passed_on_total", passed, "counter", "Requests that belonged to another worker.")
+            yield Figure("http_moved_total", self._fellows.moved, "counter", "Clients given to another worker.")
             yield Figure("http_taken_total", taken, "counter", "Requests that came by way of another worker.")
         if self.websockets is not None:
             yield Figure("http_websockets", len(self.websockets), "gauge", "Clients on WebSockets.")
@@ -190,6 +192,13 @@ class HttpSource(Source):
             stream.socket.close()
         else:
             self._serving.start(self._fellows.take, stream)
+
+    def adopt(self, client: socket.socket) -> None:
+        """See `Relayed`."""
+        if self._serving is None or self._server is None:
+            client.close()
+        else:
+            self._server.adopt(client)
 
     async def serve_websocket(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """

@@ -270,7 +270,7 @@ class Fleet:
         try:
             if target is not None:
                 with trio.move_on_after(HAND_S):
-                    self.handed += await target.tell(Take(source=hand.source), [descriptor])
+                    self.handed += await target.tell(Take(source=hand.source, client=hand.client), [descriptor])
         finally:
             close_descriptor(descriptor)
 

@@ -95,7 +95,7 @@ class Link:
                         nursery.start_soon(self._count, engine, order)
                     case Take():
                         for each in descriptors:
-                            _take(engine, order.source, each)
+                            _take(engine, order, each)
             for number in list(self._verdicts):
                 self._judge(number, serve=False, answer=0)
             self._log.warning("the supervisor is gone; this worker drains")
@@ -151,15 +151,17 @@ class Link:
         )
 
 
-def _take(engine: Engine, source_id: str, descriptor: int) -> None:
-    """Give a connection of another worker to its source; closed where there is none that takes any."""
+def _take(engine: Engine, order: Take, descriptor: int) -> None:
+    """Give a connection to its source; closed where there is none that takes any."""
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(False)
-    source = engine.sources.get(source_id.partition(".")[2])
-    if isinstance(source, Relayed):
-        source.take(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
-    else:
+    source = engine.sources.get(order.source.partition(".")[2])
+    if not isinstance(source, Relayed):
         connection.close()
+    elif order.client:
+        source.adopt(connection)
+    else:
+        source.take(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
 
 
 def end_when_orphaned(connection: socket.socket, patience_s: float) -> None:

@@ -87,9 +87,10 @@ class Count(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Take(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """With a descriptor: a connection from another worker, for this source."""
+    """With a descriptor, for this source: a connection from another worker, or one of a client that it had."""
 
     source: str
+    client: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -129,10 +130,11 @@ class Counted(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Hand(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """With a descriptor: a connection for a source in the worker of this mark. Closed if there is none."""
+    """With a descriptor: what to give to a source in the worker of this mark (`Take`). Closed if there is none."""
 
     mark: str
     source: str
+    client: bool = False
 
 
 Order: TypeAlias = Begin | Announce | Drain | Stop | Prepare | Verdict | Ask | Count | Take

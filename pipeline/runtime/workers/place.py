@@ -73,6 +73,11 @@ class Place:
             raise
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
+    async def move(self, mark: str, source: str, client: int) -> None:
+        """See `Worker`."""
+        with trio.move_on_after(_SEND):
+            await self._hand(Hand(mark=mark, source=source, client=True), client)
+
     def open(self) -> None:
         """This worker accepts clients."""
         self._accepts = True

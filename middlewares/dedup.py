@@ -29,7 +29,7 @@ from sluiceway.pipeline.protocol.mcp import METHODS, STATEFUL, Kind, MetaKey, me
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply
 from sluiceway.pipeline.stores.memory import MemoryStore
 
-from .idempotency import KeyReused, Outcomes, key_of, unknown
+from .idempotency import KeyReused, Outcomes, has_key, key_of, unknown
 from .single_flight import Flight, SingleFlight, progress_token
 
 SHARED: Final = frozenset(name for name, row in METHODS.items() if row.repeatable and name not in STATEFUL)
@@ -127,12 +127,13 @@ class Dedup(Middleware):
         """Follow the call that is under way, or make it."""
         if exchange.kind is not Kind.CALL:
             return await call_next(exchange)
-        if exchange.method in SHARED or (exchange.method == CALL and await self._only_reads(exchange, call_next)):
+        method = exchange.request.method
+        if method in SHARED or (method == CALL and self._tools.knows and await self._only_reads(exchange, call_next)):
             if not continues(exchange) and "task" not in exchange.request.params:
                 exchange.hold()
                 return await self._share(exchange, call_next)
-        elif self._outcomes is not None and exchange.method not in _NEVER_KEYED and not continues(exchange):
-            key = key_of(exchange)
+        elif self._outcomes is not None and has_key(exchange) and method not in _NEVER_KEYED:
+            key = None if continues(exchange) else key_of(exchange)
             if key is not None:
                 exchange.hold()
                 call_next = self._keyed(self._outcomes, key, call_next)

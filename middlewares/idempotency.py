@@ -31,6 +31,7 @@ from sluiceway.pipeline.runtime.nursery import farewell
 
 HEADER: Final = "idempotency-key"
 """The header (draft-ietf-httpapi-idempotency-key-header); the key of `_meta` is `MetaKey.IDEMPOTENCY_KEY`."""
+_MEMBER: Final = MetaKey.IDEMPOTENCY_KEY.value
 MAX_KEY: Final = 255
 """Characters of a key."""
 _POLL_S: Final = 0.05
@@ -43,6 +44,12 @@ class KeyReused(InvalidParams):
     """The key belongs to another request of the same principal."""
 
     http_status = 409
+
+
+def has_key(exchange: Exchange) -> bool:
+    """Whether a client sent anything as an idempotency key: what is asked of every request."""
+    meta = exchange.request.params.get("_meta")
+    return HEADER in exchange.client.headers or (type(meta) is dict and _MEMBER in meta)
 
 
 def key_of(exchange: Exchange) -> str | None:

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.messages import Reply
-from sluiceway.pipeline.telemetry.correlation import correlated
+from sluiceway.pipeline.telemetry.correlation import CORRELATION_ID
 
 _WELL_FORMED: Final = re.compile(r"[A-Za-z0-9._~:/+=@-]+")
 """What an id may consist of: nothing that could end a header, a log field or a file name in the wrong place."""
@@ -62,8 +62,11 @@ class RequestId(Middleware):
         correlation_id = exchange.correlation_id or self._from_client(exchange) or self.context.new_id()
         exchange.correlation_id = exchange.link.correlation_id = correlation_id
         exchange.reply_headers[self._header] = correlation_id
-        with correlated(correlation_id):
+        token = CORRELATION_ID.set(correlation_id)
+        try:
             return await call_next(exchange)
+        finally:
+            CORRELATION_ID.reset(token)
 
     def _from_client(self, exchange: Exchange) -> str | None:
         if not self._accept:

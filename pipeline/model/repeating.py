@@ -55,6 +55,8 @@ class Repeatables:
         self._listed: Callable[[str], bool] | None = matcher(repeat) if repeat else None
         self.book: ToolBook | None = ToolBook() if trust_hints else None
         """What is known of tools; None where hints are not believed."""
+        self.knows = bool(repeat) or trust_hints
+        """Whether any tool could be one of them: a call need not be asked about else."""
         self._next_lookup = float("-inf")
 
     def listen(self, changes: Changes) -> Callable[[], None]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, final
 
-from attrs import frozen
+import msgspec
 
 from .mcp import MetaKey
 from .messages import Json
@@ -45,9 +45,8 @@ _BAGGAGE: Final = MetaKey.BAGGAGE.value
 
 
 @final
-@frozen
-class TraceContext:
-    """The place of one span in a trace."""
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
+    """The place of one span in a trace. A struct, for one is made with every request."""
 
     trace_id: str
     """32 hex digits, not all zero."""

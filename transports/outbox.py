@@ -9,10 +9,12 @@ pipe makes everything behind it unreadable. So nothing cancels a write but the e
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Protocol, final
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Final, Protocol, final
 
 import trio
+
+_BATCH: Final = 64 * 1024
 
 
 class Writer(Protocol):
@@ -116,12 +118,25 @@ class Outbox:
             await stream.send_all(batch)
             self._release(len(batch))
 
-    async def run_each(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Write what comes, message by message, until closed and empty. What `send` raises comes out."""
+    async def run_each(self, send: Callable[[Sequence[bytes]], Awaitable[None]]) -> None:
+        """
+        Write what comes, in messages, until closed and empty. What `send` raises comes out.
+
+        Args:
+            send: Sends several together. It gets no more than 64 KiB at once, or one message; those behind can be taken
+                back as long as it is busy.
+        """
         while await self._something():
-            message = self._waiting.pop(next(iter(self._waiting)))
-            await send(message)
-            self._release(len(message) + 1)
+            batch: list[bytes] = []
+            size = 0
+            for key, message in list(self._waiting.items()):
+                if batch and size + len(message) >= _BATCH:
+                    break
+                batch.append(message)
+                size += len(message) + 1
+                del self._waiting[key]
+            await send(batch)
+            self._release(size)
 
     def _write_at_once(self, line: bytes, send_nowait: Callable[[bytes], int]) -> None:
         """Write a line into an empty stream; what does not fit is begun, and goes before everything else."""

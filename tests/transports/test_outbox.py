@@ -259,3 +259,25 @@ async def test_notices_that_have_left_do_not_count(nursery):
     assert notices.dropped == 0
 
     outbox.close()
+
+
+async def test_messages_that_go_one_by_one_go_together_up_to_a_size(nursery):
+    """What is behind the first 64 KiB can be taken back while they are being sent."""
+    outbox, gate = Outbox(1_000_000), trio.Event()
+    batches: list[list[bytes]] = []
+
+    async def send(messages) -> None:
+        batches.append(list(messages))
+        await gate.wait()
+
+    for key, size in enumerate((100_000, 10_000, 20_000, 40_000, 5)):
+        outbox.put_nowait(b"x" * size, key)
+    outbox.close()
+    nursery.start_soon(outbox.run_each, send)
+    await trio.testing.wait_all_tasks_blocked()
+    assert outbox.withdraw(2)
+    gate.set()
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [[len(message) for message in batch] for batch in batches] == [[100_000], [10_000, 40_000, 5]]
+    assert outbox.size == 0

@@ -7,6 +7,7 @@ way is answered before the connection is closed with 1001.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, final
 
 import trio
@@ -38,8 +39,8 @@ class Socket(Protocol):
         """The next message. Raises `Gone`."""
         ...
 
-    async def send(self, message: bytes) -> None:
-        """Send a message as text. Raises `Gone`."""
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages as text. Raises `Gone`."""
         ...
 
     async def close(self, code: int, reason: str = "") -> None:

@@ -7,7 +7,7 @@ is ours then. What is checked before a WebSocket is accepted, and what is said o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, final
@@ -55,10 +55,11 @@ class ScopeSocket:
             raise Gone(TOO_BIG, reason)
         return message
 
-    async def send(self, message: bytes) -> None:
-        """Send a message as text. Raises `Gone` if the server tells that nobody will read it; not every one does."""
+    async def send(self, messages: Sequence[bytes]) -> None:
+        """Send messages as text. Raises `Gone` if the server tells that nobody will read it; not every one does."""
         try:
-            await self._send({"type": "websocket.send", "text": message.decode(), "bytes": None})
+            for message in messages:
+                await self._send({"type": "websocket.send", "text": message.decode(), "bytes": None})
         except trio.BrokenResourceError as error:
             raise Gone(ABNORMAL, "the client is gone") from error
 

@@ -24,7 +24,7 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from .frames import Frames
+from .frames import Frames, Texts
 
 GOING_AWAY: Final = 1001
 ABNORMAL: Final = 1006
@@ -36,6 +36,10 @@ _CLOSING_S: Final = 2.0
 """How long a peer may take to answer our close frame."""
 _LINGER_S: Final = 1.0
 """How long to read and drop after the last word: closing with unread bytes would reset it away."""
+_UNTAKEN: Final = 64 * 1024
+"""Bytes of messages that nobody has taken, above which no more are read."""
+_IN_A_ROW: Final = 64
+"""Messages that need not be waited for before other tasks have their turn."""
 _MAX_UNANSWERED: Final = 3
 """Pings without a pong from a peer that is alive otherwise; such a one does not speak the protocol."""
 
@@ -110,6 +114,12 @@ class _Watched(trio.abc.Stream):
         self.last_sign = trio.current_time()
         self.torn = False
         """A frame was written in part: nothing can follow it."""
+        self.is_closing = False
+        """Nobody takes what arrives; it must not stand in the way of the answer to our close frame."""
+        self.arrived = trio.lowlevel.ParkingLot()
+        """Who waits for a message."""
+        self.taken = trio.lowlevel.ParkingLot()
+        """Who waits for messages to be taken."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self.torn = True
@@ -122,7 +132,14 @@ class _Watched(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        await self.may_read.wait()
+        if not self.may_read.is_set():
+            await self.may_read.wait()
+        if self._frames.held:
+            self.arrived.unpark()
+            while self._frames.held > _UNTAKEN and not self.is_closing:
+                await self.taken.park()
+        if self.is_closing:
+            self._frames.drop()
         if self._first:
             first, self._first = self._first, b""
             return first
@@ -161,6 +178,8 @@ class Wire:
         self._socket = socket
         self._limits = limits
         self._lost = ""
+        self._is_over = False
+        self._in_a_row = 0
         self._refusal = Refused("it hangs up during the handshake")
 
     @property
@@ -172,25 +191,36 @@ class Wire:
         """
         The next message of the peer, as bytes whether it came as text or not.
 
+        A checkpoint if none is there, and once in a while.
+
         Raises:
             Gone: There will be none.
         """
-        try:
-            message = await self._socket.get_message()
-        except ConnectionClosed as closed:
-            raise self._gone() from closed
-        assert isinstance(message, bytes)  # `Frames` sees to that
-        return message
+        frames, stream = self._frames, self._stream
+        self._in_a_row += 1
+        if self._in_a_row > _IN_A_ROW:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+        while not frames.held:
+            if self._is_over:
+                raise self._gone()
+            self._in_a_row = 0
+            stream.taken.unpark()
+            await stream.arrived.park()
+        return frames.take()
 
-    async def send(self, message: bytes) -> None:
+    async def send(self, messages: Sequence[bytes]) -> None:
         """
-        Send a message as text. Whoever is cancelled here may leave half a message behind; only the end can follow it.
+        Send messages as text, together. Whoever is cancelled here may leave half a message behind; only the end can
+        follow it.
 
         Raises:
-            Gone: Nobody will read it.
+            Gone: Nobody will read them.
         """
+        if self._socket.closed is not None:
+            raise self._gone()
         try:
-            await self._socket.send_message(message.decode())
+            await self._socket._send(Texts(messages))
         except (ConnectionClosed, LocalProtocolError) as closed:
             raise self._gone() from closed
 
@@ -198,6 +228,8 @@ class Wire:
         """Say that this is the end, and wait for the peer to say so too, for two seconds at most. Idempotent."""
         if self._stream.torn:
             return
+        self._stream.is_closing = True
+        self._end()
         with trio.move_on_after(_CLOSING_S):
             await self._socket.aclose(code, reason)
 
@@ -207,6 +239,12 @@ class Wire:
         if frame:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._stream.send_all(frame)
+
+    def _end(self) -> None:
+        """No message will be there any more."""
+        self._is_over = True
+        self._stream.arrived.unpark_all()
+        self._stream.taken.unpark_all()
 
     def _gone(self) -> Gone:
         if self._lost:
@@ -227,6 +265,7 @@ class Wire:
             self._refusal = Refused(f"its answer to the upgrade is none: {error}")
         finally:
             opening.cancel()
+            self._end()
 
     async def _keep_alive(self) -> None:
         limits, unanswered = self._limits, 0

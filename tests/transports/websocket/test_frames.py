@@ -6,9 +6,9 @@ import sys
 
 import pytest
 from wsproto import ConnectionType
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, RejectConnection, Request
+from wsproto.events import AcceptConnection, CloseConnection, Event, Ping, RejectConnection, Request
 
-from sluiceway.transports.websocket.frames import Frames
+from sluiceway.transports.websocket.frames import Frames, Texts
 
 HEADERS = [
     (b"host", b"localhost"),
@@ -35,12 +35,14 @@ def frame(payload: bytes, opcode: int = 1, *, last: bool = True, masked: bool = 
     return bytes([(0x80 if last else 0) | opcode]) + size + bytes(4 if masked else 0) + payload
 
 
-def heard(frames: Frames, *pieces: bytes) -> list[Event]:
-    """What comes of bytes that arrive in pieces."""
-    events: list[Event] = []
+def heard(frames: Frames, *pieces: bytes) -> list[Event | bytes]:
+    """What comes of bytes that arrive in pieces: events, and behind those of each piece its messages."""
+    events: list[Event | bytes] = []
     for piece in pieces:
         frames.receive_data(piece)
         events.extend(frames.events())
+        while frames.held:
+            events.append(frames.take())
     return events
 
 
@@ -51,18 +53,14 @@ def test_a_message_is_one_event_however_it_is_cut(size: int) -> None:
     data = b"".join(frame(text[i : i + 1], 1 if i == 0 else 0, last=i == len(text) - 1) for i in range(len(text)))
     events = heard(opened(), *(data[i : i + size] for i in range(0, len(data), size)))
 
-    assert events == [BytesMessage(data=text, message_finished=True)]
+    assert events == [text]
 
 
 def test_text_and_binary_come_out_alike() -> None:
     """Both are bytes; a ping between the frames of a message is seen at once."""
     data = frame(b"a", last=False) + frame(b"!", 9) + frame(b"b", 0) + frame(b"\xff", 2)
 
-    assert heard(opened(), data) == [
-        Ping(payload=b"!"),
-        BytesMessage(data=b"ab", message_finished=True),
-        BytesMessage(data=b"\xff", message_finished=True),
-    ]
+    assert heard(opened(), data) == [Ping(payload=b"!"), b"ab", b"\xff"]
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -120,6 +118,22 @@ def test_a_peers_close_frame_is_passed_on_and_a_second_of_ours_is_empty() -> Non
     assert events == [CloseConnection(code=1000, reason="bye")]
     assert frames.close_frame(1000, "") != b""
     assert frames.close_frame(1000, "") == b""
+
+
+def test_messages_leave_together_and_arrive_one_by_one() -> None:
+    """Each in a frame of its own; what is held counts until it is taken, or dropped."""
+    ours = opened()
+    data = ours.send(Texts([b"a", "\u00e9".encode(), b""]))
+
+    assert data == b"\x81\x01a\x81\x02\xc3\xa9\x81\x00"
+    theirs = opened()
+    theirs.receive_data(frame(b"a") + frame(b"") + frame(b"c"))
+    assert list(theirs.events()) == []
+    held = theirs.held
+    assert [theirs.take(), theirs.take()] == [b"a", b""]
+    assert 0 < theirs.held < held
+    theirs.drop()
+    assert theirs.held == 0
 
 
 def test_the_body_of_a_refusal_is_not_kept() -> None:

@@ -34,7 +34,7 @@ from .response import HttpResponse
 MAX_IDLE: Final = 64
 """Connections to other workers that wait for the next request."""
 _HEAD: Final = struct.Struct("!BI")
-_REQUEST, _START, _BODY, _END = range(4)
+_REQUEST, _START, _BODY, _LAST = range(4)
 _CHUNK: Final = 256 * 1024
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
@@ -82,8 +82,9 @@ class _Wire:
     stream: trio.SocketStream
     _buffer: bytearray = field(factory=bytearray)
 
-    async def send(self, kind: int, data: bytes = b"") -> None:
-        await self.stream.send_all(_HEAD.pack(kind, len(data)) + data)
+    async def send(self, *frames: tuple[int, bytes]) -> None:
+        """Send frames, with one write."""
+        await self.stream.send_all(b"".join(_HEAD.pack(kind, len(data)) + data for kind, data in frames))
 
     async def receive(self) -> tuple[int, bytes] | None:
         """The next frame; None at the end."""
@@ -182,18 +183,17 @@ class Fellows:
             request.address, request.certificate, request.said,
         )  # fmt: skip
         with suppress(*_GONE):  # then nothing comes back either
-            await wire.send(_REQUEST, _encode(said))
+            await wire.send((_REQUEST, _encode(said)))
         state = _State.NOTHING
         while (frame := await wire.receive()) is not None:
             kind, data = frame
             if kind == _START:
                 state, start = _State.BEGUN, _start_of(data)
                 await response.start(start.status, start.headers)
-            elif kind == _BODY:
-                await response.write(data)
             else:
-                await response.write(b"", last=True)
-                return _State.WHOLE
+                await response.write(data, last=kind == _LAST)
+                if kind == _LAST:
+                    return _State.WHOLE
         return state
 
     # From another worker.
@@ -276,16 +276,17 @@ def _request(said: _Request, gone: _Gone) -> HttpRequest:
 def _sender(wire: _Wire) -> Callable[[Mapping[str, Any]], Awaitable[None]]:
     """ASGI `send` to another worker; nothing happens once that is gone."""
 
+    held: list[tuple[int, bytes]] = []
+
     async def send(event: Mapping[str, Any]) -> None:
+        if event["type"] == "http.response.start":
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event["headers"]}
+            headers.pop("connection", None)
+            held.append((_START, _encode(_Start(event["status"], headers))))
+            return
+        frames = [*held, (_BODY if event.get("more_body", False) else _LAST, event.get("body", b""))]
+        held.clear()
         with suppress(*_GONE):
-            if event["type"] == "http.response.start":
-                headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in event["headers"]}
-                headers.pop("connection", None)
-                await wire.send(_START, _encode(_Start(event["status"], headers)))
-                return
-            if event.get("body"):
-                await wire.send(_BODY, event["body"])
-            if not event.get("more_body", False):
-                await wire.send(_END)
+            await wire.send(*frames)
 
     return send

@@ -30,7 +30,7 @@ MAX_RECV: Final = 64 * 1024
 LINGER_S: Final = 1.0
 """How long to read and drop after the last response: closing with unread bytes would reset it away (RFC 9112, 9.6)."""
 MAX_BACKLOG: Final = 64 * 1024
-"""Bytes of later requests that may be read while one is being served. Who sends more is cut."""
+"""Bytes of later requests that may be read while one is being served. Who sends more is cut, or, answered, not read."""
 _MAX_LINGER: Final = 8 * 1024 * 1024
 _IN_A_ROW: Final = 16
 """Requests sent behind each other that are served before other tasks have their turn."""
@@ -148,7 +148,10 @@ class Connection(ABC):
             stream.inbox.put(event)
             self.is_paused = stream.inbox.is_full
         elif stream.body.done and protocol.backlog > MAX_BACKLOG:
-            self.close()
+            if stream.answered:  # it has its answer before we are done with it, and may ask for the next thing
+                self.is_paused = True
+            else:
+                self.close()
 
     def _begin_request(self) -> bool:
         """Have a request served, if a head is there; whether it was. Raises `HeadRefused`, or `Upgrade`."""
@@ -247,6 +250,11 @@ class Connection(ABC):
 
     async def _finish(self, stream: RequestStream) -> RequestStream | None:
         """What comes behind a request that was served: the next one that is there already; else the reader goes on."""
+        following = await self._behind(stream)
+        self._make_room()
+        return following
+
+    async def _behind(self, stream: RequestStream) -> RequestStream | None:
         protocol = self._protocol
         if not stream.answered and not stream.started and not stream.gone:
             await self._write(refusal(500))

@@ -153,6 +153,39 @@ async def test_a_body_that_nobody_reads_is_not_read_from_the_connection(
         await stream.aclose()
 
 
+@pytest.mark.parametrize("bound", [True, False], ids=["socket", "stream"])
+@pytest.mark.parametrize("closing", [False, True], ids=["kept", "closing"])
+async def test_a_client_that_was_answered_may_send_a_long_request_at_once(
+    running: Any, monkeypatch: pytest.MonkeyPatch, bound: bool, closing: bool
+) -> None:
+    """It has its answer before the request before is over; it waits for that, and is not cut for sending too much."""
+    free = trio.Event()
+
+    async with running(bound=bound) as served:
+        server = served.source.server
+        serve = server.application.serve
+
+        async def serve_and_linger(*given: Any) -> None:
+            await serve(*given)
+            await free.wait()
+
+        monkeypatch.setattr(server.application, "serve", serve_and_linger, raising=False)
+        stream = await dial(served) if bound else served.connect().stream
+        await stream.send_all(post(served, served.modern("tools/list", 1)))
+        await read_answers(stream, 1)
+        long = served.modern("tools/call", 2, name="x", arguments={"a": "x" * 1_000_000})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, post(served, long))
+            await until(lambda: any(each.is_paused for each in connections_of(served)))
+            server.stopping = closing
+            free.set()
+            if closing:
+                assert b"" == await stream.receive_some(65536)
+            else:
+                assert 2 == (await read_answers(stream, 1))[0]["id"]
+        await stream.aclose()
+
+
 async def test_a_long_answer_to_a_slow_reader_arrives_whole(running: Any) -> None:
     """Written in parts, while the client already sends its next request."""
 

@@ -151,7 +151,7 @@ class Fallback(Middleware):
         try:
             outcome = await call_next(exchange)
         except GatewayError as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # its frames hold this one: a cycle, for the collector to find
         if isinstance(outcome, Result):
             self._repeatables.learn(exchange, outcome)
             if keeper is not None:

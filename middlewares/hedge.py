@@ -85,6 +85,13 @@ class _Race:
             return None
         return self.attempts[0].outcome
 
+    def end(self, stage_id: str) -> None:
+        """It is over, and nothing leads from one to the other any more: no cycle is left for the collector."""
+        for attempt in self.attempts:
+            attempt.exchange.marks.pop(stage_id, None)
+        self.attempts.clear()
+        self.leader = None
+
 
 @final
 @middleware("hedge")
@@ -210,6 +217,7 @@ class Hedge(Middleware):
         assert outcome is not None
         if race.leader is not None and race.leader is not race.attempts[0]:
             self._won += 1
+        race.end(self.context.id)
         if isinstance(outcome, GatewayError):
             raise outcome
         return outcome
@@ -272,7 +280,7 @@ async def _run(attempt: _Attempt, call_next: Service) -> None:
         try:
             outcome: Outcome = await call_next(attempt.exchange)
         except GatewayError as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # its frames hold this one: a cycle, for the collector to find
         attempt.race.finish(attempt, outcome)
 
 

@@ -108,6 +108,7 @@ class Log(Middleware):
             if wanted or failed:
                 duration_ms = round((trio.current_time() - start) * 1000, 3)
                 self._ended(exchange, reply, error, {"duration_ms": duration_ms, **_course(exchange, decided)})
+            error = None  # its frames hold this one: a cycle, for the collector to find
 
     def _is_sampled(self) -> bool:
         share: float = self.config.sample

@@ -221,7 +221,7 @@ class Retry(Middleware):
         try:
             outcome = await call_next(exchange)
         except GatewayError as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # its frames hold this one: a cycle, for the collector to find
         if type(outcome) is not Result and self._failure_of(outcome) is not None:
             return await self._repeat(exchange, call_next, outcome, shown)
         return self._succeed(exchange, outcome)
@@ -268,7 +268,9 @@ class Retry(Middleware):
                 outcome = await services[coming.service](attempt)
             except GatewayError as error:
                 strange = coming.service and isinstance(error, SessionNotFound | UnsupportedVersion)
-                outcome = before if strange else error  # that sink does not know this client: no reason to lose it
+                outcome = (
+                    before if strange else error.with_traceback(None)
+                )  # that sink does not know this client: no reason to lose it
             if self._failure_of(outcome) is not None:
                 attempt.mute()
 

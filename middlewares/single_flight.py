@@ -210,7 +210,7 @@ class SingleFlight:
             self._end(who, key, flight, reply if _is_for_all(flight, reply) else None)
         except GatewayError as error:
             if not isinstance(error, _LEADERS_OWN):
-                self._end(who, key, flight, error)
+                self._end(who, key, flight, error if flight.followers else None)
             raise
         finally:
             exchange.marks.pop(self._id, None)

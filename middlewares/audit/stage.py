@@ -154,6 +154,7 @@ class Audit(Middleware):
         finally:
             error = sys.exception() if answered is None else None
             batch = self._record(entry, exchange, answered, end_of(exchange, answered, error), start, error)
+            error = None  # its frames hold this one: a cycle, for the collector to find
             if answered is None and writer is not None and exchange.link.cancelled != "client":
                 with farewell(LAST_WORD_S):  # somebody is told how it ended, and not before that is recorded
                     await writer.is_safe(batch)  # noqa: ASYNC102  # farewell is a bounded shield

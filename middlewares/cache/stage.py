@@ -193,7 +193,7 @@ class Cache(Middleware):
         try:
             outcome = await self._keeper.fetch(exchange, call_next, ask)
         except GatewayError as error:
-            outcome = error
+            outcome = error.with_traceback(None)  # its frames hold this one: a cycle, for the collector to find
         if ask.old is not None and (instead := await self._instead(exchange, ask, outcome)) is not None:
             return instead
         if isinstance(outcome, GatewayError):

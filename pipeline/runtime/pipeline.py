@@ -245,7 +245,13 @@ class PipelineTicket:
         finally:
             self._leave()
         if error is not None or self._cause is not None:
-            return self._conclude(reply, error)
+            try:
+                return self._conclude(reply, error)
+            finally:
+                if (
+                    error is not None
+                ):  # its frames hold it, this one too: cycles, with all that was read, to be collected
+                    error.__traceback__ = None
         pipeline.served += 1
         return None if exchange.kind is Kind.NOTIFY else reply
 

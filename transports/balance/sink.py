@@ -171,7 +171,7 @@ class BalanceSink(Sink):
             except GatewayError as error:
                 if failure_of(error) not in UNSENT:
                     raise
-                away = error
+                away = error.with_traceback(None)  # its frames hold this one: a cycle
             else:
                 if not (isinstance(reply, ErrorReply) and reply.code in _NO_SUCH_TASK):
                     affinity.note(exchange.caller, task_id, member.id)

@@ -105,7 +105,7 @@ class Fabric:
                     _ = reply.value  # what is merged passes the gate at every depth
                 outcomes[upstream.id] = reply
             except GatewayError as error:
-                outcomes[upstream.id] = error
+                outcomes[upstream.id] = error.with_traceback(None)  # its frames hold all of this: a cycle
                 self.log.warning("an upstream failed", upstream=upstream.id, method=exchange.method, error=str(error))
 
         with trio.move_on_after(self.patience(exchange)), unwrap_single():

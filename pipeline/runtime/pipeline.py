@@ -248,10 +248,8 @@ class PipelineTicket:
             try:
                 return self._conclude(reply, error)
             finally:
-                if (
-                    error is not None
-                ):  # its frames hold it, this one too: cycles, with all that was read, to be collected
-                    error.__traceback__ = None
+                if error is not None:
+                    error.__traceback__ = None  # its frames hold it, this one too: cycles, for the collector to find
         pipeline.served += 1
         return None if exchange.kind is Kind.NOTIFY else reply
 

@@ -145,11 +145,12 @@ class Wire(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: The peer has reset the connection.
             trio.BusyResourceError: Somebody else is waiting already.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self._in_a_row += 1
-        if self._in_a_row > _IN_A_ROW:
-            self._in_a_row = 0
-            await trio.lowlevel.checkpoint()
+        if self._readable:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._in_a_row += 1
+            if self._in_a_row > _IN_A_ROW:
+                self._in_a_row = 0
+                await trio.lowlevel.checkpoint()
         while (data := self.receive_nowait(max_bytes)) is None:
             self._in_a_row = 0
             await self._wait_readable()
@@ -165,7 +166,7 @@ class Wire(trio.abc.HalfCloseableStream):
 
     # Writing.
 
-    def send_nowait(self, data: bytes | memoryview) -> int:
+    def send_nowait(self, data: bytes | bytearray | memoryview) -> int:
         """
         Write as much as can be written at once.
 
@@ -195,8 +196,13 @@ class Wire(trio.abc.HalfCloseableStream):
             trio.BusyResourceError: Somebody else is waiting already.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        rest = memoryview(data)
-        while (sent := self.send_nowait(rest)) < len(rest):
+        sent = self.send_nowait(data)
+        if sent < len(data):
+            await self._send_rest(memoryview(data)[sent:])
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        while rest:
+            sent = self.send_nowait(rest)
             rest = rest[sent:]
             if not sent:
                 await self._wait_writable()

@@ -27,6 +27,7 @@ _CONNECTIONS = (1, 16, 64)
 _OTHER_CASES = (
     ("legacy, 10 KB", "16 connections"),
     ("legacy, 1 MB result", "16 connections"),
+    ("modern, 1 MB both ways", "4 connections"),
     ("modern, 10 MB result", "1 connections"),
     ("modern, tools/list", "16 connections"),
 )
@@ -81,7 +82,16 @@ def aims() -> str:
 def cpu() -> str:
     """CPU per call of every gateway."""
     gateways, rows = _peers()
-    head = ["CPU us per call", "legacy, 1 / 16 / 64", "modern, 1 / 16 / 64", "10 KB", "1 MB", "10 MB", "list"]
+    head = [
+        "CPU us per call",
+        "legacy, 1 / 16 / 64",
+        "modern, 1 / 16 / 64",
+        "10 KB",
+        "1 MB",
+        "1 MB, too",
+        "10 MB",
+        "list",
+    ]
     lines = []
     for gateway in gateways:
         series = [_series(rows, gateway, f"{era}, 200 bytes", "cpu") for era in ("legacy", "modern")]

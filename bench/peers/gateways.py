@@ -94,7 +94,7 @@ class Gateway:
     headers: Mapping[str, str] = {}
     environment: Mapping[str, str] = {}
     slow: bool = False
-    """Whether a call takes tens of milliseconds: it is left out of cases with large bodies, and of open loops."""
+    """Whether a call takes tens of milliseconds: no long bodies, no open loops, one long measurement (`patience`)."""
     static: bool = False
     """Whether all it has is a file, with the list of tools."""
     needs: Path | None = None

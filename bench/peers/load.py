@@ -37,7 +37,7 @@ class Case:
     """Bytes of the result of `blob`, if that is called."""
     method: str = "tools/call"
     patience: int = 1
-    """How many times as long a measurement takes, to see enough calls."""
+    """Above 1: calls take long, so there is one measurement, in the first round, which is so many times as long."""
 
     @property
     def file(self) -> str:

@@ -76,7 +76,6 @@ class Running:
 
     def measure(self, case: Case, connections: int, seconds: int) -> None:
         """A closed loop: each connection asks again when it was answered."""
-        seconds *= 4 if self.gateway.slow else case.patience
         processes = self._processes()
         before = sum(cpu_seconds(each.pid) for each in processes)
         sample = fire(

@@ -133,6 +133,15 @@ def test_a_refusal_of_who_nobody_knows_is_that_of_its_identity(reason, refused):
     assert isinstance(found, GatewayError) is refused
 
 
+@pytest.mark.parametrize("data", [None, "unauthenticated"])
+def test_an_error_that_says_no_reason_is_nobodys_refusal(data):
+    """It is an upstream's, whatever it looks like."""
+    error = ReplyData(error=ErrorData(40100, "who?", data, 401))
+    found = Timeline(iter([begun(1), ended(1, reply=error)])).caller(1, "auth")
+
+    assert found is ANONYMOUS
+
+
 def test_a_stage_that_says_it_refused_refuses_again():
     """As it did, and those before it do not: who was known by then is known again."""
     error = ReplyData(error=ErrorData(40300, "no tenant", {"origin": "gateway", "reason": "forbidden"}, 403))

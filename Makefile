@@ -74,7 +74,7 @@ bench-compare: $(READY) ## a quick run of peers; fails if ours cost more, by ngi
 
 figures: $(READY) ## a full run of everything that docs/performance.md tells figures of, kept and put into the page
 	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
-	for each in core layers large http2 claims; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
+	for each in workers core layers large idle http2 claims; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
 	$(BIN)/python bench/account.py
 
 profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/

@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-from aims import judged, markdown
+from aims import Verdict, judged, markdown
 from claimed import CLAIMS, told
 
 HERE = Path(__file__).resolve().parent
@@ -75,8 +75,32 @@ def machine() -> str:
 
 
 def aims() -> str:
-    """What is wanted, and what the run of peers shows."""
-    return markdown(judged(_load("peers")["rows"]))
+    """What is wanted, and what the runs show."""
+    return markdown([*judged(_load("peers")["rows"]), *_by_others()])
+
+
+def _by_others() -> Iterator[Verdict]:
+    """Aims that other benches than that of peers can show."""
+    kept = {name: value for each in ("large", "idle") for name, value in _load(each)["figures"].items()}
+    for aim, wanted, name in (
+        ("result of 1 MB of records, CPU by a full decoding", 0.1, "result, 1 MB of records: share of a decoding"),
+        ("result of 10 MB of records, CPU by a full decoding", 0.1, "result, 10 MB of records: share of a decoding"),
+        (
+            "request of 1 MB of records, CPU above the gate, by a full decoding",
+            0.1,
+            "request, 1 MB of records: above the gate, share of a decoding",
+        ),
+        ("memory while 10 MB pass, KiB", 1792, "result, 10 MB of records: KiB of memory at most"),
+        ("memory of an idle connection, KiB", 10, "idle connections: KiB each"),
+        ("memory of an idle modern stream, KiB", 25, "modern streams: KiB each"),
+        ("memory of an idle legacy stream, KiB", 25, "legacy GET streams: KiB each"),
+    ):
+        yield Verdict(aim, wanted, kept.get(name), most=True)
+    rows = _load("workers")["rows"]
+    for load in (16, 64):
+        one, two = ([rows[label]["rate"] for label in rows if label == f"modern c={load}, {workers}"]
+                    for workers in ("1 worker", "2 workers"))  # fmt: skip
+        yield Verdict(f"two workers by one, {load} connections", 1.5, two[0] / one[0] if one and two else None)
 
 
 def cpu() -> str:

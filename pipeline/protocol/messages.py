@@ -164,9 +164,12 @@ Reply = Result | ErrorReply
 """What a service returns."""
 
 
-@frozen
-class Response:
-    """A reply with the id of the request it answers: what the codec reads and writes."""
+@final
+class Response(msgspec.Struct, frozen=True):
+    """
+    A reply with the id of the request it answers: what the codec reads and writes. A struct, for two are made with
+    every call, and each in a fifth of the time.
+    """
 
     id: RequestId | None
     """None only for an error about a message whose id could not be read."""

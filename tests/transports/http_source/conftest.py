@@ -18,6 +18,7 @@ from structlog.testing import LogCapture
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.worker import Worker
 from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.pipeline.runtime.chain import compile_chain
@@ -262,11 +263,17 @@ Running = Callable[..., AbstractAsyncContextManager[Served]]
 
 @asynccontextmanager
 async def _running(
-    sink: SinkFunction = echo_sink, *, limits: Limits | None = None, bound: bool = False, **options: Any
+    sink: SinkFunction = echo_sink,
+    *,
+    limits: Limits | None = None,
+    bound: bool = False,
+    worker: Worker | None = None,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     log = LogCapture()
     logger = structlog.wrap_logger(None, processors=[log], wrapper_class=structlog.make_filtering_bound_logger(10))
-    source = HttpSource(HttpConfig(bind=options.pop("bind", "127.0.0.1:0"), **options), Context(id="web", log=logger))
+    context = Context(id="web", log=logger, worker=worker)
+    source = HttpSource(HttpConfig(bind=options.pop("bind", "127.0.0.1:0"), **options), context)
     deadlines = Deadlines()
     pipeline = Pipeline("main", compile_chain((), sink), limits or Limits(), deadlines)
     async with trio.open_nursery() as nursery:

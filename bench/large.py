@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,10 +50,10 @@ RECORD = {"id": 7, "title": "a line of a table", "tags": ["a", "b"], "score": 0.
 LINE = "a line of a text that somebody wrote, with 'words' in it\n"
 
 
-def body(kind: str, size: int) -> dict[str, object]:
+def body(kind: str, size: int, record: Mapping[str, object] = RECORD) -> dict[str, object]:
     """About so many bytes of JSON."""
     if kind == "records":
-        return {"rows": [RECORD] * max(1, size // len(msgspec.json.encode(RECORD)))}
+        return {"rows": [record] * max(1, size // len(msgspec.json.encode(record)))}
     return {"text": LINE * max(1, size // (len(LINE) + 1))}
 
 
@@ -186,7 +186,7 @@ def requests(found: Gateway, upstream: Upstream, small: float) -> Iterator[tuple
     """Requests of 1 MB; the gate is what each pays, and what is above it is told as a share of a decoding."""
     upstream.result({})
     for kind in ("records", "text"):
-        arguments = body(kind, SIZES["1 MB"])
+        arguments = body(kind, SIZES["1 MB"], {**RECORD, "title": LINE})  # more keys than these are refused
         message = msgspec.json.encode(
             {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": arguments}}
         )

@@ -155,7 +155,7 @@ class RequestStream:
         """ASGI's. A client that waits for leave to send the body gets it here."""
         if self._expects:
             self._expects = False
-            if self.inbox.is_empty and not self.gone:
+            if self.inbox.is_empty and not self.gone and not self.started:
                 await self._write(CONTINUE)
         return await self.inbox.receive()
 

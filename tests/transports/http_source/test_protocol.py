@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +146,17 @@ async def test_nothing_is_written_for_who_left():
 
     assert [1] == told
     assert "http.disconnect" == (await stream.receive())["type"]
+
+
+async def test_nobody_is_told_to_go_on_who_has_been_answered(autojump_clock):
+    """A refusal needs no body; whoever drops what still comes does not ask for it (RFC 9110 section 10.1.1)."""
+    request = GET.replace(b"host: a\r\n", b"host: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n")
+    written, stream = await response_of(request)
+    await stream.answer(401, {}, b"no")
+    with trio.move_on_after(1):
+        await stream.receive()
+
+    assert [b"HTTP/1.1 401"] == [data[:12] for data in written]
 
 
 def test_an_unknown_status_has_no_phrase():

@@ -8,6 +8,7 @@ JSON that every parser reads alike (RFC 8259 section 4 and 9, architecture decis
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -31,6 +32,17 @@ _MAX_CHARS: Final = 1024
 """Objects remembered, and how many keys, of how many characters together, one may have for that."""
 
 
+_LONGEST_KNOWN: Final = 128
+"""
+Characters no known key is longer than. Known keys are ASCII, and what folds to ASCII has no more characters than before
+(no composed letter does), so a longer key need not be folded: folding may make eighteen characters of one.
+"""
+_STRINGS: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
+"""Strings of JSON, and one that never ends; linear in what it reads."""
+_SPARE: Final = "\0\1\2\3\4\5\6\7"
+"""Characters that neither fold nor stand in keys, usually."""
+
+
 @frozen
 class Limits:
     """How much one message may cost to read."""
@@ -39,6 +51,8 @@ class Limits:
     """Bytes of one message."""
     max_separators: int = 200_000
     """Commas, opening brackets and opening braces together: a bound on the objects made while parsing."""
+    max_keys: int = 50_000
+    """Keys of all objects together, each of which costs several times what an element of an array does."""
     max_depth: int = 64
     """Arrays and objects inside each other. The parser itself stops at 200."""
     max_batch: int = 1000
@@ -61,8 +75,8 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
 
     Raises:
         MessageTooLarge: More bytes than `max_message_size`.
-        InvalidMessage: More separators than `max_separators`, a key twice in one object, or nested more than the 200
-            levels where the parser stops.
+        InvalidMessage: More separators than `max_separators`, more keys than `max_keys`, a key twice in one object, or
+            nested more than the 200 levels where the parser stops.
         ParseError: Not JSON.
     """
     size = len(data)
@@ -75,6 +89,10 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
                 f"the message has more than max_separators ({limits.max_separators}) commas and opening brackets; "
                 "send less structure in one message"
             )
+    if size > limits.max_keys and _has_more_keys(data, limits.max_keys):
+        raise InvalidMessage(
+            f"the message has more than max_keys ({limits.max_keys}) keys in its objects; send less in one message"
+        )
     try:
         return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
@@ -84,6 +102,11 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
         if reason.startswith("recursion limit exceeded"):
             raise _too_deep(limits) from error
         raise ParseError(f"the message is not JSON: {reason}") from error
+
+
+def _has_more_keys(data: bytes, most: int) -> bool:
+    """Whether there are more keys than that: colons, but for those of texts, which are looked for only when needed."""
+    return data.count(b":") > most and _STRINGS.sub(b"", data).count(b":") > most
 
 
 def inspect(value: Json, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -132,7 +155,7 @@ def check(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
         ParseError: Not JSON: syntax, invalid UTF-8, a byte order mark, a lone surrogate, NaN, a number that overflows
             a double, bytes after the value.
         InvalidMessage: JSON that parsers may read differently, or that is too complex: a key twice, keys that differ
-            only by case or Unicode form, more than `max_separators`, deeper than `max_depth`.
+            only by case or Unicode form, more than `max_separators` or `max_keys`, deeper than `max_depth`.
         MessageTooLarge: More bytes than `max_message_size`.
     """
     value = parse(data, limits)
@@ -166,6 +189,8 @@ def refuse_lookalikes(keys: Iterable[str], known: Mapping[str, str], where: str)
         InvalidMessage: There is one.
     """
     for key in keys:
+        if len(key) > _LONGEST_KNOWN:
+            continue
         meant = known.get(fold(key), key)
         if meant != key:
             raise _ambiguous(f"{where} has the key {key!r}; write it {meant!r}")
@@ -180,6 +205,7 @@ def _ambiguous(text: str) -> InvalidMessage:
 
 def known_keys(*keys: str) -> dict[str, str]:
     """The table that `refuse_lookalikes` takes."""
+    assert max(map(len, keys)) <= _LONGEST_KNOWN
     return {fold(key): str(key) for key in keys}
 
 
@@ -199,8 +225,8 @@ def _refuse_twins(item: Mapping[str, Json]) -> None:
     joined = "".join(item)
     if len(item) > 1 and not (joined.isascii() and joined.islower()):
         folded: dict[str, str] = {}
-        for key in item:
-            twin = folded.setdefault(fold(key), key)
+        for key, form in zip(item, _folded(item, joined), strict=True):
+            twin = folded.setdefault(form, key)
             if twin is not key:
                 raise InvalidMessage(
                     f"the keys {twin!r} and {key!r} of one object differ only by case or Unicode form; rename one"
@@ -209,3 +235,9 @@ def _refuse_twins(item: Mapping[str, Json]) -> None:
         if len(_distinct) >= _MAX_DISTINCT:
             _distinct.clear()
         _distinct.add(tuple(item))
+
+
+def _folded(keys: Iterable[str], joined: str) -> list[str]:
+    """The folded form of each key: of all in one pass, with something between them that is in none."""
+    spare = next((each for each in _SPARE if each not in joined), None)
+    return [fold(key) for key in keys] if spare is None else fold(spare.join(keys)).split(spare)

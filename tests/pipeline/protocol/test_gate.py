@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 
@@ -149,6 +150,70 @@ def test_too_many_separators_are_refused_before_parsing() -> None:
     check(b"[0,0,0,0,0,0,0,0,0,0]", limits)
     with pytest.raises(InvalidMessage, match="max_separators"):
         check(b"[0,0,0,0,0,0,0,0,0,0,0", limits)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":1,"b":{"c":[{"d":1}]}}',
+        b'{"a" :1,"b"\n:{"c"\t: 1},"d":2}',
+        rb'{"a\\":1,"\":":{"\\\"":1},"d":2}',
+    ],
+)
+def test_too_many_keys_are_refused_before_parsing(text: bytes) -> None:
+    """However they are written."""
+    check(text, Limits(max_keys=4))
+    with pytest.raises(InvalidMessage, match=r"max_keys \(3\)"):
+        check(text, Limits(max_keys=3))
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a":"b:c:d:e"}', rb'["\":\":", "\\", ":::"]', b'{"a":"::::::', rb'{"a":"::\"::\"::\\', rb'{"a":"::::\"']
+)
+def test_colons_of_texts_are_no_keys(text: bytes) -> None:
+    """Those of a text that never ends neither, which is refused for that."""
+    if text.endswith((b"}", b"]")):
+        check(text, Limits(max_keys=2))
+    else:
+        with pytest.raises(ParseError):
+            check(text, Limits(max_keys=2))
+
+
+def test_texts_that_never_end_are_read_once() -> None:
+    """Each of a million escaped quotes could begin a text; a search from each would take hours."""
+    with pytest.raises(ParseError):
+        check(b'["' + b'\\":' * 1_000_000 + b"\\")
+
+
+def test_a_key_that_is_too_long_to_be_known_is_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a million characters would become one of eighteen million."""
+    folded: list[str] = []
+    monkeypatch.setattr(gate, "fold", lambda key: folded.append(key) or key)
+
+    gate.refuse_lookalikes(["\ufdfa" * 129, "x" * 128], {"method": "method"}, "it")
+
+    assert folded == ["x" * 128]
+
+
+def test_nothing_that_folds_to_ascii_was_longer_before() -> None:
+    """Hence a key that is longer than each known one need not be folded."""
+    composed = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    letters = [
+        each for each in composed if unicodedata.normalize("NFD", each) != each == unicodedata.normalize("NFC", each)
+    ]
+
+    assert len(letters) > 900
+    assert [each for each in letters if gate.fold(each).isascii()] == []
+
+
+def test_keys_with_control_characters_are_folded_like_others() -> None:
+    """Whatever stands between keys while they are folded together may stand in one of them, too."""
+    control = "".join(map(chr, range(8)))
+
+    for used in ("\0", control):
+        check(json.dumps({f"\xe9{used}a": 1, f"\xe9{used}b": 2, used: 3}).encode())
+        with pytest.raises(InvalidMessage, match="differ only by case or Unicode form"):
+            check(json.dumps({f"\xe9{used}a": 1, f"\xc9{used}a": 2, used: 3}).encode())
 
 
 def test_a_text_over_the_size_limit_is_refused() -> None:

@@ -1,14 +1,15 @@
 """
 Heads of responses that came before from the same origin, by the very bytes they were.
 
-Servers say the same again and again: only a date changes, once a second. A head of which every byte is known needs no
-parser, and if it says how long the body is, neither does that. What is not known, or not plain, is left to the parser,
-so nothing is accepted here that it would not accept.
+Servers say the same again and again; only the date changes, and how long the body is. A head of which every other byte
+is known needs no parser, and if it says how long the body is, neither does that. What is not known, or not plain, is
+left to the parser, so nothing is accepted here that it would not accept.
 """
 
 from __future__ import annotations
 
-from typing import Final, final
+import re
+from typing import Final, TypeVar, final
 
 from attrs import frozen
 
@@ -20,6 +21,11 @@ MAX_BYTES: Final = 2048
 """Of one such head."""
 _END: Final = b"\r\n\r\n"
 _UNSAID: Final = -1
+_K = TypeVar("_K")
+_CHANGING: Final = re.compile(
+    rb"\r\n((?i:content-length(?=: [1-9]\d{0,14}\r)|date(?=: [A-Z][\w, :]{1,38}[A-Z]\r))): ([^\r]+)(?=\r\n)"
+)
+"""What differs from one response to the next in a head that is else the same: how long it is, and when. Name, value."""
 
 
 @final
@@ -30,12 +36,21 @@ class _Known:
     """Bytes of the body that follows; `_UNSAID` if only the parser can tell."""
 
 
+def _split(head: bytes) -> tuple[tuple[bytes, ...], dict[str, str]]:
+    """What does not change in a head, and what does, by the name of its header."""
+    parts = _CHANGING.split(head)
+    values = {name.decode().lower(): value.decode() for name, value in zip(parts[1::3], parts[2::3], strict=True)}
+    del parts[2::3]
+    return tuple(parts), values
+
+
 @final
 class KnownHeads:
     """What is remembered of one origin."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, _Known] = {}
+        self._alike: dict[tuple[bytes, ...], _Known] = {}
 
     def __len__(self) -> int:
         return len(self._known)
@@ -46,7 +61,7 @@ class KnownHeads:
         parser; else None.
         """
         start = data.find(_END) + len(_END)
-        known = self._known.get(data[:start])
+        known = self._known.get(data[:start]) or self._derived(data[:start])
         if known is None or len(data) - start != known.length:
             return None
         return known.head, data[start:]
@@ -72,12 +87,35 @@ class KnownHeads:
             return parser
         parser.feed(head)
         if parser.has_head_only and parser.head is not None:
-            if len(self._known) >= MAX_KNOWN:
-                del self._known[next(iter(self._known))]
-            self._known[head] = _Known(parser.head, _length(parser))
+            self._learn(head, _Known(parser.head, _length(parser)))
         if start < len(data):
             parser.feed(data[start:])
         return parser
+
+    def _learn(self, head: bytes, known: _Known) -> None:
+        _remember(self._known, head, known)
+        (same, values), headers = _split(head), known.head.headers
+        if values and all(headers.get(name) == value for name, value in values.items()):  # none stands there twice
+            _remember(self._alike, same, known)
+
+    def _derived(self, head: bytes) -> _Known | None:
+        """What a head says that differs from one that is known in what changes only."""
+        if not self._alike or len(head) > MAX_BYTES:
+            return None
+        same, values = _split(head)
+        alike = self._alike.get(same)
+        if alike is None:
+            return None
+        made = alike.head.with_values(values)
+        known = _Known(made, _UNSAID if alike.length == _UNSAID or made.length is None else made.length)
+        _remember(self._known, head, known)
+        return known
+
+
+def _remember(memory: dict[_K, _Known], key: _K, known: _Known) -> None:
+    if len(memory) >= MAX_KNOWN:
+        del memory[next(iter(memory))]
+    memory[key] = known
 
 
 def _length(parser: ResponseParser) -> int:

@@ -44,16 +44,20 @@ class Head:
     length: int | None = field(init=False, eq=False, repr=False)
     """Bytes of the body, where the head says so."""
 
+    def with_values(self, values: Mapping[str, str]) -> Head:
+        """The same head, but for these headers, names in lower case; not for those about the content's type."""
+        return Head(self.status, {**self.headers, **values})
+
     @media_type.default
-    def _media_type(self) -> str:
+    def _media_type_in(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @is_encoded.default
-    def _is_encoded(self) -> bool:
+    def _is_encoded_by(self) -> bool:
         return self.headers.get("content-encoding", "identity") != "identity"
 
     @length.default
-    def _length(self) -> int | None:
+    def _length_in(self) -> int | None:
         length = self.headers.get("content-length", "")
         return int(length) if length.isdecimal() and len(length) <= _MAX_DIGITS else None
 
@@ -103,23 +107,26 @@ class _Collector:
 class _HeadCollector(_Collector):
     """Likewise for a head that is not known: only this one is told of headers."""
 
-    _headers: dict[str, str] = field(factory=dict)
-    _head_size: int = 0
+    _fields: list[bytes] = field(factory=list)
+    """Names and values in turn; how many, `ResponseParser.feed` bounds."""
 
     def on_message_begin(self) -> None:
         self.surplus = self.complete
-        self._headers = {}
+        self._fields.clear()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
         if self.head is None:  # what comes after the head are trailers, which mean nothing in MCP
-            key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
-            self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+            self._fields += (name, value)
 
     def _made(self, status: int) -> Head:
-        return Head(status, self._headers)
+        fields = self._fields
+        headers: dict[str, str] = {}
+        if sum(map(len, fields)) > MAX_HEAD:
+            raise MalformedResponse(f"its head has more than {MAX_HEAD} bytes")
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return Head(status, headers)
 
 
 @final

@@ -27,6 +27,12 @@ LINES = st.sampled_from(
         b" folded",
         b"x",
         b"date: now",
+        b"Date: Sat, 21 Nov 2026 21:00:00 GMT",
+        b"Date: Sat, 21 Nov 2026 21:00:01 GMT",
+        b"content-length: 12",
+        b"content-length: 02",
+        b"content-length: \0",
+        b"date: \0",
     ]
 )
 STARTS = st.sampled_from(
@@ -39,7 +45,7 @@ STARTS = st.sampled_from(
         b"HTTP/1.1 404",
     ]
 )
-BODIES = st.sampled_from([b"", b"hi", b"hi!", b"2\r\nhi\r\n0\r\n\r\n", HEAD, HEAD + b"hi"])
+BODIES = st.sampled_from([b"", b"hi", b"hi!", b"hello, world", b"2\r\nhi\r\n0\r\n\r\n", HEAD, HEAD + b"hi"])
 ENDS = st.sampled_from([b"\r\n", b"\n"])
 
 
@@ -166,6 +172,67 @@ def test_what_is_known_changes_nothing_for_the_parser(before, data, again):
         return parser.head, parser.complete, parser.reusable, parser.keeps_alive, parser.end(), parser.take()
 
     assert outcome(lambda: heads.parse(data)) == outcome(alone)
+
+
+DATED = b"HTTP/1.1 200 OK\r\nDate: %b\r\nserver: x\r\nContent-Length: %b\r\ncontent-type: application/json\r\n\r\n"
+NOON = b"Sat, 21 Nov 2026 12:00:00 GMT"
+
+
+def test_a_head_that_differs_in_date_and_length_alone_is_found():
+    """With its own date and length; then it is known by itself."""
+    heads = learned(DATED % (NOON, b"2") + b"hi")
+
+    found = heads.whole(DATED % (NOON.replace(b"12:", b"13:"), b"12") + b"hello, world")
+
+    assert found is not None
+    assert found[1] == b"hello, world"
+    assert dict(found[0].headers) == {
+        "date": "Sat, 21 Nov 2026 13:00:00 GMT",
+        "server": "x",
+        "content-length": "12",
+        "content-type": "application/json",
+    }
+    assert (found[0].length, found[0].media_type) == (12, "application/json")
+    assert len(heads) == 2
+
+
+def test_a_date_before_chunks_is_found_too():
+    """Streams say when they begin."""
+    head = DATED.replace(b"Content-Length: %b", b"transfer-encoding: chunked")
+    heads, later = learned(head % NOON), head % NOON.replace(b"12:", b"13:")
+
+    assert heads.whole(later) is None
+
+    first, second = heads.parse(later), heads.parse(later)
+    assert first.head is second.head
+    assert first.head is not None
+    assert first.head.headers["date"] == "Sat, 21 Nov 2026 13:00:00 GMT"
+    assert len(heads) == 2
+
+
+SAID = st.one_of(
+    st.sampled_from(
+        [NOON, b"2", b"0", b"02", b"2 ", b" 2", b"2, 2", b"\0", b"", b"A\r\nB: C", b"A\r\n B", b"2\r\nDate: A B"]
+    ),
+    st.binary(max_size=12),
+    st.integers(0, 20).map(lambda number: b"%d" % number),
+    st.from_regex(rb"\A[A-Z][A-Za-z, :0-9]{1,38}[A-Z]\Z"),
+)
+
+
+@given(SAID, SAID, st.integers(0, 20), st.sampled_from([b"Content-Length", b"content-length", b"Content-length"]))
+def test_a_head_that_is_nearly_known_says_what_the_parser_says(date, length, size, name):
+    """Law: whatever stands in the place of date and length, nothing is found that the parser would read otherwise."""
+    heads = learned(DATED % (NOON, b"2") + b"hi")
+    data = (DATED % (date, length)).replace(b"Content-Length", name) + b"x" * size
+
+    found = heads.whole(data)
+
+    if found is not None:
+        parser = ResponseParser()
+        parser.feed(data)
+        assert (parser.complete, parser.reusable) == (True, True)
+        assert found == (parser.head, parser.take())
 
 
 def test_the_bounds_are_small():

@@ -18,7 +18,6 @@ import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 
-from sluiceway.pipeline.model.worker import Worker
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 
 from ..acceptor import Acceptor
@@ -60,7 +59,7 @@ class HttpServer(Acceptor):
         now: The date, in seconds since 1970.
         refused: Called with the client's address, where there is one, when what it sent is no request we read.
         websockets: Gets who asks for a WebSocket where there are any; None where there are none.
-        listening: Its sockets, if they are not the source's own.
+        listening: Its sockets.
     """
 
     def __init__(
@@ -71,10 +70,11 @@ class HttpServer(Acceptor):
         now: Callable[[], float] = time.time,
         refused: Callable[[str | None], None] = _unwatched,
         websockets: Reception | None = None,
-        listening: Listening | None = None,
+        *,
+        listening: Listening,
     ) -> None:
         super().__init__(
-            listening_of(limits) if listening is None else listening,
+            listening,
             max_connections=limits.max_connections,
             tls=None if limits.tls is None else Handshakes(limits.tls, log, now, _protocols(limits)),
             log=log,
@@ -171,11 +171,6 @@ class HttpServer(Acceptor):
         """It is over."""
         self._connections.discard(connection)
         self._fewer.set()
-
-
-def listening_of(limits: HttpConfig, worker: Worker | None = None, source: str = "") -> Listening:
-    """The sockets of a source: its own, or those that it shares with other workers."""
-    return Listening(limits.binds, limits.stall_timeout, limits.socket_access, worker, source)
 
 
 def extensions_of(stream: object) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.component import Context, Source, source
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.security import Refusal
-from sluiceway.pipeline.model.worker import Binding, marked
+from sluiceway.pipeline.model.worker import Binding, Worker, marked
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 from sluiceway.pipeline.runtime.nursery import farewell
@@ -28,6 +28,7 @@ from .config import HttpConfig
 from .hosts import HostPolicy
 
 if TYPE_CHECKING:
+    from ..listening import Listening
     from ..websocket.clients import Clients
     from .endpoint import Endpoint
     from .fellows import Fellows
@@ -72,9 +73,7 @@ class HttpSource(Source):
     @classmethod
     def binding(cls, config: Any) -> Binding:
         """See `Shareable`."""
-        from .server import listening_of
-
-        return listening_of(config)
+        return _listening_of(config)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -262,6 +261,13 @@ async def _pass_on(events: AsyncIterable[Mapping[str, Any]], send: Send) -> None
         await send(event)
 
 
+def _listening_of(config: HttpConfig, worker: Worker | None = None, source: str = "") -> Listening:
+    """The sockets of a source: its own, or those that it shares with other workers."""
+    from ..listening import Listening
+
+    return Listening(config.binds, config.stall_timeout, config.socket_access, worker, source)
+
+
 def _make_fellows(app: Endpoint, context: Context) -> Fellows | None:
     if context.worker is None:
         return None
@@ -281,7 +287,7 @@ def _make_clients(source: HttpSource, config: HttpConfig, context: Context) -> C
 
 
 def _make_server(app: Endpoint, config: HttpConfig, context: Context, clients: Clients | None) -> HttpServer:
-    from .server import HttpServer, listening_of  # what only checks a configuration does not pay for them
+    from .server import HttpServer  # hypercorn's parts; what only checks a configuration does not pay for them
 
     def refused(address: str | None) -> None:
         context.alarm(Refusal(reason="smuggling", source=context.id, address=address))
@@ -291,5 +297,5 @@ def _make_server(app: Endpoint, config: HttpConfig, context: Context, clients: C
         from ..websocket.reception import Reception
 
         reception = Reception(clients)
-    listening = listening_of(config, context.worker, context.id)
-    return HttpServer(app, config, context.log, context.now, refused, reception, listening)
+    listening = _listening_of(config, context.worker, context.id)
+    return HttpServer(app, config, context.log, context.now, refused, reception, listening=listening)

@@ -89,11 +89,15 @@ class AuthStage(Middleware):
     def check(self, exchange: Exchange, caller: Caller) -> None:
         """Refuse a caller who is established and may not do this; for subclasses. Raises a `GatewayError`."""
 
-    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Establish who calls, or refuse."""
         if exchange.caller.how != "none":
-            return await call_next(exchange)
-        caller = self.remembered(exchange) or await self.caller_of(exchange)
+            return call_next(exchange)
+        caller = self.remembered(exchange)
+        return self._ask(exchange, call_next) if caller is None else self.admit(exchange, caller, call_next)
+
+    async def _ask(self, exchange: Exchange, call_next: Service) -> Reply:
+        caller = await self.caller_of(exchange)
         if caller is None:
             if not self._optional:
                 raise self.missing(exchange)

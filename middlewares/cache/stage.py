@@ -5,7 +5,7 @@ answers are fetched and kept is in `keeping.py`, and what the stage asks of its 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
@@ -125,10 +125,13 @@ class Cache(Middleware):
     async def _warm(self, errands: Errands) -> None:
         await errands.warm(self.config.warm, self._warm_one, strict=self.config.warm_required)
 
-    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Answer from memory, or have the answer fetched. With an answer from memory no checkpoint."""
-        if exchange.kind is not Kind.CALL or exchange.method not in self._policy.methods:
-            return await call_next(exchange)
+        if exchange.kind is not Kind.CALL or exchange.request.method not in self._policy.methods:
+            return call_next(exchange)
+        return self._answer(exchange, call_next)
+
+    async def _answer(self, exchange: Exchange, call_next: Service) -> Reply:
         if self._is_cold and self._errands is not None and self.behind is not None:
             self._is_cold = False
             self._errands.start(self._warm)

@@ -8,7 +8,7 @@ process, and nothing is awaited; with `store` they outlive it, and count for all
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -145,24 +145,32 @@ class RateLimit(Middleware):
             for account in self._accounts():
                 account.shared = None
 
-    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Charge, then go on."""
         if exchange.own_accord and self._is_of_senders:
-            return await call_next(exchange)
-        if self._is_plain and exchange.kind is not _NOTIFY:
-            try:
-                wait_ns = self._turnstile(exchange)
-            except LedgerFull as full:
-                raise self._full(exchange, full) from None
-            if wait_ns:
-                raise self._limited(exchange, self._account.limit, wait_ns)
-        else:
-            await self._charge_as_chosen(exchange)
+            return call_next(exchange)
+        if not self._is_plain or exchange.kind is _NOTIFY:
+            return self._charge_and_go_on(exchange, call_next)
+        try:
+            wait_ns = self._turnstile(exchange)
+        except LedgerFull as full:
+            raise self._full(exchange, full) from None
+        if wait_ns:
+            raise self._limited(exchange, self._account.limit, wait_ns)
+        self._note(exchange)
+        return call_next(exchange)
+
+    async def _charge_and_go_on(self, exchange: Exchange, call_next: Service) -> Reply:
+        await self._charge_as_chosen(exchange)
+        self._note(exchange)
+        return await call_next(exchange)
+
+    def _note(self, exchange: Exchange) -> None:
+        """What `decide` does, with a decision that is made already."""
         self._allowed += 1
         decisions = exchange.link.decisions
-        if len(decisions) < MAX_DECISIONS:  # what `decide` does, with a decision that is made already
+        if len(decisions) < MAX_DECISIONS:
             decisions.append(self._allow)
-        return await call_next(exchange)
 
     async def _charge_as_chosen(self, exchange: Exchange) -> None:
         """Charge where the limit or the weight depends on the exchange, where it may wait, or with a store."""

@@ -280,9 +280,9 @@ class Middleware(Component):
         """
         return ()
 
-    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
-        """Handle one exchange. Raise a `GatewayError` to refuse it."""
-        return await call_next(exchange)
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
+        """Handle one exchange, usually with an async method. Raise a `GatewayError` to refuse it."""
+        return call_next(exchange)
 
     async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
         """Handle one notification on its way to the client; pass it on with `await forward(exchange, n)`."""

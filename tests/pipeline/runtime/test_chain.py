@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from sluiceway.pipeline.model.component import Context, Middleware
 from sluiceway.pipeline.model.exchange import Exchange, Link, Relay, Service, deliver
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.model.when import When
+from sluiceway.pipeline.protocol.errors import Forbidden
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain, nest
@@ -33,6 +35,15 @@ class Watcher(Step):
         await forward(exchange, notification)
 
 
+class Gate(Middleware):
+    """Lets an exchange pass, or not, and has nothing to do with what comes back."""
+
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
+        if exchange.method == "prompts/get":
+            raise Forbidden("no prompts")
+        return call_next(exchange)
+
+
 def stage(name: str, log: list[str], cls: type[Step] = Step, when: When | None = None) -> Stage:
     return Stage(name, cls(log, Context(id=name)), when.compile() if when else None)
 
@@ -50,6 +61,19 @@ def exchange(log: list[str], relay: Any, method: str = "tools/call") -> Exchange
 async def noisy_sink(x: Exchange) -> Reply:
     await x.relay(Notification("n"))
     return Result({"ok": True})
+
+
+async def test_a_stage_may_be_a_plain_method() -> None:
+    """What it refuses comes out where the stages around it await it."""
+    log: list[str] = []
+    chain = compile_chain([stage("a", log), Stage("gate", Gate(None, Context(id="gate")))], noisy_sink)
+
+    reply = await chain.service(exchange(log, chain.relay))
+    with pytest.raises(Forbidden):
+        await chain.service(exchange(log, chain.relay, "prompts/get"))
+
+    assert Result({"ok": True}) == reply
+    assert ["a in", "client got n", "a out", "a in"] == log
 
 
 async def test_stages_run_in_the_order_written() -> None:

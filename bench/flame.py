@@ -48,6 +48,7 @@ LAYERS = (
     ("stages", r"middlewares/"),
     ("telemetry and stores", r"pipeline/(telemetry|stores)/"),
     ("Trio", r"(^|/)(trio|outcome)/"),
+    ("the rest of ours", r"(^|/)(pipeline|middlewares|transports)/"),
     ("attrs, msgspec and other libraries", r"."),
 )
 SYSTEM = "system calls"

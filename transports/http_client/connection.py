@@ -253,12 +253,14 @@ class WholeResponse(Response):
         body: The whole of it.
     """
 
-    complete = True
-
     def __init__(self, head: Head, body: bytes) -> None:
         super().__init__(head)
-        self.whole: bytes = body
-        self._is_read = False
+        self.whole = self._unread = body
+
+    @property
+    def complete(self) -> bool:
+        """It is. See `Response`."""
+        return True
 
     def close(self) -> None:
         """Nothing is held. See `Response`."""
@@ -268,8 +270,7 @@ class WholeResponse(Response):
 
     def chunk_nowait(self) -> bytes:
         """The body, once. See `Response`."""
-        data = b"" if self._is_read else self.whole
-        self._is_read = True
+        data, self._unread = self._unread, b""
         return data
 
     async def chunk(self) -> bytes:

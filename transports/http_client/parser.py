@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Final, final
 
 import httptools
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of names and values that the head of a response may have."""
@@ -29,6 +29,19 @@ class MalformedResponse(Exception):
     """What they should have been."""
 
 
+def _media_type_of(head: Head) -> str:
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_encoded(head: Head) -> bool:
+    return head.headers.get("content-encoding", "identity") != "identity"
+
+
+def _length_of(head: Head) -> int | None:
+    length = head.headers.get("content-length", "")
+    return int(length) if length.isdecimal() and len(length) <= _MAX_DIGITS else None
+
+
 @final
 @frozen
 class Head:
@@ -37,29 +50,16 @@ class Head:
     status: int
     headers: Mapping[str, str]
     """Names in lower case; of a name that stood twice, the values joined by a comma (RFC 9110 section 5.3)."""
-    media_type: str = field(init=False, eq=False, repr=False)
+    media_type: str = field(init=False, eq=False, repr=False, default=Factory(_media_type_of, takes_self=True))
     """The content type without its parameters, in lower case; empty if there is none."""
-    is_encoded: bool = field(init=False, eq=False, repr=False)
+    is_encoded: bool = field(init=False, eq=False, repr=False, default=Factory(_is_encoded, takes_self=True))
     """Whether the body is compressed, or the like (RFC 9110 section 8.4)."""
-    length: int | None = field(init=False, eq=False, repr=False)
+    length: int | None = field(init=False, eq=False, repr=False, default=Factory(_length_of, takes_self=True))
     """Bytes of the body, where the head says so."""
 
     def with_values(self, values: Mapping[str, str]) -> Head:
-        """The same head, but for these headers, names in lower case; not for those about the content's type."""
+        """The same head, but for these headers, names in lower case."""
         return Head(self.status, {**self.headers, **values})
-
-    @media_type.default
-    def _media_type_in(self) -> str:
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-    @is_encoded.default
-    def _is_encoded_by(self) -> bool:
-        return self.headers.get("content-encoding", "identity") != "identity"
-
-    @length.default
-    def _length_in(self) -> int | None:
-        length = self.headers.get("content-length", "")
-        return int(length) if length.isdecimal() and len(length) <= _MAX_DIGITS else None
 
 
 @define(eq=False)

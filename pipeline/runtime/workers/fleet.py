@@ -19,6 +19,7 @@ from attrs import evolve
 
 from ...model.document import Document
 from ...protocol.errors import ComponentError, SluicewayError
+from ..nursery import unwrap_single
 from .board import Board
 from .member import Member, Phase, WorkerGone, close_descriptor
 from .messages import (
@@ -295,10 +296,11 @@ async def open_fleet(plan: Plan, size: int, rng: random.Random) -> AsyncIterator
     """
     board, fleet = Board.make(2 * size + 2), None
     try:
-        async with trio.open_nursery() as nursery:
-            fleet = Fleet(plan, size, nursery, board, rng)
-            yield fleet
-            nursery.cancel_scope.cancel()
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+                fleet = Fleet(plan, size, nursery, board, rng)
+                yield fleet
+                nursery.cancel_scope.cancel()
     finally:
         (plan if fleet is None else fleet.plan).sockets.close()
         board.close()

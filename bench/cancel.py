@@ -6,7 +6,8 @@ How long it takes from a client that gives up to an upstream that knows: goal R5
 A gateway in a process of its own, between this process, which is clients and HTTP upstreams, and scripted children:
 the upstreams and clients of the lifecycle tests. Time runs from just before the client closes its stream (modern), or
 connects to send its cancel notice (legacy), until what the upstream saw is known here, which for a child is another
-hop over a socket. `busy` is the same while eight other clients call fifty times a second each.
+hop over a socket. `busy` is the same while eight other clients call fifty times a second each. `via` something is two
+gateways in front of a child, one after the other, with that between them: what it takes is the sum of both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from figures import report
 
 ROOT = Path(__file__).resolve().parent.parent
 SINKS = ("stdio", "http", "route-stdio", "route-http")
+VIA = ("http2", "sse", "websocket")
 GOAL_MS = 100.0
 BUSY = 8
 PAUSE_S = 0.02
@@ -78,8 +80,46 @@ async def one(world, client, number: int) -> float:
     return took
 
 
+def certificate(folder: Path):
+    """A certificate for this machine, which is its own authority; as options of a source."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return {"cert": str(cert), "key": str(key)}
+
+
+def two(data, via: str, folder: Path, stack: ExitStack) -> int:
+    """A gateway of this configuration, and another in front of it; returns the port of the latter."""
+    if via == "http2":
+        data["sources"]["web"]["http"]["tls"] = certificate(folder)
+    elif via == "sse":
+        data["sources"]["web"]["http"]["sse"] = {}
+    else:
+        data["sources"]["web"]["http"]["websocket"] = {"path": "/ws"}
+    (folder / "behind").mkdir()
+    port = stack.enter_context(gateway(data, folder / "behind"))
+    sink = {
+        "http2": {
+            "http": {"url": f"https://127.0.0.1:{port}/mcp", "http2": "always", "tls": {"ca": f"{folder}/cert.pem"}}
+        },
+        "sse": {"sse": {"url": f"http://127.0.0.1:{port}/sse"}},
+        "websocket": {"websocket": {"url": f"ws://127.0.0.1:{port}/ws"}},
+    }[via]
+    front = {
+        "version": 1,
+        "sources": {"web": {"http": {"bind": "127.0.0.1:0"}}},
+        "pipelines": {"main": {"chain": ["request_id"], "sink": "up"}},
+        "sinks": {"up": sink},
+    }
+    return stack.enter_context(gateway(front, folder))
+
+
 async def measure(tools, sink: str, *, modern: bool, busy: bool, calls: int) -> list[float]:
     """The milliseconds of so many calls, sorted."""
+    _, _, via = sink.partition("via ")
 
     class TimedBook(tools.Book):
         at = 0.0
@@ -91,8 +131,12 @@ async def measure(tools, sink: str, *, modern: bool, busy: bool, calls: int) -> 
 
     tools.Book = TimedBook
     with tempfile.TemporaryDirectory() as folder:
-        async with tools.open_world(sink, modern=modern, folder=Path(folder)) as world, trio.open_nursery() as nursery:
-            with gateway(world.data(), Path(folder)) as port:
+        where = Path(folder)
+        world_of = tools.open_world("stdio" if via else sink, modern=modern, folder=where)
+        async with world_of as world, trio.open_nursery() as nursery:
+            with ExitStack() as stack:
+                data = world.data()
+                port = two(data, via, where, stack) if via else stack.enter_context(gateway(data, where))
 
                 async def keep_calling(client) -> None:
                     while True:
@@ -119,8 +163,10 @@ def main() -> int:
     tools, figures = kit(), {}
     plain = tools.Book
     for busy in (False, True):
-        for sink in SINKS:
+        for sink in (*SINKS, *(f"via {each}" for each in VIA)):
             for modern in (False, True):
+                if (sink, modern) == ("via sse", True):
+                    continue  # that transport has no revision without handshakes
                 tools.Book = plain
                 took = trio.run(partial(measure, tools, sink, modern=modern, busy=busy, calls=options.calls))
                 name = f"{sink}, {'modern' if modern else 'legacy'}{', busy' if busy else ''}"

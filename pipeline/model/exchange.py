@@ -331,6 +331,37 @@ class Exchange:
         return (self._attempt or self.link).is_muted
 
 
+def begin(
+    request: Request | Notification,
+    kind: Kind,
+    client: Client,
+    source: str,
+    draining: trio.Event,
+    link: Link,
+    relay: Relay,
+) -> Exchange:
+    """A new exchange, as the class makes it; for who makes all of them, in half the time."""
+    new = object.__new__(Exchange)
+    new.request = request
+    new.kind = kind
+    new.client = client
+    new.source = source
+    new.caller = ANONYMOUS
+    new.own_accord = False
+    new.correlation_id = ""
+    new.attempt = 1
+    new.marks = {}
+    new.reply_headers = {}
+    new.draining = draining
+    new.link = link
+    new.around_sink = None
+    new.around_stage = None
+    new._relay = relay
+    new._asker = None
+    new._attempt = None
+    return new
+
+
 def _view(of: Exchange) -> Exchange:
     """A copy that shares everything; a quarter of what `attrs.evolve` costs, and it is made for every request."""
     view = object.__new__(Exchange)

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from ..model.document import Limits
-from ..model.exchange import Exchange, Link
+from ..model.exchange import Exchange, Link, begin
 from ..model.kept_scope import KeptScope
 from ..model.security import Alarm, ignore, refusal_of
 from ..model.session import Asker, Client
@@ -154,15 +154,7 @@ class Pipeline:
         if kind is Kind.NOTIFY and isinstance(message, Request):
             kind = Kind.CALL
         lane = self.lane
-        exchange = Exchange(
-            request=message,
-            kind=kind,
-            client=client,
-            source=source,
-            draining=lane.draining,
-            link=Link(emit, ask),
-            relay=lane.chain.relay,
-        )
+        exchange = begin(message, kind, client, source, lane.draining, Link(emit, ask), lane.chain.relay)
         return PipelineTicket(self, lane, exchange, row.target)
 
     def swap(self, chain: Chain) -> Lane:

@@ -6,7 +6,7 @@ import attrs
 import pytest
 import trio
 
-from sluiceway.pipeline.model.exchange import Exchange, Link, deliver
+from sluiceway.pipeline.model.exchange import Exchange, Link, begin, deliver
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.errors import SessionNotFound
 from sluiceway.pipeline.protocol.mcp import ErrorCode, Kind
@@ -250,3 +250,14 @@ def test_a_view_shares_everything_but_what_it_changes(change, changed):
 
     names = [field.name for field in attrs.fields(Exchange)]
     assert [name for name in names if getattr(view, name) is not getattr(exchange, name)] == [changed]
+
+
+def test_an_exchange_that_begins_is_what_the_class_makes():
+    """Whatever field is added to the class: none is forgotten where it is made without it."""
+    request, draining, link = Request(1, "tools/call", {"name": "x"}), trio.Event(), Link(memory_exchange("x").relay)
+
+    made = Exchange(request=request, kind=Kind.CALL, client=MODERN_CLIENT, source="s", draining=draining, link=link)
+    begun = begin(request, Kind.CALL, MODERN_CLIENT, "s", draining, link, deliver)
+
+    for field in attrs.fields(Exchange):
+        assert getattr(begun, field.name) == getattr(made, field.name)

@@ -22,9 +22,10 @@ from figures import report
 
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.kept_scope import KeptScope
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import decode_message, decode_upstream, encode_message
-from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.chain import compile_chain
 from sluiceway.pipeline.runtime.deadlines import Deadlines
@@ -63,7 +64,12 @@ BOUNDS = {
     "encode the answer, us": 1.2,
     "render the response, us": 7.0,
     "a chunk, us": 0.5,
+    "a place in the pipeline and back, us": 1.0,
+    "a deadline and back, us": 0.8,
+    "an exchange is made, us": 3.0,
+    "a view of an exchange, us": 0.8,
     "an exchange through an empty pipeline, us": 25.0,
+    "an exchange in a kept task, us": 10.0,
 }
 
 
@@ -98,11 +104,27 @@ def layers() -> Mapping[str, Callable[[], object]]:
     def render() -> None:
         _drive(RequestStream(known, _write, lambda: None).answer(200, HEADERS, ANSWER))
 
+    pipeline = Pipeline("main", compile_chain([], _sink), Limits(), Deadlines())
+    ticket = pipeline.handle(request, client=client, emit=_emit)
+    pipeline.timeouts.is_listed = True  # as it is while the timer runs
+
+    def place() -> None:
+        pipeline.admission.enter_nowait(Kind.CALL)
+        pipeline.admission.leave(Kind.CALL)
+
+    def deadline() -> None:
+        pipeline.timeouts.add(ticket, 30.0)
+        pipeline.timeouts.discard(ticket)
+
     return {
         "a request's head, never seen": lambda: read_head(head),
         "a request's head, seen before": lambda: heads.read(head, known),
         "a request's head, another length": lambda: heads.read(longer, known),
         "gate and decode": lambda: decode_message(BODY),
+        "an exchange is made": lambda: pipeline.handle(request, client=client, emit=_emit),
+        "a deadline and back": deadline,
+        "a place in the pipeline and back": place,
+        "a view of an exchange": lambda: ticket.exchange.with_request(request),
         "header lines for the upstream": lambda: modern_headers(request, client),
         "a response's head, never seen": parse,
         "a response, head seen before": lambda: known_heads.whole(RESPONSE),
@@ -137,18 +159,22 @@ async def _emit(_: Notification) -> None:
 async def exchange(rounds: int, count: int) -> dict[str, float]:
     """Admission, exchange, deadline and the boundary, around an empty chain."""
     deadlines, client = Deadlines(), Client(era=Era.MODERN, version="2026-07-28")
-    request, best = Request(1, "tools/call", {"name": "echo"}), float("inf")
+    request, kept = Request(1, "tools/call", {"name": "echo"}), KeptScope()
+    best: dict[str, float] = {}
     pipeline = Pipeline("main", compile_chain([], _sink), Limits(), deadlines)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deadlines.serve)
         for _ in range(rounds):
-            start = time.process_time()
-            for _ in range(count):
-                await pipeline.handle(request, client=client, emit=_emit).run()
-            best = min(best, (time.process_time() - start) / count * 1e6)
+            for name, scope in (("through an empty pipeline", None), ("in a kept task", kept)):
+                start = time.process_time()
+                for _ in range(count):
+                    await pipeline.handle(request, client=client, emit=_emit).run(scope)
+                cost = (time.process_time() - start) / count * 1e6
+                best[name] = min(cost, best.get(name, cost))
+                kept.close()
         nursery.cancel_scope.cancel()
-    return {"an exchange through an empty pipeline, us": best}
+    return {f"an exchange {name}, us": cost for name, cost in best.items()}
 
 
 def instructions() -> dict[str, float]:

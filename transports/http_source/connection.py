@@ -245,7 +245,7 @@ class Connection(ABC):
         except Exception as error:  # a boundary: a bug in one request ends that request
             server.contain(error)
         finally:
-            stream.inbox.abandon()
+            stream.abandon()
             self._moves_to = request.lives_in
 
     async def _finish(self, stream: RequestStream) -> RequestStream | None:

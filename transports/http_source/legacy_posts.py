@@ -7,14 +7,14 @@ two-endpoint transport is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Final, final
 
 from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
-from sluiceway.pipeline.protocol.messages import Message, Notification, Request, Response
+from sluiceway.pipeline.protocol.messages import Message, Notification, Request, RequestId, Response
 
 from ..eras import legacy, modern
 from .answers import Answer, HttpError
@@ -57,25 +57,32 @@ class LegacyPosts:
         Raises:
             GatewayError: Nothing of it can become an exchange.
         """
-        messages = message if isinstance(message, list) else [message]
+        if not isinstance(message, Request):
+            await self._serve_several(message, request, response, patience_s)
+            return
         try:
-            session = self._session_for(messages, request, batch=isinstance(message, list))
-            if any(isinstance(each, Request) for each in messages):
-                self._serving.refuse_if_draining()
-            await self._serve_in(session, messages, request, response, patience_s, batch=isinstance(message, list))
+            await self._serve_request(message, request, response, patience_s)
         except GatewayError as error:
-            if isinstance(message, Request):
-                error.request_id = message.id
+            error.request_id = message.id
             raise
 
-    def _session_for(self, messages: list[Message], request: HttpRequest, *, batch: bool) -> HttpSession:
-        if not batch and isinstance(messages[0], Request) and messages[0].method == "initialize":
-            self._serving.refuse_if_draining()
-            return self._serving.sessions.open(*legacy.introduction(messages[0]))
-        session = self._session_of(request)
-        if batch:
-            _check_batch(messages, session)
-        return session
+    async def _serve_request(
+        self, message: Request, request: HttpRequest, response: HttpResponse, patience_s: float | None
+    ) -> None:
+        serving = self._serving
+        if message.method == "initialize":
+            serving.refuse_if_draining()
+            session = serving.sessions.open(*legacy.introduction(message))
+        else:
+            session = self._session_of(request)
+            serving.refuse_if_draining()
+        answer = LegacyResponse(serving, session, request, response, batch=False)
+        _check_id(message, session.in_flight)
+        ticket = self._ticket(message, answer, request)
+        if response.encode is None:
+            ticket.exchange.link.pieces = answer.pass_on
+        answer.add(message, ticket)
+        await answer.serve(patience_s)
 
     def _session_of(self, request: HttpRequest) -> HttpSession:
         """
@@ -92,24 +99,45 @@ class LegacyPosts:
             raise InvalidMessage("header mcp-session-id is missing; initialize first, then send what it returned")
         return self._serving.sessions.find(session_id)
 
-    async def _serve_in(
+    async def _serve_several(
         self,
-        session: HttpSession,
-        messages: list[Message],
+        message: Notification | Response | list[Message],
         request: HttpRequest,
         response: HttpResponse,
         patience_s: float | None,
-        *,
-        batch: bool,
     ) -> None:
-        for message in messages:
-            if not isinstance(message, Request):
-                await self._admit(session, request, message)
-            if isinstance(message, Response):
-                session.questions.resolve(message)  # one that nobody asked is dropped
-        work = [each for each in messages if not isinstance(each, Response)]
+        """A batch; or what wants no reply, which is served like a batch of one."""
+        batch = isinstance(message, list)
+        messages: list[Message] = message if isinstance(message, list) else [message]
+        session = self._session_of(request)
+        if batch:
+            _check_batch(messages, session)
+        asks = any(isinstance(each, Request) for each in messages)
+        if asks:
+            self._serving.refuse_if_draining()
+        for each in messages:
+            if not isinstance(each, Request):
+                await self._admit(session, request, each)
+            if isinstance(each, Response):
+                session.questions.resolve(each)  # one that nobody asked is dropped
         answer = LegacyResponse(self._serving, session, request, response, batch=batch)
-        _check_ids(work, session)
+        self._add_work(messages, answer, request, response)
+        if asks:
+            await answer.serve(patience_s)
+        else:
+            await answer.run()
+            await response.answer(Answer(202))
+
+    def _add_work(
+        self, messages: list[Message], answer: LegacyResponse, request: HttpRequest, response: HttpResponse
+    ) -> None:
+        session = answer.session
+        work = [each for each in messages if not isinstance(each, Response)]
+        seen: set[RequestId] = set()
+        for each in work:
+            if isinstance(each, Request):
+                _check_id(each, session.in_flight, seen)
+                seen.add(each.id)
         for each in work:
             if isinstance(each, Notification) and each.method == _CANCELLED:
                 _cancel(session, each)
@@ -118,11 +146,6 @@ class LegacyPosts:
                 if isinstance(each, Request) and len(work) == 1 and response.encode is None:
                     ticket.exchange.link.pieces = answer.pass_on
                 answer.add(each, ticket)
-        if not any(isinstance(each, Request) for each in work):
-            await answer.run()
-            await response.answer(Answer(202))
-            return
-        await answer.serve(patience_s)
 
     async def _admit(
         self, session: HttpSession, request: HttpRequest, message: Notification | Response | None = None
@@ -214,14 +237,11 @@ def _check_batch(messages: list[Message], session: HttpSession) -> None:
             raise InvalidMessage("a batch cannot hold messages of another revision")
 
 
-def _check_ids(messages: list[Request | Notification], session: HttpSession) -> None:
+def _check_id(message: Request, *others: Container[RequestId]) -> None:
     """Ids are unique among a session's requests in flight; a second one could be answered with the first's reply."""
-    seen = set(session.in_flight)
-    for message in messages:
-        if isinstance(message, Request):
-            if message.id in seen:
-                raise InvalidMessage(f"id {message.id!r:.80} is in use by another request of this session")
-            seen.add(message.id)
+    for each in others:
+        if message.id in each:
+            raise InvalidMessage(f"id {message.id!r:.80} is in use by another request of this session")
 
 
 def _client_of(session: HttpSession, request: HttpRequest) -> Client:

@@ -29,7 +29,8 @@ MAX_UNREAD: Final = 256 * 1024
 """Bytes of a body that wait for the application before the connection stops reading."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_BODILESS: Final = frozenset({204, 304})
+_NO_CONTENT: Final = 204
+_BODILESS: Final = frozenset({_NO_CONTENT, 304})
 _BAD_LINE: Final = re.compile(rb"[\0\r\n]")
 
 
@@ -110,31 +111,53 @@ class RequestStream:
     """
 
     __slots__ = (
-        "_callback", "_expects", "_held", "_in_chunks", "_silent", "_write", "answered", "body", "closes", "gone",
-        "head", "inbox", "known", "started", "whole",
+        "_callback", "_expects", "_held", "_in_chunks", "_inbox", "_on_room", "_silent", "_write", "answered", "body",
+        "closes", "gone", "head", "known", "started", "whole",
     )  # fmt: skip
 
-    def __init__(self, known: KnownHead, write: Callable[[bytes], Any], on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        known: KnownHead,
+        write: Callable[[bytes], Any],
+        on_room: Callable[[], None],
+        whole: bytes | None = None,
+    ) -> None:
+        head = known.head
         self.known: Final = known
-        self.head: Final = known.head
-        self.inbox: Final = Inbox(on_room)
-        self.body: Final = Chunks() if self.head.chunked else Sized(self.head.length)
-        self.whole: bytes | None = None
-        """The body, if it came with the head; the inbox is empty then."""
+        self.head: Final = head
+        self.whole: Final = whole
+        """The body, if it came with the head; nothing is received then."""
+        self.body: Final = _TAKEN if whole is not None else Chunks() if head.chunked else Sized(head.length)
+        self._inbox: Inbox | None = None
+        self._on_room = on_room
         self.started = False
         """Whether some of the response was written."""
         self.answered = False
         """Whether the response is complete."""
         self.gone = False
         """Whether the client left before that."""
-        self.closes = self.head.closes
+        self.closes = head.closes
         """Whether the connection ends behind the response."""
         self._write = write
-        self._expects = self.head.expects and not self.body.done
+        self._expects = head.expects and not self.body.done
         self._callback: Callable[[], None] | None = None
         self._held: bytes | None = None
         self._in_chunks = False
         self._silent = False
+
+    @property
+    def inbox(self) -> Inbox:
+        """What was read of the body and not taken."""
+        if self._inbox is None:
+            self._inbox = Inbox(self._on_room)
+            if self.gone:
+                self._inbox.put(_GONE)
+        return self._inbox
+
+    def abandon(self) -> None:
+        """Nobody will receive any more."""
+        if self.whole is None:
+            self.inbox.abandon()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the client leaves before its response is complete; at once if it has left."""
@@ -147,7 +170,8 @@ class RequestStream:
         if self.gone or self.answered:
             return
         self.gone = True
-        self.inbox.put(_GONE)
+        if self._inbox is not None:
+            self._inbox.put(_GONE)
         if self._callback is not None:
             self._callback()
 
@@ -182,9 +206,10 @@ class RequestStream:
         if self.gone or self.answered:
             return
         lines = [status_line(status), *starmap(_text_line, headers.items())]
-        if status != HTTPStatus.NO_CONTENT:
+        if status != _NO_CONTENT:
             lines.append(b"content-length: %d\r\n" % len(body))
-        self.closes = self.closes or headers.get("connection") == "close"
+        if headers.get("connection") == "close":
+            self.closes = True
         self._end_head(lines, status, sized=True)
         if not self._silent:
             lines.append(body)
@@ -294,12 +319,12 @@ class Http1:
             request = _as_h11(head)
             if self._upgrades(request):
                 raise Upgrade(request, bytes(buffer[head.size :]))
-        self.stream = stream = RequestStream(known, self._write, self._on_room)
         end = head.size + head.length
         if not head.chunked and len(buffer) >= end:
-            stream.whole = stream.body.take(buffer[head.size : end])
+            self.stream = stream = RequestStream(known, self._write, self._on_room, bytes(buffer[head.size : end]))
             del buffer[:end]
             return stream
+        self.stream = stream = RequestStream(known, self._write, self._on_room)
         del buffer[: head.size]
         event = self.next_body()
         if event is not None:
@@ -322,6 +347,8 @@ class Http1:
         return {"type": "http.request", "body": piece, "more_body": not stream.body.done}
 
 
+_TAKEN: Final = Sized(0)
+"""Stands for a body of which nothing is left."""
 _GONE: Final[Mapping[str, Any]] = {"type": "http.disconnect"}
 
 

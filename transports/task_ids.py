@@ -19,12 +19,11 @@ from sluiceway.pipeline.protocol.mcp import Era, meta_of
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 
 from .seals import BadSeal, Seals
+from .translation.task_messages import EXTENSION, LEGACY_STATUS, MODERN_STATUS, RELATED
 
-EXTENSION: Final = "io.modelcontextprotocol/tasks"
-RELATED: Final = "io.modelcontextprotocol/related-task"
 METHODS: Final = frozenset({"tasks/get", "tasks/result", "tasks/update", "tasks/cancel"})
 """Requests about one task."""
-_ABOUT: Final = frozenset({"notifications/tasks", "notifications/tasks/status"})
+_ABOUT: Final = frozenset({MODERN_STATUS, LEGACY_STATUS})
 _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _PURPOSE: Final = "task"
 

@@ -44,6 +44,10 @@ def _show(answer: Json) -> None:
         alerts = [(each["rule"], each["state"], _value(each), _labels(each)) for each in answer["alerts"]]
         table(("alert", "state", "value", "of"), alerts)
         emit("")
+    if "workers" in answer:
+        facts = ("worker", "pid", "state", "connections")
+        table(facts, [tuple(_plain(each[fact]) for fact in facts) for each in answer["workers"]])
+        emit("")
     rows = [(each["id"], each["kind"], each["state"], each["reason"]) for each in answer["components"]]
     table(("component", "kind", "state", "reason"), rows, styles=("", "dim"))
     details = [(each["id"], name, _plain(value)) for each in answer["components"] for name, value in _details(each)]

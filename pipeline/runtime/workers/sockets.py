@@ -41,17 +41,14 @@ class Sockets:
             for spec in document.sources.values():
                 wanted = getattr(spec.config, "bind", None)
                 known = None if before is None else before._held.get(component_id(spec))
-                if known is not None and known[0] == wanted:
-                    self._held[component_id(spec)] = known
-                    continue
-                binding = _binding_of(spec)
-                binding.bind()
-                fresh.append(binding)
-                self._held[component_id(spec)] = wanted, binding
-        except OSError as error:
+                if known is None or known[0] != wanted:
+                    known = wanted, _bound(spec)
+                    fresh.append(known[1])
+                self._held[component_id(spec)] = known
+        except ComponentError:
             for each in fresh:
                 each.close()
-            raise ComponentError(component_id(spec), "open", str(error)) from error
+            raise
 
     def inherited(self) -> dict[str, list[int]]:
         """Descriptors for a worker, by component id of the source."""
@@ -73,7 +70,12 @@ class Sockets:
                 binding.close()
 
 
-def _binding_of(spec: SourceSpec) -> Binding:
+def _bound(spec: SourceSpec) -> Binding:
     if not isinstance(spec.cls, Shareable):
         raise ComponentError(component_id(spec), "open", f"{spec.cls.name} serves one process; set run.workers: 1")
-    return spec.cls.binding(spec.config)
+    binding = spec.cls.binding(spec.config)
+    try:
+        binding.bind()
+    except OSError as error:
+        raise ComponentError(component_id(spec), "open", str(error)) from error
+    return binding

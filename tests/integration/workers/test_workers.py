@@ -243,7 +243,7 @@ async def test_a_session_is_served_whichever_worker_its_client_meets(start: Call
             sums = [await each.call("add", a=1, b=2) for each in (first, second, third, first, second, third)]
             told = await second.call("countdown", seconds=1)
             headers = {"mcp_session_id": session, "mcp_protocol_version": "2025-11-25"}
-            ended = [(await each.send("DELETE", "/mcp", **headers))[0] for each in (third, second)]
+            ended = [(await each.send("DELETE", "/mcp", b"", **headers))[0] for each in (third, second)]
             stranger = await second.send("DELETE", "/mcp", mcp_session_id=f"{session[:-1]}9")
         metrics = await gateway.admin("/-/metrics")
 

@@ -253,3 +253,52 @@ def test_stdio_feeds_the_pipeline_that_is_meant():
     for pipeline in (None, "c"):
         with pytest.raises(SluicewayError, match="name one of a, b with --pipeline"):
             over_stdio(load_text(TWO), pipeline)
+
+
+@pytest.mark.parametrize(
+    ("configured", "options", "processes"),
+    [
+        (1, [], None),
+        (3, [], 3),
+        (3, ["--workers", "1"], None),
+        (1, ["--workers", "2"], 2),
+        ("auto", [], 4),
+        (1, ["--workers", "auto"], 4),
+        (3, ["--dry-run"], None),
+        (3, ["--record", "tape.jsonl"], None),
+        (3, ["--stdio"], None),
+    ],
+)
+def test_workers_are_supervised_where_there_is_more_than_one(
+    sluiceway, tmp_path, good, monkeypatch, configured, options, processes
+):
+    """The command line says it for the configuration; what has one client, or one tape, is one process."""
+    from sluiceway.pipeline.runtime import serve as alone
+    from sluiceway.pipeline.runtime.workers import process as several
+
+    started = []
+
+    async def serve(load, **_):
+        started.append(None)
+        return 0
+
+    async def supervise(load, files, *, workers, **_):
+        document, snapshot = load()
+        assert list(snapshot.contents) == [str(file.resolve()) for file in files] == list(map(str, document.files))
+        started.append(workers)
+        return 0
+
+    monkeypatch.setattr(alone, "serve", serve)
+    monkeypatch.setattr(several, "supervise", supervise)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{good}\nrun: {{workers: {configured}}}\n")
+
+    assert sluiceway("run", path, *options).code == Exit.OK
+    assert started == [processes]
+
+
+@pytest.mark.parametrize("options", [["--workers", "0"], ["--workers", "many"], ["--workers", "2", "--stdio"]])
+def test_a_number_of_workers_that_cannot_be_is_a_wrong_command_line(sluiceway, write, good, options):
+    """Also where it contradicts something else."""
+    assert sluiceway("run", write("a.yaml", good), *options).code == Exit.USAGE

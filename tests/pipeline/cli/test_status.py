@@ -52,6 +52,18 @@ def test_every_figure_is_shown(sluiceway, answering):
     assert lines[10].split() == ["main", "1", "2", "3", "4", "5"]
 
 
+def test_workers_are_shown_where_there_are_several(sluiceway, answering):
+    """Which process each is, and how many clients it has."""
+    workers = [{"worker": 0, "pid": 17, "state": "ready", "for_s": 1.0, "connections": 3}]
+    with answering(200, json.dumps({**ANSWER, "workers": workers}).encode()) as (address, _):
+        lines = sluiceway("status", "--admin", address).out.splitlines()
+
+    assert [line.split() for line in lines[2:4]] == [
+        ["worker", "pid", "state", "connections"],
+        ["0", "17", "ready", "3"],
+    ]
+
+
 def test_alerts_stand_above_everything_else(sluiceway, answering):
     """Those that fire, or are about to, with what they are about."""
     alert = {"rule": "pending", "state": "firing", "value": 0.75, "condition": "above 0.5", "labels": {"a": "main"}}

@@ -17,6 +17,7 @@ import trio
 from structlog.testing import capture_logs
 
 from sluiceway.pipeline.model.document import Document, Run, SourceSpec
+from sluiceway.pipeline.model.options import Duration
 from sluiceway.pipeline.protocol.errors import ComponentError, SluicewayError
 from sluiceway.pipeline.runtime.workers import fleet as fleet_module
 from sluiceway.pipeline.runtime.workers import member as member_module
@@ -46,7 +47,7 @@ def document(*binds: str) -> Document:
         f"s{number}": SourceSpec(id=f"s{number}", cls=HttpSource, config=HttpConfig(bind=bind), pipeline="main")
         for number, bind in enumerate(binds)
     }
-    return Document(sources=sources, run=Run(drain_timeout=0.0, stop_timeout=0.1))
+    return Document(sources=sources, run=Run(drain_timeout=Duration(0.0), stop_timeout=Duration(0.1)))
 
 
 def snapshot(mode: str) -> Snapshot:

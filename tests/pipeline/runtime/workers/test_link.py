@@ -17,6 +17,7 @@ import trio
 from sluiceway.pipeline.model.component import Sink, Source
 from sluiceway.pipeline.model.document import Document, PipelineSpec, Run, SinkSpec, SourceSpec
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.options import Duration
 from sluiceway.pipeline.protocol.errors import SluicewayError
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.runtime.engine import Engine
@@ -99,7 +100,7 @@ def load(snapshot: Snapshot) -> Document:
         sinks={"k": SinkSpec(id="k", cls=NamedSink, config=Options(name))},
         pipelines={"main": PipelineSpec(id="main", sink="k")},
         sources={"p": SourceSpec(id="p", cls=Taking, config=Options(), pipeline="main")},
-        run=Run(drain_timeout=1.0),
+        run=Run(drain_timeout=Duration(1.0)),
     )
 
 

@@ -18,6 +18,7 @@ import trio
 from structlog.testing import capture_logs
 
 from sluiceway.pipeline.model.document import Admin, Document, Run, SourceSpec
+from sluiceway.pipeline.model.options import Duration
 from sluiceway.pipeline.protocol.errors import SluicewayError
 from sluiceway.pipeline.runtime.serve import COULD_NOT_START, CRASHED, INTERRUPTED, OK
 from sluiceway.pipeline.runtime.workers import member as member_module
@@ -54,7 +55,7 @@ class Supervisor:
         if self.mode == "unreadable":
             raise SluicewayError("it has errors")
         source = SourceSpec(id="web", cls=HttpSource, config=HttpConfig(bind=self.bind), pipeline="main")
-        run = Run(drain_timeout=0.0, stop_timeout=0.1, admin=Admin(bind=f"unix:{self.socket}"))
+        run = Run(drain_timeout=Duration(0.0), stop_timeout=Duration(0.1), admin=Admin(bind=f"unix:{self.socket}"))
         contents = {"mode": self.mode.encode()}
         return Document(sources={"web": source}, run=run), Snapshot(contents=contents, matches={})
 

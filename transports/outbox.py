@@ -66,8 +66,7 @@ class Outbox:
         """
         if self._closed:
             raise trio.ClosedResourceError("the outbox is closed")
-        if alone and not self._size and self._send_nowait is not None:
-            self._write_at_once(message + b"\n", self._send_nowait)
+        if alone and not self._size and self._write_at_once(message + b"\n"):
             return
         if self._size and self._size + len(message) >= self.max_bytes:
             raise trio.WouldBlock
@@ -138,16 +137,19 @@ class Outbox:
             await send(batch)
             self._release(size)
 
-    def _write_at_once(self, line: bytes, send_nowait: Callable[[bytes], int]) -> None:
-        """Write a line into an empty stream; what does not fit is begun, and goes before everything else."""
+    def _write_at_once(self, line: bytes) -> bool:
+        """Begin to write a line into an empty stream, if that can be done without waiting; its rest goes before all."""
+        if self._send_nowait is None:
+            return False
         try:
-            sent = send_nowait(line)
+            sent = self._send_nowait(line)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            sent = 0  # `run` meets the same, and tells its owner
-        if sent < len(line):
+            return False  # `run` meets the same, and tells its owner
+        if 0 < sent < len(line):
             self._begun = line[sent:]
             self._size = len(self._begun)
             self._wake()
+        return sent > 0
 
     async def _something(self) -> bool:
         """Wait for something to write; False at the end. Not a checkpoint if something waits."""

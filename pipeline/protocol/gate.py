@@ -39,6 +39,14 @@ Characters no known key is longer than. Known keys are ASCII, and what folds to 
 """
 _STRINGS: Final = re.compile(rb'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)')
 """Strings of JSON, and one that never ends; linear in what it reads."""
+_MAX_ODD: Final = 256
+_MAX_ALL_ODD: Final = 8 * 1024
+"""
+Characters that one key may have that is not in the normal form NFKC, and that all such keys of a message may have.
+
+Bringing a key into that form costs the square of a run of marks in it (a minute for 100,000), or makes eighteen
+characters of one. Keys that are in the form already, as nearly all are, may be as long as they like.
+"""
 _SPARE: Final = "\0\1\2\3\4\5\6\7"
 """Characters that neither fold nor stand in keys, usually."""
 
@@ -63,9 +71,15 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 def fold(key: str) -> str:
-    """The form in which two keys that a lenient parser could confuse are equal: NFKC and case folding."""
+    """
+    The form in which two keys that a lenient parser could confuse are equal: NFKC and case folding.
+
+    What is in no normal form, and longer than 256 characters, would cost too much; only its case is folded.
+    """
     if key.isascii():
         return key.lower()
+    if len(key) > _MAX_ODD and not unicodedata.is_normalized("NFKC", key):
+        return key.casefold()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", key).casefold())
 
 
@@ -121,10 +135,10 @@ def inspect(value: Json, limits: Limits = DEFAULT_LIMITS) -> None:
         InvalidMessage: Too deep, or two keys of one object differ only by case or Unicode form.
         ParseError: A number overflows a double.
     """
-    _inspect((value,), limits.max_depth, limits)
+    _inspect((value,), limits.max_depth, limits, [])
 
 
-def _inspect(values: Iterable[Json], room: int, limits: Limits) -> None:
+def _inspect(values: Iterable[Json], room: int, limits: Limits, odd: list[int]) -> None:
     """Inspect values side by side, with room for so many levels; the parser's own limit bounds the recursion."""
     for value in values:
         kind = type(value)
@@ -134,12 +148,12 @@ def _inspect(values: Iterable[Json], room: int, limits: Limits) -> None:
             if not room:
                 raise _too_deep(limits)
             if tuple(value) not in _distinct:
-                _refuse_twins(value)
-            _inspect(value.values(), room - 1, limits)
+                _refuse_twins(value, odd)
+            _inspect(value.values(), room - 1, limits, odd)
         elif kind is list:
             if not room:
                 raise _too_deep(limits)
-            _inspect(value, room - 1, limits)
+            _inspect(value, room - 1, limits, odd)
         elif (kind is int or kind is float) and not -_GREATEST <= value <= _GREATEST:
             raise ParseError("the message is not JSON that every parser reads alike: a number overflows a double")
 
@@ -220,10 +234,18 @@ def _too_deep(limits: Limits) -> InvalidMessage:
     return InvalidMessage(f"the message nests more than max_depth ({limits.max_depth}) deep; flatten it")
 
 
-def _refuse_twins(item: Mapping[str, Json]) -> None:
-    """Refuse an object with keys that differ only by case or Unicode form; remember one that has none."""
+def _refuse_twins(item: Mapping[str, Json], odd: list[int]) -> None:
+    """
+    Refuse an object with keys that differ only by case or Unicode form; remember one that has none.
+
+    Args:
+        item: The object.
+        odd: How long those keys of the message are that are in no normal form; added to.
+    """
     joined = "".join(item)
     if len(item) > 1 and not (joined.isascii() and joined.islower()):
+        if not joined.isascii():
+            _bound_odd(item, odd)
         folded: dict[str, str] = {}
         for key, form in zip(item, _folded(item, joined), strict=True):
             twin = folded.setdefault(form, key)
@@ -235,6 +257,16 @@ def _refuse_twins(item: Mapping[str, Json]) -> None:
         if len(_distinct) >= _MAX_DISTINCT:
             _distinct.clear()
         _distinct.add(tuple(item))
+
+
+def _bound_odd(keys: Iterable[str], odd: list[int]) -> None:
+    """Refuse what would cost too much to fold."""
+    odd += [len(key) for key in keys if not unicodedata.is_normalized("NFKC", key)]
+    if odd and (max(odd) > _MAX_ODD or sum(odd) > _MAX_ALL_ODD):
+        raise InvalidMessage(
+            f"keys in no normal form have more than {_MAX_ODD} characters, or more than {_MAX_ALL_ODD} together; "
+            "write them in the form NFKC"
+        )
 
 
 def _folded(keys: Iterable[str], joined: str) -> list[str]:

@@ -195,6 +195,27 @@ def test_a_key_that_is_too_long_to_be_known_is_not_folded(monkeypatch: pytest.Mo
     assert folded == ["x" * 128]
 
 
+def test_keys_that_would_cost_too_much_to_compare_are_refused() -> None:
+    """Marks in the wrong order cost the square of their number, and some characters become eighteen."""
+    marks, long, name = "a" + "\u0315\u0300" * 127, "\ufdfa" * 256, "e\u0301"
+
+    for fine in ({marks: 1, "b": 2}, {long: 1, "b": 2}, {"\xe9" * 100_000: 1, "b": 2}, {name * 100_000: 1}):
+        check(json.dumps(fine).encode())
+    check(json.dumps([{f"{long[:-2]}{n:02}": 1, "b": 2} for n in range(32)]).encode())
+    for costly in ({marks + "\u0315\u0300": 1, "b": 2}, {long + "\ufdfa": 1, "b": 2}, {name * 50_000: 1, "b": 2}):
+        with pytest.raises(InvalidMessage, match="normal form"):
+            check(json.dumps(costly).encode())
+    with pytest.raises(InvalidMessage, match="normal form"):
+        check(json.dumps([{f"{long[:-2]}{n:02}": 1, "c": 2} for n in range(33)]).encode())
+
+
+def test_what_would_cost_too_much_to_fold_is_compared_without_its_case_only() -> None:
+    """Names of tools come from upstreams, and no gate has looked at their forms."""
+    assert gate.fold("\ufb01" * 256) == "fi" * 256
+    assert gate.fold("X\ufb01" * 129) == "xfi" * 129
+    assert gate.fold("\ufb01e\u0301" * 100) == "fie\u0301" * 100
+
+
 def test_nothing_that_folds_to_ascii_was_longer_before() -> None:
     """Hence a key that is longer than each known one need not be folded."""
     composed = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)

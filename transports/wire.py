@@ -21,6 +21,8 @@ _GONE: Final = "the peer is gone"
 _CLOSED: Final = "the connection is closed"
 _IN_A_ROW: Final = 16
 """Reads that need not wait before other tasks have their turn."""
+_LITTLE: Final = 4 * 1024
+"""Bytes that count as one read more: what is made of 64 KiB may take long enough."""
 _PIECE: Final = 64 * 1024
 
 
@@ -147,13 +149,13 @@ class Wire(trio.abc.HalfCloseableStream):
         """
         if self._readable:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._in_a_row += 1
-            if self._in_a_row > _IN_A_ROW:
+            if self._in_a_row >= _IN_A_ROW:
                 self._in_a_row = 0
                 await trio.lowlevel.checkpoint()
         while (data := self.receive_nowait(max_bytes)) is None:
             self._in_a_row = 0
             await self._wait_readable()
+        self._in_a_row += 1 + len(data) // _LITTLE
         return data
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:

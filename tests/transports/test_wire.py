@@ -515,6 +515,28 @@ async def test_a_wire_that_is_always_ready_does_not_starve_other_tasks(pair: Pai
     assert turns == 3
 
 
+async def test_who_reads_much_at_once_lets_others_have_their_turn_after_each_read(pair: Pair) -> None:
+    """What is made of 64 KiB of the smallest frames or chunks takes long enough."""
+    ours, theirs = pair
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(theirs.send_all, bytes(8 * 65536))
+        await settle()
+        nursery.start_soon(other)
+        read = [len(await ours.receive(16384)) for _ in range(16)]
+        nursery.cancel_scope.cancel()
+
+    assert len(read) == 16
+    assert turns >= 2
+
+
 @pytest.mark.usefixtures("_epoll")
 def test_two_runs_one_after_the_other() -> None:
     """Each has a reactor of its own, which ends with its last wire and leaves neither task nor descriptor."""

@@ -17,6 +17,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.transports.http_source.connection import MAX_RECV, Connection
 from sluiceway.transports.http_source.protocol import MAX_UNREAD
+from sluiceway.transports.wire import Wire
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -62,6 +63,39 @@ async def read_answers(stream: Any, count: int) -> list[Any]:
 def connections_of(served: Any) -> list[Connection]:
     """Those that are open."""
     return [each for each in served.source.server._connections if isinstance(each, Connection)]
+
+
+async def test_who_sends_without_end_does_not_keep_others_waiting(
+    running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some reads the others have their turn, and then it goes on where it was."""
+    reads, turns = 0, 0
+
+    async def other() -> None:
+        nonlocal turns
+        while reads < 20:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def feed(connection: Connection, data: bytes) -> None:
+        nonlocal reads
+        reads += 1
+        assert reads < 1000, "it is never done"
+        if not data:
+            connection.close()
+
+    async with running(bound=True) as served:
+        stream = await dial(served)
+        await until(lambda: connections_of(served))
+        monkeypatch.setattr(Connection, "feed", feed)
+        monkeypatch.setattr(Wire, "receive_nowait", lambda _wire, _size: b"x" if reads < 20 else b"")
+        served.nursery.start_soon(other)
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"a")
+        await until(lambda: not connections_of(served))
+        await stream.aclose()
+
+    assert turns > 5
 
 
 async def test_a_connection_at_rest_has_no_task(running: Any) -> None:

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from sluiceway.pipeline.model.origin import Origin
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from .connection import PIECE, Connection, PeerGone, Response, Transport, WholeResponse
+from .connection import PIECE, Connection, PeerGone, Transport
 from .faults import FAULTS, Faults
 from .http1 import Http1Response
 from .http2_exchange import ask
@@ -26,6 +26,7 @@ from .http2_stream import fields_of
 from .known_heads import KnownHeads
 from .parser import ResponseParser
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
+from .response import Response, WholeResponse
 from .statistics import PoolReport
 
 _MAX_WORD_CONNECTIONS: Final = 16

@@ -14,9 +14,10 @@ from sluiceway.pipeline.protocol.errors import (
 )
 
 from .connect import AddressRefused, DialFailed
-from .connection import BodyTooLarge, PeerGone
+from .connection import PeerGone
 from .parser import MalformedResponse
 from .pool import PoolFull
+from .response import BodyTooLarge
 
 FAULTS: Final = (PeerGone, MalformedResponse, DialFailed, PoolFull, BodyTooLarge)
 """What can go wrong with a connection."""

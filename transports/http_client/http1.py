@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, final
 
-from .connection import Connection, Response
+from .connection import Connection
 from .parser import Head, ResponseParser
+from .response import Response
 
 
 class GiveBack(Protocol):

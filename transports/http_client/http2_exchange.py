@@ -7,10 +7,10 @@ from typing import final
 import trio
 from hpack import HeaderTuple
 
-from .connection import Response
 from .http2_connection import Http2Connection
 from .http2_stream import Http2Stream
 from .parser import Head
+from .response import Response
 
 _FAILED = 400
 """From this status on, a response that comes before the request is complete means that the rest is of no use."""

@@ -12,7 +12,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, Response
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
-from ..http_client.connection import Response as HttpResponse
+from ..http_client.response import Response as HttpResponse
 from ..questions import Answer, answer_at_once
 from .in_flight import Asking, InFlight
 from .long_result import LongResult, conclude

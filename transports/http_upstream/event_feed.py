@@ -26,7 +26,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.messages import Message
 
-from ..http_client.connection import Response
+from ..http_client.response import Response
 from ..sse_codec import Event, EventDecoder
 from .answers import EVENTS, refusal
 from .resumable import MAX_RECONNECT_S, RECONNECT_S

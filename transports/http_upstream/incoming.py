@@ -14,8 +14,8 @@ from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Message, Notification
 from sluiceway.pipeline.protocol.pieces import ResultPieces
 
-from ..http_client.connection import BodyTooLarge, Response
 from ..http_client.faults import Faults
+from ..http_client.response import BodyTooLarge, Response
 from ..sse_codec import Event, EventDecoder
 from .answers import EVENTS, JSON, wrong_type
 from .long_result import HELD, LongResult

@@ -24,7 +24,7 @@ from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, R
 from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
 from ..eras import legacy
-from ..http_client.connection import Response as HttpResponse
+from ..http_client.response import Response as HttpResponse
 from ..questions import answer_at_once, nobody
 from .answers import check_answers, knows_no_session
 from .conversation import CANCELLED, Conversations

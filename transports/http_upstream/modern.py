@@ -23,7 +23,7 @@ from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from ..eras.detection import speaks_modern
 from ..http_client.client import Use
-from ..http_client.connection import Response as HttpResponse
+from ..http_client.response import Response as HttpResponse
 from ..mirrors import Mirrors
 from .answers import cut_off, error_in, with_status
 from .headers import modern_headers

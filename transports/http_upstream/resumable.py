@@ -15,7 +15,7 @@ import trio
 from sluiceway.pipeline.protocol.errors import UpstreamClosed
 from sluiceway.pipeline.protocol.messages import Message
 
-from ..http_client.connection import Response
+from ..http_client.response import Response
 from .answers import EVENTS, cut_off
 from .incoming import Incoming
 from .long_result import LongResult

@@ -12,9 +12,9 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply
 from sluiceway.pipeline.protocol.messages import Response as Answer
 
 from ..http_client.client import HttpClient, Use
-from ..http_client.connection import Response
 from ..http_client.faults import Faults
 from ..http_client.parser import Head
+from ..http_client.response import Response
 from .answers import JSON, check_answers, error_in, refusal
 from .headers import trace_headers
 from .incoming import Announce, Incoming

@@ -25,8 +25,8 @@ from hyperframe.frame import (
 
 from sluiceway.pipeline.model.origin import Origin
 from sluiceway.transports.http_client.client import Http2Offer, HttpClient
-from sluiceway.transports.http_client.connection import Response
 from sluiceway.transports.http_client.pool import PoolLimits
+from sluiceway.transports.http_client.response import Response
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ORIGIN = Origin(False, "up.example", 80, "/mcp")

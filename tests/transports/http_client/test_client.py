@@ -12,8 +12,9 @@ from sluiceway.pipeline.protocol.errors import UpstreamClosed, UpstreamProtocolE
 from sluiceway.transports.http_client import client as client_module
 from sluiceway.transports.http_client import known_heads
 from sluiceway.transports.http_client.client import HttpClient
-from sluiceway.transports.http_client.connection import PIECE, Response
+from sluiceway.transports.http_client.connection import PIECE
 from sluiceway.transports.http_client.parser import Head, ResponseParser
+from sluiceway.transports.http_client.response import Response
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n"
 

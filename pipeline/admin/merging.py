@@ -51,7 +51,14 @@ def merge_pipelines(answers: Answers) -> list[dict[str, Json]]:
     for worker, status in answers.items():
         for row in status["pipelines"]:
             rows.setdefault(row["id"], {})[worker] = row
-    return [{**_added(each), "id": pipeline} for pipeline, each in rows.items()]
+    return [{**_added(each), "id": pipeline, "average_ms": _average(each)} for pipeline, each in rows.items()]
+
+
+def _average(rows: Answers) -> float:
+    """What an exchange took on average, in whichever worker."""
+    ended = {worker: row["served"] + row["refused"] + row["cancelled"] for worker, row in rows.items()}
+    total = sum(ended.values())
+    return round(sum(row["average_ms"] * ended[worker] for worker, row in rows.items()) / total, 3) if total else 0.0
 
 
 def merge_lists(answers: Answers, key: str) -> list[dict[str, Json]]:

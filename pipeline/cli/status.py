@@ -55,10 +55,10 @@ def _show(answer: Json) -> None:
         emit("")
         table(("component", "detail", "value"), details, styles=("", "dim"))
     emit("")
-    names = ("in_flight", "waiting", "listeners", "served", "refused")
+    names = ("in_flight", "waiting", "listeners", "served", "refused", "average_ms")
     table(
         ("pipeline", *(name.replace("_", " ") for name in names)),
-        [(each["id"], *(str(each[name]) for name in names)) for each in answer["pipelines"]],
+        [(each["id"], *(str(each.get(name, "")) for name in names)) for each in answer["pipelines"]],
     )
 
 

@@ -75,6 +75,8 @@ def _pipelines(pipelines: Iterable[Pipeline]) -> Iterator[Figure]:
         yield Figure("pipeline_admitted_total", admitted, "counter", "Exchanges that were let in.", labels)
         most = float(pipeline.limits.max_in_flight)
         yield Figure("pipeline_max_in_flight", most, "gauge", "Exchanges that may be inside.", labels)
+        text = "Time that exchanges took which have ended, LISTEN not counted."
+        yield Figure("pipeline_seconds_total", pipeline.spent_s, "counter", text, labels)
         for name, text in _NOW:
             yield Figure(f"pipeline_{name}", float(counts[name]), "gauge", text, labels)
 

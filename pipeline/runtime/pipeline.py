@@ -137,6 +137,10 @@ class Pipeline:
         """Exchanges that ended with an error the gateway decided."""
         self.cancelled = 0
         """Exchanges that their client cancelled."""
+        self.spent_s = 0.0
+        """Seconds that exchanges took which have ended, LISTEN not counted."""
+        self.timed = 0
+        """How many those are."""
         self.log: Any = structlog.get_logger().bind(pipeline=pipeline_id)
 
     def handle(
@@ -167,7 +171,7 @@ class Pipeline:
         old, self.lane = self.lane, Lane(chain)
         return old
 
-    def status(self) -> dict[str, int | str]:
+    def status(self) -> dict[str, int | float | str]:
         """Counts for `status`."""
         return {
             "id": self.id,
@@ -177,6 +181,7 @@ class Pipeline:
             "served": self.served,
             "refused": self.refused,
             "cancelled": self.cancelled,
+            "average_ms": round(self.spent_s / self.timed * 1000, 3) if self.timed else 0.0,
         }
 
 
@@ -254,6 +259,9 @@ class PipelineTicket:
         else:
             pipeline.deadlines.cancel(self._entry)
         self._lane.leave(self)
+        if self.exchange.kind is not Kind.LISTEN:
+            pipeline.spent_s += trio.current_time() - self._start
+            pipeline.timed += 1
         link = self.exchange.link
         link.extend = link.on_deliver = None  # they lead back here: a cycle, for the collector to find
 

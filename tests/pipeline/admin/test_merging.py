@@ -54,12 +54,14 @@ def test_details_are_added_up_as_far_as_they_are_numbers() -> None:
 def test_lists_of_rows_are_merged_by_id() -> None:
     """Components keep their order; pipelines are added up; alerts say whose they are."""
     other = {**row("ready"), "id": "sinks.l"}
-    pipelines = [{"id": "main", "served": 1}]
+    pipelines = [{"id": "main", "served": 1, "refused": 0, "cancelled": 0, "average_ms": 2.0}]
+    more = [{"id": "main", "served": 2, "refused": 1, "cancelled": 0, "average_ms": 6.0}]
     one = {"components": [row("ready"), other], "pipelines": pipelines, "alerts": [{"rule": "r"}]}
-    two = {"components": [row("failed", "x")], "pipelines": pipelines, "alerts": []}
+    two = {"components": [row("failed", "x")], "pipelines": more, "alerts": []}
 
     assert [each["id"] for each in merge_components({"0": one, "1": two})] == ["sinks.k", "sinks.l"]
-    assert merge_pipelines({"0": one, "1": two}) == [{"id": "main", "served": 2}]
+    merged = {"id": "main", "served": 3, "refused": 1, "cancelled": 0, "average_ms": 5.0}
+    assert merge_pipelines({"0": one, "1": two}) == [merged]
     assert merge_lists({"0": one, "1": two}, "alerts") == [{"rule": "r", "worker": "0"}]
 
 

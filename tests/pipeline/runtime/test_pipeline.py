@@ -68,10 +68,33 @@ async def test_a_reply_comes_back_and_is_counted(bench: Any, autojump_clock: Any
     bench = bench(sink)
 
     assert Result({"ok": True}) == await bench.ticket().run()
-    assert {"id": "main", "in_flight": 0, "waiting": 0, "listeners": 0, "served": 1, "refused": 0, "cancelled": 0} == (
-        bench.pipeline.status()
-    )
+    assert {
+        "id": "main", "in_flight": 0, "waiting": 0, "listeners": 0, "served": 1, "refused": 0, "cancelled": 0,
+        "average_ms": 0.0,
+    } == bench.pipeline.status()  # fmt: skip
     assert 0 == len(bench.pipeline.deadlines)
+
+
+async def test_the_four_statistics_of_a_dispatcher_are_right(
+    bench: Any, autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """Who is inside, who waits, how many have ended, and how long they took on average, waiting included (M09)."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        await trio.sleep(exchange.request.params["seconds"])
+        return Result({})
+
+    bench = bench(sink, max_in_flight=2, max_waiting=2, wait_at_most=60.0)
+    for seconds in (4, 4, 4):
+        nursery.start_soon(bench.ticket(seconds=seconds).run)
+    await trio.sleep(1)
+    during = bench.pipeline.status()
+    await trio.sleep(20)
+    after = bench.pipeline.status()
+
+    assert [during[name] for name in ("in_flight", "waiting", "served", "average_ms")] == [2, 1, 0, 0.0]
+    assert [after[name] for name in ("in_flight", "waiting", "served")] == [0, 0, 3]
+    assert after["average_ms"] == pytest.approx((4 + 4 + 8) / 3 * 1000, abs=0.01)
 
 
 async def test_the_deadline_cancels_and_answers_with_the_time_given(bench: Any, autojump_clock: Any) -> None:

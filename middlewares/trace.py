@@ -172,13 +172,15 @@ class Trace(Middleware):
     def _carry(self, _sink: str, exchange: Exchange, sink: Service) -> Awaitable[Reply]:
         """Send an exchange that is not sampled on with its context; an `Around`."""
         context = exchange.link.trace
-        return sink(exchange if context is None else self._carrying(exchange, context))
+        if context is None:
+            return sink(exchange)
+        if self._plain and not context.state and _LABELS.isdisjoint(meta_of(exchange.request.params)):
+            return sink(exchange.with_request(with_label(exchange.request, _PARENT, context.traceparent)))
+        return sink(self._carrying(exchange, context))
 
     def _carrying(self, exchange: Exchange, context: TraceContext) -> Exchange:
         """The exchange with what upstreams may know of its trace."""
         meta = meta_of(exchange.request.params)
-        if self._plain and not context.state and _LABELS.isdisjoint(meta):
-            return exchange.with_request(with_label(exchange.request, _PARENT, context.traceparent))
         changes: dict[str, str | None] = {_PARENT: context.traceparent if self._parent else None}
         if context.state or _STATE in meta:
             changes[_STATE] = (context.state or None) if self._state else None

@@ -49,15 +49,15 @@ def with_label(message: Request | Notification, name: str, text: str) -> Request
     The same message with one more member of `_meta`: what `with_meta` does where the member is not there yet, and both
     are visible ASCII without quotes and backslashes. For what is done with every request.
     """
-    params = message.params
-    meta = meta_of(params)
-    end = _opening(message.raw) if meta and isinstance(message, Request) and message.raw is not None else 0
-    if not end:
-        return with_meta(message, {name: text})
-    assert isinstance(message, Request)
-    assert message.raw is not None
-    raw = b'%b"%b":"%b",%b' % (message.raw[:end], name.encode(), text.encode(), message.raw[end:])
-    return Request(message.id, message.method, {**params, "_meta": {**meta, name: text}}, raw)
+    if type(message) is Request:
+        params, raw = message.params, message.raw
+        meta = params.get("_meta")
+        if meta and raw is not None and type(meta) is dict:
+            end = _opening(raw)
+            if end:
+                raw = b'%b"%b":"%b",%b' % (raw[:end], name.encode(), text.encode(), raw[end:])
+                return Request(message.id, message.method, {**params, "_meta": {**meta, name: text}}, raw)
+    return with_meta(message, {name: text})
 
 
 def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) -> bytes:

@@ -42,7 +42,7 @@ class Tracer(api.Tracer):
 
     def new_context(self, flags: int) -> TraceContext:
         """The beginning of a trace."""
-        digits = f"{self._random.getrandbits(192):048x}"
+        digits = self._random.getrandbits(192).to_bytes(24, "big").hex()
         trace_id, span_id = digits[:32], digits[32:]
         if trace_id == _NO_TRACE or span_id == _NO_SPAN:  # both are invalid (W3C Trace Context, section 3.2.2)
             return self.new_context(flags)

@@ -147,10 +147,14 @@ def decode_upstream(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
             data.decode()  # bodies are skipped unread: nobody else would notice invalid UTF-8
         return _upstream_message(_decode_incoming(data))
     except (ValueError, RecursionError, GatewayError) as error:
-        reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
-        failure = UpstreamProtocolError(f"the upstream sent something that is not a JSON-RPC message: {reason}")
-        failure.request_id = _upstream_id(data)
-        raise failure from error
+        raise _no_message(data, error) from error  # not by a name here: its frames would hold it, and all of the data
+
+
+def _no_message(data: bytes, error: Exception) -> UpstreamProtocolError:
+    reason = "it nests too deep" if isinstance(error, RecursionError) else str(error)
+    failure = UpstreamProtocolError(f"the upstream sent something that is not a JSON-RPC message: {reason}")
+    failure.request_id = _upstream_id(data)
+    return failure
 
 
 def _upstream_message(envelope: _Incoming) -> Message:

@@ -15,13 +15,14 @@ import trio
 
 from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.errors import InternalError
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.deadlines import Entry
 
 from ..eras import legacy
 from ..kept_tasks import kept_scope
-from .answers import Answer, http_status, json_answer
+from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
 from .media import prefers_events
@@ -46,8 +47,8 @@ class LegacyResponse(Call):
     """
 
     __slots__ = (
-        "_as_events", "_batch", "_body", "_delivery", "_expiry", "_jobs", "_left", "_over", "_reply", "_request",
-        "_response", "_stream", "session",
+        "_as_events", "_batch", "_body", "_delivery", "_expiry", "_failed", "_jobs", "_left", "_over", "_reply",
+        "_request", "_response", "_stream", "session",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +66,7 @@ class LegacyResponse(Call):
         """The one reply, as bytes, where no stream was needed for it."""
         self._stream: MessageStream | None = None
         self._left = False
+        self._failed = False
         self._over = False
         self._delivery: Delivery | None = None
         self._expiry: Entry | None = None
@@ -115,6 +117,9 @@ class LegacyResponse(Call):
         try:
             for message, ticket in self._jobs:
                 await self._serve(message, ticket)
+        except Exception:  # passed on to whoever contains it; the client is not to take it for an answer
+            self._failed = True
+            raise
         finally:
             for message, _ in self._jobs:
                 if isinstance(message, Request):
@@ -219,6 +224,9 @@ class LegacyResponse(Call):
         body = self._body
         if body is None:
             body = b",".join(data for _, data in self.stream.take())
+        if not body and self._failed:
+            failed = next((message.id for message, _ in self._jobs if isinstance(message, Request)), None)
+            return error_answer(InternalError("the exchange ended without an answer"), failed)
         if not body:
             return Answer(202, headers=self.headers())
         return json_answer(self.status, b"[%b]" % body if self._batch else body, self.headers())

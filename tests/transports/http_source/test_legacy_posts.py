@@ -526,3 +526,17 @@ async def test_a_get_must_take_event_streams(running, autojump_clock):
         answer = await served.ask("GET", "/mcp", **session, accept="application/json")
 
         assert 406 == answer.status
+
+
+@pytest.mark.parametrize("accept", ["application/json, text/event-stream", "text/event-stream, application/json"])
+async def test_a_bug_outside_the_pipeline_is_answered(running, autojump_clock, monkeypatch, accept):
+    """As an error, and not as if the client had taken its request back; the session goes on."""
+    async with running() as served:
+        session = await served.session()
+        monkeypatch.setattr(type(served.source._serving), "encode_reply", lambda *_: 1 / 0)
+        answer = await served.post(served.calling("x", 4), **session, accept=accept)
+        monkeypatch.undo()
+        after = await served.post(served.calling("x", 4), **session)
+
+        assert 200 == after.status
+        assert (500, -32603, 4) == (answer.status, answer.code, answer.json["id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 
@@ -79,10 +80,34 @@ async def test_what_a_job_binds_to_its_context_the_next_does_not_see(tasks: Kept
     _said.set("the caller's")
     tasks.run(job, "a")
     await trio.testing.wait_all_tasks_blocked()
-    tasks.run(job, "b")
+    for says in ("b", "c"):
+        tasks.run(job, says)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert seen == ["nothing", "a", "nothing", "b", "nothing", "c"]
+
+
+async def test_a_task_at_rest_keeps_nothing_of_its_job_alive(tasks: KeptTasks) -> None:
+    """Neither what it was given nor what it bound."""
+
+    class Thing:
+        """Something that can be watched."""
+
+    _thing: ContextVar[Thing] = ContextVar("_thing")
+    given = Thing()
+    gone = [weakref.ref(given)]
+
+    async def job(_given: Thing) -> None:
+        bound = Thing()
+        gone.append(weakref.ref(bound))
+        _thing.set(bound)
+
+    tasks.run(job, given)
+    del given
     await trio.testing.wait_all_tasks_blocked()
 
-    assert seen == ["nothing", "a", "nothing", "b"]
+    assert tasks.kept == 1
+    assert [each() for each in gone] == [None, None]
 
 
 async def test_a_cancelled_scope_of_one_job_does_not_reach_the_next(tasks: KeptTasks) -> None:

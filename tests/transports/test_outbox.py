@@ -120,6 +120,19 @@ async def test_what_does_not_fit_at_once_goes_before_all_that_follows(nursery):
     assert outbox.size == 0
 
 
+async def test_a_writer_that_waits_writes_the_rest_of_a_line_that_was_begun(nursery):
+    """It is woken for that."""
+    pipe = Narrow(3)
+    outbox = Outbox(1000, pipe.send_nowait)
+    nursery.start_soon(outbox.run, pipe)
+    await trio.testing.wait_all_tasks_blocked()
+    outbox.put_nowait(b"first", alone=True)
+    assert pipe.taken == b"fir"
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert pipe.taken == b"first\n"
+
+
 async def test_a_pipe_that_breaks_at_once_is_noticed_by_the_writer():
     """Whoever put the message learns of it as all others do."""
     pipe = Narrow(-1)

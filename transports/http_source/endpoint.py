@@ -240,9 +240,7 @@ class Endpoint:
         if origin is None:
             return {}
         if not self._policy.allows_origin(origin):
-            refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
-            refusal.event = "foreign_origin"
-            raise refusal
+            raise _foreign(origin)
         return {
             "access-control-allow-origin": origin,
             "access-control-expose-headers": _EXPOSED,
@@ -360,3 +358,9 @@ def _preflight(request: HttpRequest, methods: str) -> Answer:
             "access-control-max-age": _PREFLIGHT_S,
         },
     )
+
+
+def _foreign(origin: str) -> Forbidden:
+    refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
+    refusal.event = "foreign_origin"
+    return refusal

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -283,3 +285,19 @@ def test_an_upstream_message_that_is_nothing_says_what_is_missing():
     """Neither a method nor exactly one of result and error."""
     with pytest.raises(UpstreamProtocolError, match=r": it has no method, and not exactly one of result and error$"):
         decode_upstream(b'{"jsonrpc":"2.0","id":1}')
+
+
+def test_what_is_no_message_is_gone_with_its_error():
+    """No frame of the error holds it, and with it all of the data, until the collector comes."""
+    gc.disable()
+    try:
+        with suppress(UpstreamProtocolError):
+            decode_upstream(b"{x}")
+        before = {id(each) for each in gc.get_objects() if isinstance(each, UpstreamProtocolError)}
+        with suppress(UpstreamProtocolError):
+            decode_upstream(b"{x}")
+        left = [each for each in gc.get_objects() if isinstance(each, UpstreamProtocolError) and id(each) not in before]
+    finally:
+        gc.enable()
+
+    assert left == []

@@ -50,7 +50,7 @@ async def test_only_what_is_inside_is_cancelled(nursery: trio.Nursery, autojump_
 
 async def test_a_cancel_that_comes_too_late_is_gone_with_its_exchange() -> None:
     """What ended before it noticed is not cancelled, and neither is what follows."""
-    kept = KeptScope()
+    kept, reached = KeptScope(), False
     with kept:
         kept.cancel()
     await trio.lowlevel.checkpoint()

@@ -5,8 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from sluiceway.pipeline.testing.leaks import LeakOracle, run_clean
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # a law says nothing of how fast a busy machine is
 
 
 @pytest.fixture(autouse=True)

@@ -88,7 +88,7 @@ async def test_who_sends_without_end_does_not_keep_others_waiting(
         stream = await dial(served)
         await until(lambda: connections_of(served))
         monkeypatch.setattr(Connection, "feed", feed)
-        monkeypatch.setattr(Wire, "receive_nowait", lambda _wire, _size: b"x" if reads < 20 else b"")
+        monkeypatch.setattr(Wire, "receive_nowait", lambda _wire, size: bytes(size) if reads < 20 else b"")
         served.nursery.start_soon(other)
         with suppress(trio.BrokenResourceError):
             await stream.send_all(b"a")

@@ -119,8 +119,26 @@ def sluiceway(chain: str, sink: str) -> Callable[[Place], Sequence[str]]:
 
 def _under_hypercorn(place: Place) -> Sequence[str]:
     configured = f"SLUICEWAY_CONFIG={_configuration(place, FULL, HTTP)}"
-    hypercorn = [str(Path(sys.executable).parent / "hypercorn"), "-k", "trio", "-w", "1", "--log-level", "error"]
-    return ["env", configured, *hypercorn, "-b", f"127.0.0.1:{place.port}", "sluiceway.transports.asgi:app"]
+    command = str(Path(sys.executable).parent / "hypercorn")
+    return ["env", configured, *_hypercorn(command, place), "sluiceway.transports.asgi:app"]
+
+
+def _hypercorn(command: str, place: Place) -> Sequence[str]:
+    """Its worker for Trio, which closes no connection because it was used a thousand times."""
+    config = place.write("hypercorn.toml", "keep_alive_max_requests = 1000000000\n")
+    return [
+        command,
+        "-k",
+        "trio",
+        "-w",
+        "1",
+        "-c",
+        str(config),
+        "--log-level",
+        "error",
+        "-b",
+        f"127.0.0.1:{place.port}",
+    ]
 
 
 def _nginx(place: Place) -> Sequence[str]:
@@ -141,16 +159,8 @@ def _nginx_static(place: Place) -> Sequence[str]:
 
 
 def _naive(place: Place) -> Sequence[str]:
-    hypercorn = [str(command_of("naive", "hypercorn")), "-k", "trio", "--log-level", "error"]
-    return [
-        "env",
-        f"UPSTREAM={place.upstream}",
-        f"PYTHONPATH={HERE}",
-        *hypercorn,
-        "-b",
-        f"127.0.0.1:{place.port}",
-        "naive:app",
-    ]
+    environment = ["env", f"UPSTREAM={place.upstream}", f"PYTHONPATH={HERE}"]
+    return [*environment, *_hypercorn(str(command_of("naive", "hypercorn")), place), "naive:app"]
 
 
 def _fastmcp(form: str) -> Callable[[Place], Sequence[str]]:

@@ -2,8 +2,8 @@
 Accepting from sockets that other workers accept from, too.
 
 The kernel wakes whoever waits, and the fastest takes the connection; over long-lived connections that is luck. So a
-worker that has more of them than another one waits for a moment before it takes one: the other, if it is awake, is
-first. If that one is busy or stuck, nobody is kept waiting for longer than the moment.
+worker that has more of them than another one waits for a moment before it takes one, the longer the more it has: the
+other, if it is awake, is first. If that one is busy or stuck, nobody is kept waiting for longer than the moment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import trio
 from sluiceway.pipeline.model.worker import Worker
 
 HESITATION_S: Final = 0.001
+"""For each connection that it has more than another worker."""
+MAX_HESITATION_S: Final = 0.005
 
 
 @final
@@ -44,8 +46,9 @@ class FairListener(trio.abc.Listener[trio.SocketStream]):
             if number < 0:
                 raise trio.ClosedResourceError("the listening socket is closed")
             await trio.lowlevel.wait_readable(number)
-            if self._worker.is_ahead():
-                await trio.sleep(HESITATION_S)
+            lead = self._worker.lead()
+            if lead > 0:
+                await trio.sleep(min(lead * HESITATION_S, MAX_HESITATION_S))
             try:
                 accepted, _ = self._opened.accept()
             except BlockingIOError:

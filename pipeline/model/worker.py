@@ -89,8 +89,8 @@ class Worker(Protocol):
         """Note connections that were opened, or closed (negative)."""
         ...
 
-    def is_ahead(self) -> bool:
-        """Whether another worker that accepts has fewer connections: let that one accept, if it is awake."""
+    def lead(self) -> int:
+        """How many connections more it has than the worker that accepts and has fewest: let that one accept."""
         ...
 
     async def reach(self, mark: str, source: str) -> trio.SocketStream:

@@ -57,9 +57,9 @@ class Board:
         number = self._numbers[slot]
         return None if number == _VACANT else number - 1
 
-    def is_least(self, connections: int) -> bool:
-        """Whether no worker that accepts has fewer."""
-        return all(number == _VACANT or number > connections for number in self._numbers)
+    def least(self, connections: int) -> int:
+        """The fewest that a worker has which accepts; so many if none has fewer."""
+        return min(connections, *(number - 1 for number in self._numbers if number != _VACANT), connections)
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -57,9 +57,9 @@ class Place:
         if self._accepts:
             self._board.set(self.slot, self._connections)
 
-    def is_ahead(self) -> bool:
+    def lead(self) -> int:
         """See `Worker`."""
-        return not self._board.is_least(self._connections)
+        return self._connections - self._board.least(self._connections)
 
     async def reach(self, mark: str, source: str) -> trio.SocketStream:
         """See `Worker`."""

@@ -42,6 +42,11 @@ class Client:
         assert self._stream is not None
         await trio.aclose_forcefully(self._stream)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the gateway has said that it closes the connection."""
+        return self._wire.our_state is h11.MUST_CLOSE
+
     async def send(
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[int, dict[str, str], bytes]:

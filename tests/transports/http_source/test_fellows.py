@@ -38,8 +38,8 @@ class Place:
     def count(self, difference: int) -> None:
         self.connections += difference
 
-    def is_ahead(self) -> bool:
-        return False
+    def lead(self) -> int:
+        return 0
 
     async def reach(self, mark: str, source: str) -> trio.SocketStream:
         await trio.lowlevel.checkpoint()

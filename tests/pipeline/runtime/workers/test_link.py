@@ -299,12 +299,12 @@ async def test_its_place_among_the_others(supervisor: Supervisor) -> None:
     before = board.connections(1)
     place.open()
     board.set(0, 1)
-    ahead = place.is_ahead()
+    ahead = place.lead()
     place.count(-1)
 
     assert before is None
-    assert ahead
-    assert not place.is_ahead()
+    assert ahead == 1
+    assert place.lead() == 0
     assert board.connections(1) == 1
     assert place.key("a") == place.key("a") != place.key("b")
     assert place.take_sockets("sources.p") == []

@@ -8,12 +8,28 @@ only if it must.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Final, final
 
 import trio
 
 _PIECE: Final = 64 * 1024
 """What a pipe holds, as a rule."""
+_MAX_LINES: Final = 256
+_PORTION: Final = 512
+
+
+def portions(data: bytes) -> Iterator[bytes]:
+    """
+    What was read, whole, or cut if it has a lot of short lines: each takes its time, and others want their turn.
+
+    64 KiB of lines that are no messages take half a second.
+    """
+    if data.count(b"\n") <= _MAX_LINES:
+        yield data
+        return
+    for start in range(0, len(data), _PORTION):
+        yield data[start : start + _PORTION]
 
 
 class _End:

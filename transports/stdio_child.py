@@ -22,6 +22,7 @@ from sluiceway.pipeline.protocol.gate import Limits
 
 from .multiplex import Multiplexer
 from .outbox import Outbox
+from .pipes import portions
 from .process import Process, Tail
 from .stdio_probe import Probe
 
@@ -177,8 +178,11 @@ class Child:
         with suppress(trio.BrokenResourceError):
             while data := await self._process.stdout.receive_some():
                 self._heard_at = trio.current_time()
-                for item in decoder.feed(data):
-                    self.connection.receive(item)
+                for portion in portions(data):
+                    if portion is not data:
+                        await trio.lowlevel.checkpoint()
+                    for item in decoder.feed(portion):
+                        self.connection.receive(item)
         for item in decoder.end():
             self.connection.receive(item)
         self._silent[0].set()

@@ -25,6 +25,7 @@ from sluiceway.pipeline.runtime.nursery import farewell, open_background_nursery
 
 from .connection import Connection
 from .outbox import Outbox
+from .pipes import portions
 from .standard_streams import standard_streams
 
 _LAST_WRITE_S: Final = 1.0
@@ -132,8 +133,11 @@ class StdioSource(Source):
         decoder = StreamDecoder(limits=Limits(max_message_size=self._config.max_message))
         try:
             while data := await reader.receive_some():
-                for item in decoder.feed(bytes(data)):
-                    connection.receive(item)
+                for portion in portions(bytes(data)):
+                    if len(portion) < len(data):
+                        await trio.lowlevel.checkpoint()
+                    for item in decoder.feed(portion):
+                        connection.receive(item)
             for item in decoder.end():
                 connection.receive(item)
         except trio.BrokenResourceError:

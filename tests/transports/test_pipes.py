@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from sluiceway.transports.pipes import ReadEnd, WriteEnd
+from sluiceway.transports.pipes import ReadEnd, WriteEnd, portions
 
 Ends = tuple[ReadEnd, WriteEnd]
 
@@ -161,3 +161,14 @@ async def test_who_is_woken_for_nothing_waits_on() -> None:
     assert got == [b"a", b"b"]
     for end in (first, second, writer):
         end.close()
+
+
+def test_what_has_a_lot_of_short_lines_comes_in_portions() -> None:
+    """All else comes whole: a long message, and as many as are read in a busy moment."""
+    for whole in (b"", bytes(65536), b"x" * 300 + b"\n", (b"x" * 300 + b"\n") * 200):
+        assert list(portions(whole)) == [whole]
+    short = b"x\n" * 32768
+    cut = list(portions(short))
+
+    assert b"".join(cut) == short
+    assert max(each.count(b"\n") for each in cut) <= 256

@@ -423,3 +423,23 @@ async def test_a_server_is_not_probed_while_nobody_waits_for_it(autojump_clock):
         assert len(world.servers[0].heard) == heard
         await trio.sleep(2)
         assert world.sink.children == 0
+
+
+async def test_a_server_that_babbles_leaves_others_their_turn(autojump_clock):
+    """64 KiB of what is no message take half a second in one go."""
+    world, turns = World(), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with world.open(), trio.open_nursery() as nursery:
+        await world.call()
+        nursery.start_soon(other)
+        world.servers[0].stdout.put_data(b"x\n" * 2048)
+        await world.call()
+        nursery.cancel_scope.cancel()
+
+    assert turns > 7

@@ -737,3 +737,22 @@ async def test_a_thousand_requests_cancelled_at_random_points_leave_nothing():
         await trio.testing.wait_all_tasks_blocked()
 
         assert client.pipeline.status()["in_flight"] == 0
+
+
+async def test_a_client_that_sends_a_lot_of_short_lines_leaves_others_their_turn():
+    """Tens of thousands of them come in one read, and each takes its time."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with serving(answer) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        await client.write(*[b'{"jsonrpc":"2.0","method":"x"}'] * 1000)
+        await client.call("ping")
+        nursery.cancel_scope.cancel()
+
+    assert turns > 60

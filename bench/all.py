@@ -45,6 +45,7 @@ BENCHES = (
     Bench("tape", ("--rounds", "3", "--requests", "20000")),
     Bench("idle", ("--streams", "300", "--connections", "2000")),
     Bench("stalled"),
+    Bench("oversize"),
     Bench("soak", ("--visits", "1500"), tells=False),
 )
 

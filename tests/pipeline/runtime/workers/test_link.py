@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -24,7 +26,7 @@ from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.pipeline.runtime.serve import OK, serve
 from sluiceway.pipeline.runtime.workers.board import Board
 from sluiceway.pipeline.runtime.workers.channel import Channel
-from sluiceway.pipeline.runtime.workers.link import Link
+from sluiceway.pipeline.runtime.workers.link import ORPHANED, Link
 from sluiceway.pipeline.runtime.workers.messages import (
     Announce,
     Answered,
@@ -325,3 +327,24 @@ def _name(supervisor: Supervisor) -> str:
     assert supervisor.engine is not None
     config = supervisor.engine.document.sinks["k"].config
     return str(config.name)
+
+
+@pytest.mark.real
+def test_a_worker_that_hangs_is_ended_when_its_supervisor_is_gone() -> None:
+    """Its event loop is not there to drain."""
+    ours, theirs = socket.socketpair()
+    code = (
+        "import socket, sys, time; from sluiceway.pipeline.runtime.workers.link import end_when_orphaned; "
+        "end_when_orphaned(socket.socket(fileno=int(sys.argv[1])), 0.0); print('up', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(theirs.fileno())]
+    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE) as process:
+        theirs.close()
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        alive = process.poll() is None
+        ours.close()
+        ended = process.wait(10)
+
+    assert alive
+    assert ended == ORPHANED

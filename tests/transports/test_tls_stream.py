@@ -1,4 +1,4 @@
-"""The server's side of TLS against Python's own client, on a pair of real sockets."""
+"""Both sides of TLS against Python's own, and against each other, on a pair of real sockets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from sluiceway.transports.tls_stream import TlsStream
+from sluiceway.transports.wire import Wire
 
 
 def server_context(authority: Any, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
@@ -165,3 +166,53 @@ async def test_what_is_no_tls_breaks_it(authority: Any) -> None:
             await server.receive_some()
         with pytest.raises(trio.BrokenResourceError):
             await server.send_all(b"x")
+
+
+async def test_a_client_of_ours_speaks_to_a_server_of_ours(authority: Any) -> None:
+    """Over wires; a long answer and the end that nobody announces included."""
+    ours, theirs = (Wire(each) for each in socket.socketpair())
+    client = TlsStream(ours, authority.trusted(), server_name="localhost")
+    server = TlsStream(theirs, server_context(authority))
+    data, got = bytes(range(256)) * 2_000, b""
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.do_handshake)
+            await client.do_handshake()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.send_all, data)
+            while len(got) < len(data):
+                got += await client.receive_some(100_000)
+        await client.send_all(b"hello")
+        assert await server.receive_some() == b"hello"
+        theirs.close()
+        assert await client.receive_some() == b""
+    ours.close()
+
+    assert got == data
+    assert client.certificate is not None
+
+
+async def test_a_client_insists_on_the_name_it_wanted(authority: Any) -> None:
+    """It tells the server, and says why."""
+    ours, theirs = (Wire(each) for each in socket.socketpair())
+    client = TlsStream(ours, authority.trusted(), server_name="elsewhere.example")
+    server = TlsStream(theirs, server_context(authority))
+    told: list[Exception] = []
+
+    async def serve() -> None:
+        try:
+            await server.do_handshake()
+            await server.receive_some()
+        except (ssl.SSLError, trio.BrokenResourceError) as error:
+            told.append(error)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            with pytest.raises(ssl.SSLCertVerificationError, match=r"elsewhere\.example"):
+                await client.do_handshake()
+    ours.close()
+    theirs.close()
+
+    assert len(told) == 1

@@ -146,7 +146,7 @@ class Fleet:
 
             await self._for_all([member for member in members if member.slot in prepared], tell)
             if problems:
-                raise SluicewayError("; ".join(problems))
+                raise SluicewayError("; ".join(sorted(problems)))
             return list(notes)
 
     async def _prepare(self, members: Sequence[Member], snapshot: Snapshot) -> tuple[dict[int, int], list[str]]:

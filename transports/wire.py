@@ -21,8 +21,8 @@ _GONE: Final = "the peer is gone"
 _CLOSED: Final = "the connection is closed"
 _IN_A_ROW: Final = 16
 """Reads that need not wait before other tasks have their turn."""
-_LITTLE: Final = 1024
-"""Bytes that count as one read more: what is made of 16 KiB may take long enough."""
+_LITTLE: Final = 512
+"""Bytes that count as one read more: what is made of 8 KiB may take long enough."""
 _PIECE: Final = 64 * 1024
 
 

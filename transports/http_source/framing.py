@@ -7,6 +7,8 @@ from typing import Final, final
 
 from .edge import CONTROL, MAX_HEAD, HeadRefused
 
+_PLAIN_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+"""A chunk's size as nearly all write it: nothing is said about it."""
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\0-\x08\x0a-\x1f\x7f]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0-\x08\x0a-\x1f\x7f]*")
 _MAX_LINE: Final = 4 * 1024
@@ -32,7 +34,9 @@ class Chunks:
         Raises:
             HeadRefused: It is not in chunks.
         """
-        content = []
+        content: list[bytes | bytearray] = []
+        if not (self._left or self._in_chunk or self._in_trailers):
+            del buffer[: _whole_chunks(buffer, content)]
         while not self.done:
             if self._left:
                 piece = bytes(buffer[: self._left])
@@ -82,6 +86,19 @@ class Chunks:
             raise HeadRefused(400)
         del buffer[: end + 2]
         return line
+
+
+def _whole_chunks(buffer: bytearray, content: list[bytes | bytearray]) -> int:
+    """Take the chunks at the beginning that are there as a whole, but for the last one; the bytes they are."""
+    at, end = 0, len(buffer)
+    while (size := _PLAIN_SIZE.match(buffer, at)) is not None:
+        start = size.end()
+        stop = start + int(size[1], 16)
+        if stop == start or stop + 2 > end or buffer[stop : stop + 2] != b"\r\n":
+            break  # the last one, or not all of it, or none at all: looked at more closely
+        content.append(buffer[start:stop])
+        at = stop + 2
+    return at
 
 
 @final

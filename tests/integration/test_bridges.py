@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import json
-import socket
 import subprocess
 import sys
 import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,50 +111,33 @@ def check(report: dict[str, Any], lacking: set[str]) -> None:
 
 @asynccontextmanager
 async def bridge_server(
-    bridge: str, python: Path, node: dict[str, str], command: list[str]
+    bridge: str, python: Path, node: dict[str, str], command: list[str], programs: Any
 ) -> AsyncIterator[dict[str, Any]]:
     """A bridge that serves a command on a port; yields the sink for it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = programs.free_port()
     name, _, transport = bridge.rpartition("-")
     if name == "supergateway":
         output = {"http": ["streamableHttp", "--stateful"], "sse": ["sse"], "ws": ["ws", "--messagePath", "/mcp"]}
-        words = ["--stdio", " ".join(command), "--port", port, "--logLevel", "none", "--outputTransport"]
+        words = ["--stdio", " ".join(command), "--port", str(port), "--logLevel", "none", "--outputTransport"]
         run = [str(ROOT / ".node" / "bin" / "node"), SUPERGATEWAY, *words, *output[transport]]
     else:
-        run = [str(python / "mcp-proxy"), "--port", port, "--pass-environment", "--", *command]
-    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(partial(trio.run_process, run, env=node, check=False, **quiet))
-        while not await _listens(int(port)):  # noqa: ASYNC110  # another process: nothing tells us
-            await trio.sleep(0.05)
+        run = [str(python / "mcp-proxy"), "--port", str(port), "--pass-environment", "--", *command]
+    async with programs.run(run, port, env=node, stdin=subprocess.PIPE) as process:
         yield {
             "http": {"http": {"url": f"http://127.0.0.1:{port}/mcp"}},
             "sse": {"sse": {"url": f"http://127.0.0.1:{port}/sse"}},
             "ws": {"websocket": {"url": f"ws://127.0.0.1:{port}/mcp"}},
         }[transport]
-        process.terminate()
-        assert process.stdin is not None
         await process.stdin.aclose()  # supergateway ends when its input does
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
 
 
 @pytest.mark.parametrize("bridge", BEHIND)
 async def test_a_bridge_is_a_server_behind_the_gateway(
-    bridge: str, old_python: Path, node: dict[str, str], demo: list[str]
+    bridge: str, old_python: Path, node: dict[str, str], demo: list[str], programs: Any
 ) -> None:
     """Each form in which it serves."""
     with trio.fail_after(120):
-        async with bridge_server(bridge, old_python, node, demo) as sink, gateway(sink) as origin:
+        async with bridge_server(bridge, old_python, node, demo, programs) as sink, gateway(sink) as origin:
             unasked = ["--unasked"] if bridge == "supergateway-ws" else []
             report = await seen_by_a_client(old_python, *unasked, f"{origin}/sse")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -45,40 +43,15 @@ async def engine(sink: Mapping[str, Any], source: str = "http") -> AsyncIterator
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[str]:
-    """The server over HTTP; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, SERVER, "modern", "http", str(port)]
-    running = await trio.lowlevel.open_process(command, stderr=subprocess.DEVNULL)
-    try:
-        while not await _listens(port):  # noqa: ASYNC110  # another process
-            await trio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/mcp"
-    finally:
-        running.terminate()
-        with trio.CancelScope(shield=True):
-            await running.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
-    except OSError:
-        return False
-    return True
-
-
-@asynccontextmanager
-async def behind(transport: str) -> AsyncIterator[str]:
+async def behind(transport: str, programs: Any) -> AsyncIterator[str]:
     """A gateway whose upstream is that server; over WebSockets another gateway stands in front of it."""
     if transport == "stdio":
         async with engine({"stdio": {"command": [sys.executable, SERVER, "modern", "stdio"]}}) as address:
             yield address
         return
-    async with served() as url:
-        sink: dict[str, Any] = {"http": {"url": url}}
+    port = programs.free_port()
+    async with programs.run([sys.executable, SERVER, "modern", "http", str(port)], port):
+        sink: dict[str, Any] = {"http": {"url": f"http://127.0.0.1:{port}/mcp"}}
         if transport == "http":
             async with engine(sink) as address:
                 yield address
@@ -130,7 +103,7 @@ def text_of(result: Any) -> str:
 
 
 @pytest.mark.parametrize("transport", ["http", "stdio", "websocket"])
-async def test_the_sdks_legacy_client_uses_the_sdks_modern_server(transport: str) -> None:
+async def test_the_sdks_legacy_client_uses_the_sdks_modern_server(transport: str, programs: Any) -> None:
     """Found out by itself: the server refuses the handshake, and says what it speaks."""
     answers, progress = Answers(), []
 
@@ -138,7 +111,7 @@ async def test_the_sdks_legacy_client_uses_the_sdks_modern_server(transport: str
         progress.append(done)
 
     with trio.fail_after(60):
-        async with behind(transport) as address, answers.client(address) as client:
+        async with behind(transport, programs) as address, answers.client(address) as client:
             assert client.protocol_version == LATEST_LEGACY
             assert client.server_info.name == "sdk-conformance"
             tools = {tool.name for tool in (await client.list_tools()).tools}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mcp_types as types
 import pytest
@@ -75,34 +74,15 @@ async def app(scope, receive, send):
 """
 
 
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
-
-
 @asynccontextmanager
-async def sdk_server(folder: Path) -> AsyncIterator[str]:
+async def sdk_server(folder: Path, programs: Any) -> AsyncIterator[str]:
     """The SDK's server under hypercorn, in a process of its own, which takes nothing but HTTP/2; yields its address."""
     await trio.Path(folder / "sdk_server.py").write_text(SDK_SERVER)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = programs.free_port()
     hypercorn = str(Path(sys.executable).parent / "hypercorn")
     command = [hypercorn, "-k", "trio", "-b", f"127.0.0.1:{port}", "sdk_server:app"]
-    async with trio.open_nursery() as nursery:
-        run = partial(trio.run_process, command, check=False, capture_stdout=True, capture_stderr=True, cwd=folder)
-        running = await nursery.start(run)
-        try:
-            with trio.fail_after(30):
-                while not await _listens(port):  # noqa: ASYNC110  # another process: nothing tells us
-                    await trio.sleep(0.05)
-            yield f"http://127.0.0.1:{port}/mcp"
-        finally:
-            running.terminate()
+    async with programs.run(command, port, cwd=folder):
+        yield f"http://127.0.0.1:{port}/mcp"
 
 
 @asynccontextmanager
@@ -126,7 +106,7 @@ def _text(result: types.CallToolResult) -> str:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_everything_arrives_over_http2(mode: str, tmp_path: Path) -> None:
+async def test_everything_arrives_over_http2(mode: str, tmp_path: Path, programs: Any) -> None:
     """In both eras: calls, many at once, progress, large results, cancels."""
     progress: list[float] = []
 
@@ -134,7 +114,11 @@ async def test_everything_arrives_over_http2(mode: str, tmp_path: Path) -> None:
         progress.append(done)
 
     with trio.fail_after(90):
-        async with sdk_server(tmp_path) as url, gateway(url) as (engine, address), Client(address, mode=mode) as client:
+        async with (
+            sdk_server(tmp_path, programs) as url,
+            gateway(url) as (engine, address),
+            Client(address, mode=mode) as client,
+        ):
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
             assert "add" in {tool.name for tool in (await client.list_tools()).tools}
             assert _text(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"

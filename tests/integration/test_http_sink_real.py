@@ -6,11 +6,9 @@ The server behind is a second gateway with the conformance fixture, the SDK's ow
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,38 +157,7 @@ app = server.streamable_http_app()
 """
 
 
-async def _answers(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@asynccontextmanager
-async def process(command: list[str], port: int, **options: Any) -> AsyncIterator[None]:
-    """A server in a process of its own, once it listens."""
-    async with trio.open_nursery() as nursery:
-        options = {"check": False, "capture_stdout": True, "capture_stderr": True, **options}
-        running = await nursery.start(partial(trio.run_process, command, **options))
-        try:
-            with trio.fail_after(30):
-                while not await _answers(port):  # noqa: ASYNC110  # another process: nothing tells us
-                    await trio.sleep(0.05)
-            yield
-        finally:
-            running.terminate()
-
-
-async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path) -> None:
+async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path, programs: Any) -> None:
     """It speaks both eras; the client gets the one it asks for."""
     progress: list[float] = []
 
@@ -198,12 +165,12 @@ async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path)
         progress.append(done)
 
     await trio.Path(tmp_path / "sdk_server.py").write_text(SDK_SERVER)
-    port = _free_port()
+    port = programs.free_port()
     hypercorn = str(Path(sys.executable).parent / "hypercorn")
     command = [hypercorn, "-k", "trio", "-b", f"127.0.0.1:{port}", "sdk_server:app"]
     with trio.fail_after(60):
         async with (
-            process(command, port, cwd=tmp_path),
+            programs.run(command, port, cwd=tmp_path),
             gateway({"http": {"url": f"http://127.0.0.1:{port}/mcp"}}) as (_, address),
             Client(address, mode=mode) as client,
         ):
@@ -217,7 +184,7 @@ async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path)
 
 
 @pytest.mark.xdist_group("server-everything")
-async def test_server_everything_over_streamable_http(mode: str, node: dict[str, str]) -> None:
+async def test_server_everything_over_streamable_http(mode: str, node: dict[str, str], programs: Any) -> None:
     """
     A legacy server of npm: its questions, logs and progress arrive. A client that prefers the modern era is translated
     for, and has no log messages of no request.
@@ -231,12 +198,12 @@ async def test_server_everything_over_streamable_http(mode: str, node: dict[str,
     async def on_log(params: types.LoggingMessageNotificationParams) -> None:
         logs.append(params.level)
 
-    port = _free_port()
+    port = programs.free_port()
     script = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
     command = ["node", str(script), "streamableHttp"]
     with trio.fail_after(90):
         async with (
-            process(command, port, env={**node, "PORT": str(port)}),
+            programs.run(command, port, env={**node, "PORT": str(port)}),
             gateway({"http": {"url": f"http://127.0.0.1:{port}/mcp"}}) as (_, address),
             Client(
                 address,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -72,37 +70,6 @@ def _stream_of(engine: Engine) -> str:
     return f"http://{source.addresses[0]}/sse"
 
 
-@asynccontextmanager
-async def program(command: list[str], environment: dict[str, str], port: int) -> AsyncIterator[str]:
-    """A server of HTTP+SSE in another process."""
-    run = partial(
-        trio.run_process, command, env={**environment, "PORT": str(port)}, check=False, stderr=subprocess.DEVNULL
-    )
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(run)
-        with trio.fail_after(30):
-            while not await _listens(port):  # noqa: ASYNC110  # another process: nothing tells us
-                await trio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/sse"
-        process.kill()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _text(result: types.CallToolResult) -> str:
     return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
 
@@ -168,9 +135,9 @@ async def test_gateways_speak_it_with_each_other() -> None:
             assert "simple text" in _text(await one.call_tool("test_simple_text", {})), scope
 
 
-async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nursery) -> None:
+async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nursery, programs: Any) -> None:
     """Its server tells only who waits that a client has gone; the session ends all the same."""
-    port = _free_port()
+    port = programs.free_port()
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
@@ -179,8 +146,7 @@ async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nurser
     app = Gateway(lambda: document({"embedded": {"server": "fixture:server"}}))
     nursery.start_soon(partial(serve, app, config, shutdown_trigger=stop.wait, mode="asgi"))
     with trio.fail_after(60):
-        while not await _listens(port):  # noqa: ASYNC110  # hypercorn tells nobody
-            await trio.sleep(0.05)
+        await programs.until_listening(port)
         async with Client(sse_client(f"http://127.0.0.1:{port}/sse"), mode="legacy") as client:
             assert "simple text" in _text(await client.call_tool("test_simple_text", {}))
             source = app._sources[0]
@@ -191,7 +157,7 @@ async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nurser
         stop.set()
 
 
-async def test_the_sdks_server_is_spoken_to() -> None:
+async def test_the_sdks_server_is_spoken_to(programs: Any) -> None:
     """Its SSE application of `mcp` 2.x, on hypercorn: calls, an error, progress, a question."""
     server = MCPServer("old")
 
@@ -218,7 +184,7 @@ async def test_the_sdks_server_is_spoken_to() -> None:
     async def on_progress(done: float, total: float | None, message: str | None) -> None:
         progress.append(done)
 
-    port = _free_port()
+    port = programs.free_port()
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
@@ -227,8 +193,7 @@ async def test_the_sdks_server_is_spoken_to() -> None:
         async with trio.open_nursery() as nursery:
             application: Any = server.sse_app()
             nursery.start_soon(partial(serve, application, config, shutdown_trigger=trio.sleep_forever, mode="asgi"))
-            while not await _listens(port):  # noqa: ASYNC110  # hypercorn tells nobody
-                await trio.sleep(0.05)
+            await programs.until_listening(port)
             async with (
                 gateway({"sse": {"url": f"http://127.0.0.1:{port}/sse"}}) as address,
                 Client(sse_client(address), mode="legacy") as client,
@@ -247,13 +212,16 @@ async def test_the_sdks_server_is_spoken_to() -> None:
 
 
 @pytest.mark.xdist_group("server-everything")
-async def test_server_everything_and_the_sdk_of_npm(node: dict[str, str], node_clients: Path) -> None:
+async def test_server_everything_and_the_sdk_of_npm(node: dict[str, str], node_clients: Path, programs: Any) -> None:
     """The TypeScript SDK's server and client, with `configs/legacy_sse.yaml` in between."""
     script = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+    port = programs.free_port()
     with trio.fail_after(100):
         async with (
-            program(["node", str(script), "sse"], node, _free_port()) as upstream,
-            Engine(load(SAMPLE, env={"UPSTREAM_URL": upstream, "BIND": "127.0.0.1:0"})).running() as engine,
+            programs.run(["node", str(script), "sse"], port, env={**node, "PORT": str(port)}),
+            Engine(
+                load(SAMPLE, env={"UPSTREAM_URL": f"http://127.0.0.1:{port}/sse", "BIND": "127.0.0.1:0"})
+            ).running() as engine,
         ):
             address = _stream_of(engine)
             command = ["node", str(node_clients / "sse1.mjs"), address]

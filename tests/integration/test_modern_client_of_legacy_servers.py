@@ -7,12 +7,9 @@ second gateway. The client is the MCP SDK's, and our own where the SDK's has no 
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,40 +60,8 @@ def stdio() -> dict[str, Any]:
     return {"stdio": {"command": [NODE, EVERYTHING, "stdio"]}}
 
 
-@asynccontextmanager
-async def server(environment: dict[str, str], transport: str) -> AsyncIterator[str]:
-    """The server in a process of its own, over HTTP; yields its origin."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    run = partial(
-        trio.run_process,
-        [NODE, EVERYTHING, transport],
-        env={**environment, "PORT": str(port)},
-        check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(run)
-        with trio.fail_after(30):
-            while not await _listens(port):  # noqa: ASYNC110  # another process: nothing tells us
-                await trio.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-        process.kill()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
-
-
 @pytest.fixture(params=["stdio", "http", "sse", "websocket"])
-async def address(request: pytest.FixtureRequest, node: dict[str, str]) -> AsyncIterator[str]:
+async def address(request: pytest.FixtureRequest, node: dict[str, str], programs: Any) -> AsyncIterator[str]:
     """A gateway in front of the server, over each transport."""
     if request.param == "stdio":
         async with gateway(stdio()) as (_, url):
@@ -110,7 +75,11 @@ async def address(request: pytest.FixtureRequest, node: dict[str, str]) -> Async
             yield url
     else:
         kind, path = ("streamableHttp", "/mcp") if request.param == "http" else ("sse", "/sse")
-        async with server(node, kind) as origin, gateway({request.param: {"url": origin + path}}) as (_, url):
+        port = programs.free_port()
+        async with (
+            programs.run([NODE, EVERYTHING, kind], port, env={**node, "PORT": str(port)}),
+            gateway({request.param: {"url": f"http://127.0.0.1:{port}{path}"}}) as (_, url),
+        ):
             yield url
 
 

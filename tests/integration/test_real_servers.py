@@ -8,12 +8,9 @@ the same time. The servers and the SDKs of npm run on the Node of the wheel `nod
 from __future__ import annotations
 
 import json
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,46 +50,10 @@ def environment(node: dict[str, str], tmp_path: Path) -> dict[str, str]:
     return {**node, "PYTHON": sys.executable, "FILES": str(tmp_path / "files")}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-async def _answers(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True
-
-
 @asynccontextmanager
-async def process(command: list[str], port: int, log: Path, **options: Any) -> AsyncIterator[trio.Process]:
-    """A process, once it listens; it is told to end, and leaves no child behind. What it says goes to `log`."""
-    family: list[psutil.Process] = []
-    async with trio.open_nursery() as nursery:
-        with log.open("wb") as output:
-            start = partial(trio.run_process, command, check=False, stdout=output, stderr=output, **options)
-            running = await nursery.start(start)
-        try:
-            with trio.fail_after(START_S):
-                while not await _answers(port):  # another process: nothing tells us
-                    assert running.returncode is None, await trio.Path(log).read_text()
-                    await trio.sleep(0.05)
-            yield running
-            family = psutil.Process(running.pid).children(recursive=True)
-        finally:
-            running.send_signal(signal.SIGTERM)
-    assert [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
-
-
-@asynccontextmanager
-async def gateway(environment: Mapping[str, str], tmp_path: Path, **route: Any) -> AsyncIterator[str]:
+async def gateway(environment: Mapping[str, str], tmp_path: Path, programs: Any, **route: Any) -> AsyncIterator[str]:
     """`server-everything` over HTTP, and `sluiceway run configs/real_servers.yaml` on a free port; its address."""
-    upstream, port = _free_port(), _free_port()
+    upstream, port = programs.free_port(), programs.free_port()
     overlay = tmp_path / "overlay.yaml"
     changes = {
         "sources": {"local": {"http": {"bind": f"127.0.0.1:{port}"}}},
@@ -102,10 +63,12 @@ async def gateway(environment: Mapping[str, str], tmp_path: Path, **route: Any) 
     env = {**environment, "UPSTREAM_URL": f"http://127.0.0.1:{upstream}/mcp", "PORT": str(upstream)}
     command = [str(SCRIPTS / "sluiceway"), "run", str(CONFIG), "--overlay", str(overlay)]
     remote = ["node", str(EVERYTHING), "streamableHttp"]
-    async with process(remote, upstream, tmp_path / "remote.log", env=env):
-        async with process(command, port, tmp_path / "gateway.log", env=env, cwd=ROOM) as running:
+    async with programs.run(remote, upstream, log=tmp_path / "remote.log", env=env):
+        async with programs.run(command, port, log=tmp_path / "gateway.log", env=env, cwd=ROOM) as running:
             yield f"http://127.0.0.1:{port}/mcp"
+            children = psutil.Process(running.pid).children(recursive=True)
         assert running.returncode == 0
+    assert [each for each in children if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
 
 
 async def visit_all(
@@ -182,7 +145,7 @@ def check_legacy(report: Report, label: str, folder: str) -> None:
 
 
 async def test_every_client_uses_every_server_at_once(
-    node_clients: Path, environment: dict[str, str], tmp_path: Path
+    node_clients: Path, environment: dict[str, str], tmp_path: Path, programs: Any
 ) -> None:
     """Five clients, each with everything MCP has: none loses anything, none gets what is another one's."""
     python, sdk1, client2 = (
@@ -197,7 +160,7 @@ async def test_every_client_uses_every_server_at_once(
         "client2-legacy": (client2, "legacy"),
         "client2-auto": (client2, "auto"),
     }
-    async with gateway(environment, tmp_path) as address:
+    async with gateway(environment, tmp_path, programs) as address:
         reports = await visit_all(clients, address, environment)
 
     assert clients.keys() == reports.keys()
@@ -211,7 +174,7 @@ async def test_every_client_uses_every_server_at_once(
 
 
 async def test_where_all_servers_are_modern_clients_are(
-    node_clients: Path, environment: dict[str, str], tmp_path: Path
+    node_clients: Path, environment: dict[str, str], tmp_path: Path, programs: Any
 ) -> None:
     """With the servers of npm left out, clients of both eras use revision 2026-07-28, and lose nothing either."""
     client2 = ["node", str(node_clients / "client2.mjs")]
@@ -221,7 +184,7 @@ async def test_where_all_servers_are_modern_clients_are(
         "client2-auto": (client2, "auto"),
         "client2-pinned": (client2, LATEST),
     }
-    async with gateway(environment, tmp_path, to=["notes"]) as address:
+    async with gateway(environment, tmp_path, programs, to=["notes"]) as address:
         reports = await visit_all(clients, address, environment)
 
     assert clients.keys() == reports.keys()
@@ -232,11 +195,11 @@ async def test_where_all_servers_are_modern_clients_are(
 
 
 async def test_a_client_of_the_modern_era_alone_reaches_them_all(
-    node_clients: Path, environment: dict[str, str], tmp_path: Path
+    node_clients: Path, environment: dict[str, str], tmp_path: Path, programs: Any
 ) -> None:
     """What only legacy servers have is translated, for clients that could not shake hands if they had to."""
     script = str(node_clients / "client2.mjs")
-    async with gateway(environment, tmp_path) as address:
+    async with gateway(environment, tmp_path, programs) as address:
         pinned = ["node", script, address, LATEST, "pinned", environment["FILES"]]
         done = await trio.run_process(pinned, capture_stdout=True, capture_stderr=True, check=False, env=environment)
         async with Client(address, mode=LATEST) as client:

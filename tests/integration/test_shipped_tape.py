@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +34,6 @@ ROOM: Final = ROOT / ".node"
 SCRIPTS: Final = Path(sys.executable).parent
 CLIENT: Final = str(Path(__file__).with_name("clients") / "python_sdk.py")
 EVERYTHING: Final = ROOM / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
-START_S: Final = 60.0
 ROUNDS: Final = 100
 REPLAY: Final = """
 import sys
@@ -114,9 +109,9 @@ def environment(node: dict[str, str]) -> Iterator[dict[str, str]]:
 @pytest.mark.skipif(
     "SLUICEWAY_RECORD" not in os.environ, reason="records the shipped tape anew if SLUICEWAY_RECORD is set"
 )
-async def test_record(node_clients: Path, environment: dict[str, str], tmp_path: Path) -> None:
+async def test_record(node_clients: Path, environment: dict[str, str], tmp_path: Path, programs: Any) -> None:
     """Three clients at four servers, recorded; the tape takes the place of the shipped one."""
-    upstream, port, new = _free_port(), _free_port(), tmp_path / TAPE.name
+    upstream, port, new = programs.free_port(), programs.free_port(), tmp_path / TAPE.name
     env = {
         **environment,
         "GATEWAY": f"127.0.0.1:{port}",
@@ -137,8 +132,8 @@ async def test_record(node_clients: Path, environment: dict[str, str], tmp_path:
         assert done.returncode == 0, done.stderr.decode()[-2000:]
 
     async with (
-        _process(["node", str(EVERYTHING), "streamableHttp"], upstream, tmp_path / "remote.log", env=env),
-        _process(gateway, port, tmp_path / "gateway.log", env=env, cwd=ROOM),
+        programs.run(["node", str(EVERYTHING), "streamableHttp"], upstream, log=tmp_path / "remote.log", env=env),
+        programs.run(gateway, port, log=tmp_path / "gateway.log", env=env, cwd=ROOM),
     ):
         async with trio.open_nursery() as nursery:
             for label, command in clients.items():
@@ -149,36 +144,3 @@ async def test_record(node_clients: Path, environment: dict[str, str], tmp_path:
             await trio.run_process(call, check=False, capture_stderr=True, env=env)
 
     TAPE.write_bytes(new.read_bytes())
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-@asynccontextmanager
-async def _process(command: list[str], port: int, log: Path, **options: Any) -> AsyncIterator[None]:
-    """A process, once it listens; it is told to end."""
-    async with trio.open_nursery() as nursery:
-        with log.open("wb") as output:
-            start = partial(trio.run_process, command, check=False, stdout=output, stderr=output, **options)
-            running: trio.Process = await nursery.start(start)
-        try:
-            with trio.fail_after(START_S):
-                while not await _listens(port):
-                    assert running.returncode is None, await trio.Path(log).read_text()
-                    await trio.sleep(0.05)
-            yield
-        finally:
-            running.send_signal(signal.SIGTERM)
-
-
-async def _listens(port: int) -> bool:
-    try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
-    except OSError:
-        return False
-    await stream.aclose()
-    return True

@@ -41,7 +41,7 @@ class Ticket(Protocol):
 
     exchange: Exchange
 
-    async def run(self, kept: KeptScope | None = None) -> Reply | None:
+    async def run(self, kept: KeptScope | None = None, /) -> Reply | None:
         """
         Serve the exchange in the current task.
 

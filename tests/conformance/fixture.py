@@ -13,6 +13,7 @@ import msgspec
 import trio
 from media import PIXEL, SILENCE
 from rounds import add_rounds
+from schemas import JSON_SCHEMA
 
 from sluiceway.pipeline.protocol.messages import Json
 from sluiceway.transports.embedded import (
@@ -228,29 +229,7 @@ class SchemaTool(Tool):
 
     name = "json_schema_2020_12_tool"
     description = "Tool with JSON Schema 2020-12 features"
-    schema: dict[str, Json] = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "$defs": {
-            "address": {
-                "$anchor": "addressDef",
-                "type": "object",
-                "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
-            }
-        },
-        "properties": {
-            "name": {"type": "string"},
-            "address": {"$ref": "#/$defs/address"},
-            "contactMethod": {"type": "string", "enum": ["phone", "email"]},
-            "phone": {"type": "string"},
-            "email": {"type": "string"},
-        },
-        "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
-        "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
-        "then": {"required": ["phone"]},
-        "else": {"required": ["email"]},
-        "additionalProperties": False,
-    }
+    schema: dict[str, Json] = JSON_SCHEMA
 
     def execute(self, arguments: dict[str, Json], context: Context) -> str:
         """Say what came in."""

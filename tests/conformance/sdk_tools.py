@@ -12,6 +12,7 @@ from attrs import frozen
 from mcp.server.subscriptions import InMemorySubscriptionBus, PromptsListChanged, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 from media import PIXEL, SILENCE
+from schemas import JSON_SCHEMA
 
 STEP_S: Final = 0.05
 """The suite asks for about 50 ms between two messages of a tool."""
@@ -216,30 +217,6 @@ def _strings(*names: str, **extra: Any) -> dict[str, Any]:
     properties = {name: {"type": "string", **extra} for name in names}
     return {"type": "object", "properties": properties, "required": list(names)}
 
-
-JSON_SCHEMA: Final[dict[str, Any]] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "type": "object",
-    "$defs": {
-        "address": {
-            "$anchor": "addressDef",
-            "type": "object",
-            "properties": {"street": {"type": "string"}, "city": {"type": "string"}},
-        }
-    },
-    "properties": {
-        "name": {"type": "string"},
-        "address": {"$ref": "#/$defs/address"},
-        "contactMethod": {"type": "string", "enum": ["phone", "email"]},
-        "phone": {"type": "string"},
-        "email": {"type": "string"},
-    },
-    "allOf": [{"anyOf": [{"required": ["phone"]}, {"required": ["email"]}]}],
-    "if": {"properties": {"contactMethod": {"const": "phone"}}, "required": ["contactMethod"]},
-    "then": {"required": ["phone"]},
-    "else": {"required": ["email"]},
-    "additionalProperties": False,
-}
 
 TOOLS: Final = {
     "test_simple_text": Tool(simple_text),

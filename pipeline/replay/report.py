@@ -12,7 +12,6 @@ from .tally import COUNTS, Tallies, Tally
 
 MAX_BARS: Final = 25
 """Targets that have a bar; the busiest."""
-COLUMNS: Final = ("requests", *COUNTS)
 
 _COLORS: Final = {
     "answered": "#4c9f70", "tool_error": "#b7b35c", "error": "#c98b4e", "refused": "#c0504d", "shed": "#8e4585",

@@ -19,8 +19,6 @@ _PART: Final = re.compile(r"[A-Za-z0-9_.-]*")
 MAX_PREFIX: Final = 64
 """Characters of a prefix and its separator; the other half of the 128 that a tool name may have is the tool's."""
 
-NameOf = Literal["tools", "prompts"]
-
 
 @final
 @frozen(kw_only=True)

@@ -34,7 +34,8 @@ $(READY): pyproject.toml requirements.lock
 lint: $(READY) ## format, lint, async rules, spelling, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC120 $$(git ls-files "pipeline/*.py" "middlewares/*.py" "transports/*.py")
+	git ls-files "pipeline/*.py" "middlewares/*.py" "transports/*.py" \
+	  | xargs -P $(WORKERS) -n 50 $(BIN)/flake8-async --enable ASYNC101,ASYNC102,ASYNC103,ASYNC104,ASYNC120
 	$(BIN)/codespell
 	$(BIN)/lint-imports --no-logo
 

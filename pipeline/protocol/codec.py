@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from .envelope import id_to_answer, message_of, request_id_of
 from .errors import GatewayError, InvalidMessage, ParseError, UpstreamProtocolError
-from .gate import DEFAULT_LIMITS, Limits, inspect, parse, too_large
+from .gate import DEFAULT_LIMITS, Limits, inspect, inspect_each, parse, too_large
 from .messages import (
     Body,
     ErrorReply,
@@ -50,14 +50,16 @@ def decode_message(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
     return _decode(parse(data, limits), data, limits)
 
 
-def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] | Message:
+def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message | GatewayError] | Message:
     """
     One message from a client that speaks 2025-03-26, or several in an array (JSON-RPC 2.0 section 6).
 
-    A batch is taken whole or not at all: one invalid element refuses it before any of it runs.
+    Returns:
+        The message; or for each element of the array its message, or why it is none: a `ParseError` or `InvalidMessage`
+        that carries `request_id` if the element is a request whose id could be read.
 
     Raises:
-        ParseError: As `decode_message`.
+        ParseError: As `decode_message`: the array is not JSON.
         InvalidMessage: As `decode_message`; also an empty batch, or more elements than `limits.max_batch`.
         MessageTooLarge: As `decode_message`; the limit holds for the whole batch.
     """
@@ -66,9 +68,18 @@ def decode_batch(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[Message] 
         return _decode(value, data, limits)
     if not 0 < len(value) <= limits.max_batch:
         raise InvalidMessage(f"a batch holds 1 to max_batch ({limits.max_batch}) messages, not {len(value)}")
-    inspect(value, limits)
     lines = map(bytes, _decode_array(one_line(data)))
-    return [message_of(element, line) for element, line in zip(value, lines, strict=True)]
+    return list(map(_element, value, lines, inspect_each(value, limits)))
+
+
+def _element(value: Json, line: bytes, error: GatewayError | None) -> Message | GatewayError:
+    if error is None:
+        try:
+            return message_of(value, line)
+        except InvalidMessage as refusal:
+            error = refusal
+    error.request_id = id_to_answer(value)
+    return error
 
 
 def _decode(value: Json, data: bytes, limits: Limits) -> Message:

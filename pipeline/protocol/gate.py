@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import jiter
 from attrs import frozen
 
-from .errors import ClientFault, InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
+from .errors import ClientFault, GatewayError, InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
 from .messages import Json
 
 MIB: Final = 1024 * 1024
@@ -136,6 +136,18 @@ def inspect(value: Json, limits: Limits = DEFAULT_LIMITS) -> None:
         ParseError: A number overflows a double.
     """
     _inspect((value,), limits.max_depth, limits, [])
+
+
+def inspect_each(values: Iterable[Json], limits: Limits = DEFAULT_LIMITS) -> Iterator[GatewayError | None]:
+    """What `inspect` finds in each element of an array, None if nothing: its bounds are those of the whole array."""
+    odd: list[int] = []
+    for value in values:
+        try:
+            _inspect((value,), limits.max_depth - 1, limits, odd)
+        except (InvalidMessage, ParseError) as error:
+            yield error
+        else:
+            yield None
 
 
 def _inspect(values: Iterable[Json], room: int, limits: Limits, odd: list[int]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Container
 from typing import Final, final
 
 from sluiceway.pipeline.model.handle import Ticket
+from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
 from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
@@ -39,7 +40,7 @@ class LegacyPosts:
 
     async def serve(
         self,
-        message: Message | list[Message],
+        message: Message | list[Message | GatewayError],
         request: HttpRequest,
         response: HttpResponse,
         *,
@@ -49,7 +50,7 @@ class LegacyPosts:
         Answer one message, or a batch of them.
 
         Args:
-            message: What was posted.
+            message: What was posted; of a batch also what is wrong with those of its elements that are no messages.
             request: As which.
             response: Where the answer goes.
             patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
@@ -101,17 +102,15 @@ class LegacyPosts:
 
     async def _serve_several(
         self,
-        message: Notification | Response | list[Message],
+        message: Notification | Response | list[Message | GatewayError],
         request: HttpRequest,
         response: HttpResponse,
         patience_s: float | None,
     ) -> None:
         """A batch; or what wants no reply, which is served like a batch of one."""
         batch = isinstance(message, list)
-        messages: list[Message] = message if isinstance(message, list) else [message]
         session = self._session_of(request)
-        if batch:
-            _check_batch(messages, session)
+        messages, refused = _sorted_out(message, session) if isinstance(message, list) else ([message], [])
         asks = any(isinstance(each, Request) for each in messages)
         if asks:
             self._serving.refuse_if_draining()
@@ -121,29 +120,35 @@ class LegacyPosts:
             if isinstance(each, Response):
                 session.questions.resolve(each)  # one that nobody asked is dropped
         answer = LegacyResponse(self._serving, session, request, response, batch=batch)
-        self._add_work(messages, answer, request, response)
-        if asks:
+        for error in refused:
+            answer.refuse(error)
+        self._add_work(messages, answer, request, response, alone=not refused)
+        if refused:
+            context, reason = self._serving.context, refused[0].event or refused[0].reason
+            context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
+        if asks or refused:
             await answer.serve(patience_s)
         else:
             await answer.run()
             await response.answer(Answer(202))
 
     def _add_work(
-        self, messages: list[Message], answer: LegacyResponse, request: HttpRequest, response: HttpResponse
+        self,
+        messages: list[Message],
+        answer: LegacyResponse,
+        request: HttpRequest,
+        response: HttpResponse,
+        *,
+        alone: bool,
     ) -> None:
         session = answer.session
         work = [each for each in messages if not isinstance(each, Response)]
-        seen: set[RequestId] = set()
-        for each in work:
-            if isinstance(each, Request):
-                _check_id(each, session.in_flight, seen)
-                seen.add(each.id)
         for each in work:
             if isinstance(each, Notification) and each.method == _CANCELLED:
                 _cancel(session, each)
             else:
                 ticket = self._ticket(each, answer, request)
-                if isinstance(each, Request) and len(work) == 1 and response.encode is None:
+                if isinstance(each, Request) and alone and len(work) == 1 and response.encode is None:
                     ticket.exchange.link.pieces = answer.pass_on
                 answer.add(each, ticket)
 
@@ -226,15 +231,52 @@ class LegacyPosts:
         return session
 
 
-def _check_batch(messages: list[Message], session: HttpSession) -> None:
+def _sorted_out(batch: list[Message | GatewayError], session: HttpSession) -> tuple[list[Message], list[GatewayError]]:
+    """
+    What of a batch can be served, and what is wrong with the rest (JSON-RPC 2.0, section 6).
+
+    Raises:
+        InvalidMessage: The session speaks a revision without batches.
+    """
     version = session.session.version
     if not legacy.has_batches(version):
         raise InvalidMessage(f"batches exist in MCP 2025-03-26 only; this session speaks {version}")
-    for message in messages:
-        if isinstance(message, Request) and message.method == "initialize":
-            raise InvalidMessage("initialize must not be part of a batch")
-        if not isinstance(message, Response) and MetaKey.VERSION in meta_of(message.params):
-            raise InvalidMessage("a batch cannot hold messages of another revision")
+    messages: list[Message] = []
+    refused: list[GatewayError] = []
+    ids: set[RequestId] = set()
+    for each in batch:
+        try:
+            if isinstance(each, GatewayError):
+                raise each
+            _check_element(each)
+            if isinstance(each, Request):
+                _check_id(each, session.in_flight, ids)
+                ids.add(each.id)
+        except GatewayError as error:
+            refused.append(error)
+        else:
+            messages.append(each)
+    return messages, refused
+
+
+def _check_element(message: Message) -> None:
+    """
+    Check what may not be in a batch.
+
+    Raises:
+        InvalidMessage: It is such a message.
+    """
+    if isinstance(message, Response):
+        return
+    why = ""
+    if message.method == "initialize":
+        why = "initialize must not be part of a batch"
+    elif MetaKey.VERSION in meta_of(message.params):
+        why = "a batch cannot hold messages of another revision"
+    if why:
+        error = InvalidMessage(why)
+        error.request_id = message.id if isinstance(message, Request) else None
+        raise error
 
 
 def _check_id(message: Request, *others: Container[RequestId]) -> None:

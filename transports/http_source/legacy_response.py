@@ -15,9 +15,9 @@ import trio
 
 from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
-from sluiceway.pipeline.protocol.errors import InternalError
+from sluiceway.pipeline.protocol.errors import GatewayError, InternalError, render_error
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.deadlines import Entry
 
 from ..eras import legacy
@@ -77,6 +77,11 @@ class LegacyResponse(Call):
         self._jobs.append((message, ticket))
         if isinstance(message, Request):
             self.session.in_flight[message.id] = ticket
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer an element of a batch that cannot become an exchange."""
+        reply = render_error(error, self._serving.context.codes)
+        self.stream.put_reply(encode_message(Response(error.request_id, reply)))
 
     async def serve(self, patience_s: float | None) -> None:
         """

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from sluiceway.pipeline.protocol.codec import decode_batch, decode_message, decode_upstream, encode_message
-from sluiceway.pipeline.protocol.errors import InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
+from sluiceway.pipeline.protocol.errors import (
+    GatewayError,
+    InvalidMessage,
+    MessageTooLarge,
+    ParseError,
+    UpstreamProtocolError,
+)
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import (
     Body,
@@ -133,16 +139,50 @@ def test_a_batch_of_just_the_greatest_size_passes() -> None:
     "text",
     [
         b"[]",
-        b'[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","method":1}]',
-        b'[[{"jsonrpc":"2.0","method":"a"}]]',
-        b'[{"jsonrpc":"2.0","method":"a","params":{"x":1,"X":2}}]',
+        b'[{"jsonrpc":"2.0","method":"a"},{"jsonrpc":"2.0","method":"b","method":"c"}]',
         b"[" + b",".join([b'{"jsonrpc":"2.0","method":"a"}'] * 1001) + b"]",
     ],
 )
-def test_a_batch_with_anything_wrong_is_refused_whole(text: bytes) -> None:
-    """Empty, a bad element, nested, lookalike keys, too many."""
+def test_what_is_wrong_with_a_batch_as_such_refuses_it_whole(text: bytes) -> None:
+    """Empty, a key twice, too many."""
     with pytest.raises(InvalidMessage):
         decode_batch(text)
+
+
+@pytest.mark.parametrize(
+    ("element", "kind", "request_id"),
+    [
+        (b"1", InvalidMessage, None),
+        (b'[{"jsonrpc":"2.0","method":"a"}]', InvalidMessage, None),
+        (b'{"jsonrpc":"2.0","method":1}', InvalidMessage, None),
+        (b'{"jsonrpc":"2.0","id":7,"method":"a","params":[1]}', InvalidMessage, 7),
+        (b'{"jsonrpc":"2.0","id":"q","method":"a","params":{"x":1,"X":2}}', InvalidMessage, "q"),
+        (b'{"jsonrpc":"2.0","id":7,"method":"a","params":{"x":1e400}}', ParseError, 7),
+        (b'{"jsonrpc":"2.0","id":7,"method":"a","params":{"x":[1]}}', InvalidMessage, 7),
+        (b'{"jsonrpc":"2.0","id":7,"result":5}', InvalidMessage, None),
+    ],
+)
+def test_what_is_wrong_with_an_element_stands_in_its_place(
+    element: bytes, kind: type[GatewayError], request_id: object
+) -> None:
+    """The others are messages; the error carries the id if it is a request whose id could be read."""
+    good = b'{"jsonrpc":"2.0","id":1,"method":"a"}'
+    first, error, last = decode_batch(b"[" + good + b"," + element + b"," + good + b"]", Limits(max_depth=3))  # type: ignore[misc]  # a list
+
+    assert [first, last] == [Request(1, "a"), Request(1, "a")]
+    assert (kind, request_id) == (type(error), error.request_id)
+
+
+def test_what_costs_a_lot_to_compare_is_bounded_in_a_batch_as_in_a_message() -> None:
+    """Keys in no Unicode normal form are counted over all elements."""
+    odd = "\u212b" * 200  # the angstrom sign, which is another letter in normal form
+    element = b'{"jsonrpc":"2.0","method":"a","params":{"%b":1,"x":2}}'
+    texts = [element % f"{odd}{number}".encode() for number in range(100)]
+    found = decode_batch(b"[" + b",".join(texts) + b"]")
+    assert isinstance(found, list)
+
+    assert isinstance(found[0], Notification)
+    assert isinstance(found[-1], InvalidMessage)
 
 
 @pytest.mark.parametrize("decode", [decode_message, decode_batch])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sluiceway.pipeline.protocol.codec import decode_batch
-from sluiceway.pipeline.protocol.errors import InvalidMessage, ParseError
+from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage, ParseError
 from sluiceway.pipeline.protocol.messages import Notification, Request
 
 EXAMPLES = json.loads((Path(__file__).parents[2] / "data" / "jsonrpc-examples.json").read_text(encoding="utf-8"))
@@ -31,6 +31,10 @@ def test_each_example_has_its_outcome(example: dict[str, Any]) -> None:
         return
     message = decode_batch(text)
 
+    if example["outcome"] == "batch":
+        assert isinstance(message, list)
+        assert example["elements"] == [_outcome(each) for each in message]
+        return
     if example["outcome"] == "request":
         assert isinstance(message, Request)
         assert example["id"] == message.id
@@ -38,3 +42,10 @@ def test_each_example_has_its_outcome(example: dict[str, Any]) -> None:
     else:
         assert isinstance(message, Notification)
     assert json.loads(text)["method"] == message.method
+
+
+def _outcome(element: object) -> list[object]:
+    """What became of an element of a batch, and the id that its answer has."""
+    if isinstance(element, GatewayError):
+        return [type(element).__name__, element.request_id]
+    return [type(element).__name__, element.id if isinstance(element, Request) else None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, Forbidden, Unauthenticated
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
@@ -410,24 +411,63 @@ async def test_a_batch_with_progress_streams_its_answers(running, autojump_clock
         ("2025-03-26", []),
         ("2025-06-18", [{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}]),
         ("2025-11-25", [{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}]),
-        ("2025-03-26", [{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}]),
-        ("2025-03-26", [{"jsonrpc": "2.0", "id": 1, "method": "a/b"}, {"jsonrpc": "2.0", "id": 1, "method": "a/b"}]),
-        ("2025-03-26", [{"jsonrpc": "2.0", "id": 1, "method": "a/b"}, 5]),
-        (
-            "2025-03-26",
-            [{"jsonrpc": "2.0", "id": 1, "method": "a/b",
-              "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}}],
-        ),
     ],
-)  # fmt: skip
+)
 async def test_batches_that_may_not_be_are_refused_whole(running, autojump_clock, version, batch):
-    """Other revisions, empty, with a handshake, with equal ids, with rubbish, or of two eras: 400, -32600."""
+    """Empty, or of other revisions: 400, -32600."""
     async with running() as served:
         session = await served.session(version)
         answer = await served.post(batch, **session)
 
         assert (400, -32600, None) == (answer.status, answer.code, answer.json["id"])
         assert 1 == served.pipeline.served  # the handshake
+
+
+@pytest.mark.parametrize(
+    ("element", "request_id", "reason"),
+    [
+        (5, None, "one JSON object"),
+        ({"jsonrpc": "2.0", "id": 2, "method": "a/b", "params": []}, 2, "params must be an object"),
+        ({"jsonrpc": "2.0", "id": 2, "method": "initialize", "params": {}}, 2, "initialize must not"),
+        ({"jsonrpc": "2.0", "id": 1, "method": "a/b"}, None, "id 1 is in use"),
+        (
+            {"jsonrpc": "2.0", "id": 2, "method": "a/b",
+             "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}},
+            2, "another revision",
+        ),
+        (
+            {"jsonrpc": "2.0", "method": "a/b",
+             "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}},
+            None, "another revision",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_bad_element_of_a_batch_is_refused_and_the_others_served(
+    running, autojump_clock, element, request_id, reason
+):
+    """JSON-RPC 2.0, section 6; an id that another request of the batch has would not say which one is meant."""
+    async with running() as served:
+        session = await served.session("2025-03-26")
+        answer = await served.post([served.calling("a", 1), element, served.calling("b", 3)], **session)
+        alone = await served.post([element, element], **session)
+        refusals = [m for m in answer.json if "error" in m]
+
+        assert (200, 3) == (answer.status, len(answer.json))
+        assert {1, 3} == {m["id"] for m in answer.json if "result" in m}
+        assert [(request_id, -32600)] == [(m["id"], m["error"]["code"]) for m in refusals]
+        assert reason in refusals[0]["error"]["message"]
+        assert (200, 2) == (alone.status, len(alone.json))
+
+
+async def test_of_a_bad_batch_an_alarm_is_raised_once(running, autojump_clock):
+    """As for any message that is refused at the edge, and however many elements are bad."""
+    alarms: list[Refusal] = []
+    async with running() as served:
+        session = await served.session("2025-03-26")
+        served.source.context.alarm = alarms.append
+        await served.post([1, 2, 3], **session)
+
+        assert ["invalid_message"] == [alarm.reason for alarm in alarms]
 
 
 def authenticating(owner_header="authorization"):

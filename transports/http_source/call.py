@@ -51,8 +51,12 @@ class Call(ABC):
             self._attach()
             self._serving.start(self._deliver_beside)
 
-    def hurry(self) -> None:
-        """See `Waiting`: become an event stream."""
+    def _wait(self) -> None:
+        """Expire after `keep_alive`; `Serving.patience` is to be told when the answer is here before."""
+        self._serving.patience.add(self, trio.current_time() + self._patience_s)
+
+    def expire(self) -> None:
+        """It has waited long enough: become an event stream. See `Expires`."""
         self._patience_s = 0.0
         self.begin()
 

@@ -105,7 +105,7 @@ class LegacyResponse(Call):
     async def _serve_here(self, on_gone: Callable[[Callable[[], None]], None]) -> None:
         serving = self._serving
         on_gone(self.left)
-        serving.patience.add(self)
+        self._wait()
         try:
             await self.run()
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source

@@ -89,7 +89,7 @@ class ModernCall(Call):
     async def _serve_here(self, ticket: Ticket, on_gone: Callable[[Callable[[], None]], None]) -> None:
         serving = self._serving
         on_gone(self._leave)
-        serving.patience.add(self)
+        self._wait()
         try:
             await self._run(ticket)
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source

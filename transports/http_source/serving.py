@@ -17,10 +17,9 @@ from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response, Result, encode_json
-from sluiceway.pipeline.runtime.deadlines import Deadlines
+from sluiceway.pipeline.runtime.deadlines import Deadlines, Line
 
 from .config import HttpConfig
-from .patience import Patience
 from .sessions import Sessions
 from .stream import MessageStream, Replay
 
@@ -48,8 +47,8 @@ class Serving:
     replay: Replay
     limits: Limits
     """Of the codec."""
-    patience: Patience
-    """Of calls that have no answer after `keep_alive`."""
+    patience: Line
+    """Calls without an answer so far; after `keep_alive` something has to be sent to keep their connection open."""
     event_streams: dict[str, EventStream] = field(factory=dict)
     """The clients of HTTP+SSE, by the id of their stream; as many as `max_sessions` at most."""
     fellows: Fellows | None = None

@@ -135,7 +135,6 @@ class HttpSource(Source):
 
     async def serve(self, handle: Handle) -> None:
         """Serve until cancelled. Exchanges run here and not with their connections, which they may outlive."""
-        from .patience import Patience
         from .serving import Serving
         from .sessions import Sessions
         from .stream import Replay
@@ -164,7 +163,7 @@ class HttpSource(Source):
                 sessions=sessions,
                 replay=replay,
                 limits=Limits(max_message_size=config.max_body),
-                patience=Patience(deadlines, config.keep_alive),
+                patience=deadlines.line(),
                 fellows=self._fellows,
             )
             self.app.connect(self._serving)

@@ -156,6 +156,19 @@ async def test_a_line_expires_what_stands_in_it(autojump_clock: Any, nursery: tr
     nursery.cancel_scope.cancel()
 
 
+async def test_a_line_meets_a_time_that_no_slot_meets_exactly(autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """Slots are multiples of 0.01 s as a float has them; this time is a hair behind one."""
+    deadlines, called = Deadlines(), Called()
+    at = math.nextafter(3 * SLOT_S, 1)
+    assert math.ceil(at / SLOT_S) * SLOT_S < at
+    nursery.start_soon(deadlines.serve)
+    deadlines.line().add(called, at)
+    await trio.sleep(1)
+    nursery.cancel_scope.cancel()
+
+    assert [at] == called.at
+
+
 async def test_an_empty_line_is_forgotten_until_somebody_adds_to_it(autojump_clock: Any, nursery: trio.Nursery) -> None:
     """A line that a reload has left behind costs nothing."""
     deadlines = Deadlines()

@@ -286,7 +286,7 @@ async def test_a_client_that_leaves_at_any_moment_cancels_its_call_and_nothing_e
 
         assert started == ended
         assert finished[0] >= 60
-        assert (0, 0) == (served.source.server.contained, len(served.source._serving.patience))
+        assert (0, 0) == (served.source.server.contained, len(served.source._serving.patience.times))
         assert [] == [e for e in served.log.entries if e["log_level"] == "error"]
 
 

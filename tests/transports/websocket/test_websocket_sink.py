@@ -403,8 +403,12 @@ async def test_a_name_that_leads_to_a_private_address_is_refused_unless_allow_pr
 async def test_max_pending_and_max_unsent_refuse_what_is_beyond(kit, limit, size, said):
     """An upstream that does not answer (`max_pending`), or does not read (`max_unsent`): a refusal names its limit."""
 
+    async def nothing(_max_bytes):
+        await trio.sleep_forever()
+
     async def deaf(socket):
         message = json.loads(await socket.get_message())
+        socket._stream.receive_some = nothing  # else it reads on, and hangs up, for more than 1 MiB is too long for it
         await kit.reply(socket, message["id"], kit.reply_of(message))
         await trio.sleep_forever()
 

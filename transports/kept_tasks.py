@@ -12,6 +12,7 @@ from attrs import define
 from sluiceway.pipeline.model.kept_scope import KeptScope
 
 _MAX_KEPT: Final = 64
+"""Tasks at rest; more are ended."""
 
 
 @define(eq=False)

@@ -75,6 +75,16 @@ class Line(Server, Protocol):
         ...
 
 
+async def until_idle(line: Line, idle_s: float) -> None:
+    """Return once nobody has used a line for so long."""
+    while True:
+        now = trio.current_time()
+        end = (now if line.connection.in_flight else max(line.started_at, line.connection.last_used)) + idle_s
+        if end <= now:
+            return
+        await trio.sleep_until(end)
+
+
 L = TypeVar("L", bound=Line)
 Begin = Callable[[Session | None], L]
 """Makes the line of a session, or the one of all modern clients (None). Must not block. May raise a `GatewayError`."""

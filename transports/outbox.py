@@ -15,6 +15,7 @@ from typing import Final, Protocol, final
 import trio
 
 _BATCH: Final = 64 * 1024
+"""Bytes of messages that are sent together."""
 
 
 class Writer(Protocol):

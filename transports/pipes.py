@@ -16,7 +16,9 @@ import trio
 _PIECE: Final = 64 * 1024
 """What a pipe holds, as a rule."""
 _MAX_LINES: Final = 256
+"""Lines of one read that are taken in one go."""
 _PORTION: Final = 512
+"""Bytes of what is cut."""
 
 
 def portions(data: bytes) -> Iterator[bytes]:
@@ -55,6 +57,8 @@ class _End:
 @final
 class ReadEnd(_End):
     """
+    What a child says, for one reader.
+
     Args:
         fd: Owned by this object from now on.
     """
@@ -80,6 +84,8 @@ class ReadEnd(_End):
 @final
 class WriteEnd(_End):
     """
+    What a child is told, by one writer.
+
     Args:
         fd: Owned by this object from now on.
     """

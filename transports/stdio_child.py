@@ -20,6 +20,7 @@ from sluiceway.pipeline.protocol.codec import StreamDecoder, decode_upstream
 from sluiceway.pipeline.protocol.errors import ConnectFailed, UpstreamClosed, UpstreamFault
 from sluiceway.pipeline.protocol.gate import Limits
 
+from .lines import until_idle
 from .multiplex import Multiplexer
 from .outbox import Outbox
 from .pipes import portions
@@ -225,11 +226,6 @@ class Child:
                 self._on_noise(self, noisy)
 
     async def _stop_when_idle(self, idle_s: float) -> None:
-        while True:
-            now = trio.current_time()
-            end = (now if self.connection.in_flight else max(self.started_at, self.connection.last_used)) + idle_s
-            if end <= now:
-                break
-            await trio.sleep_until(end)
+        await until_idle(self, idle_s)
         self._log.info("server stopped: nobody used it", idle_s=idle_s)
         self.stop()

@@ -29,6 +29,8 @@ _PIECE: Final = 64 * 1024
 @final
 class Wire(trio.abc.HalfCloseableStream):
     """
+    One end of a connection, for one reader and one writer.
+
     Args:
         sock: A connected stream socket, which the wire owns from now on. Made non-blocking.
 

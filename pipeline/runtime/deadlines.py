@@ -98,9 +98,7 @@ class Deadlines:
         return Line(self._enlist)
 
     def add(self, at: float, callback: Callable[[], None]) -> Entry:
-        """
-        Call `callback` once at `at`, absolute seconds of the Trio clock; never, if `at` is infinite.
-        """
+        """Call `callback` once at `at`, absolute seconds of the Trio clock; never, if `at` is infinite."""
         entry = Entry(callback)
         if at != math.inf:
             self._put(entry, at)

@@ -31,6 +31,8 @@ LISTEN_PATIENCE_S: Final = 1.0
 @final
 class ModernCall(Call):
     """
+    A request, its exchange and its response.
+
     Args:
         serving: The source.
         message: What was posted.

@@ -23,6 +23,7 @@ from sluiceway.pipeline.runtime.nursery import unwrap_single
 from ..http_client.connect import AddressRefused, DialFailed
 from ..http_client.connection import Transport
 from ..http_upstream.oauth import TokenSource
+from ..lines import until_idle
 from ..multiplex import Multiplexer
 from ..outbox import Outbox
 from .handshake import SUBPROTOCOL
@@ -220,12 +221,7 @@ class Uplink:
             self._outbox.close()  # whoever reads sees it too
 
     async def _stop_when_idle(self, idle_s: float) -> None:
-        while True:
-            now = trio.current_time()
-            end = (now if self.connection.in_flight else max(self.started_at, self.connection.last_used)) + idle_s
-            if end <= now:
-                break
-            await trio.sleep_until(end)
+        await until_idle(self, idle_s)
         self._log.info("connection closed: nobody used it", idle_s=idle_s)
         self.stop()
 

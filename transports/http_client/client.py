@@ -62,6 +62,8 @@ class Http2Offer:
 @final
 class HttpClient:
     """
+    Sends requests to one origin, on connections that it opens, keeps and closes.
+
     Args:
         name: What the upstream is called in errors.
         origin: Where it is.

@@ -39,6 +39,8 @@ Happened = Callable[["Http2Connection"], None]
 @final
 class Http2Connection:
     """
+    One HTTP/2 connection, and the requests on it.
+
     Args:
         transport: Where it speaks HTTP/2; owned from here on.
         on_change: Told when it may have room, or become superfluous. Must not block.

@@ -51,6 +51,8 @@ class _Waiter:
 @final
 class Http2Pool:
     """
+    The HTTP/2 connections to one origin, and who waits for room on one.
+
     Args:
         dial: Connects; what it raises comes out of `acquire`.
         limits: See `PoolLimits`.

@@ -59,6 +59,8 @@ class _Waiter:
 @final
 class Pool:
     """
+    The HTTP/1.1 connections to one origin, and who waits for one.
+
     Args:
         open_transport: Connects; what it raises comes out of `acquire`.
         limits: See `PoolLimits`.

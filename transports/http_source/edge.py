@@ -18,8 +18,13 @@ from attrs import frozen
 from .hosts import split_host
 
 MAX_HEADERS: Final = 100
+"""Lines of a head behind the first."""
 MAX_TARGET: Final = 8 * 1024
+"""Bytes of a request's target."""
 MAX_HEAD: Final = 16 * 1024
+"""Bytes of a head, without the empty line."""
+MAX_DIGITS: Final = 18
+"""Of a Content-Length: what has more is no length of anything."""
 
 _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/(\d)\.(\d)")
 _TOKEN_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
@@ -194,5 +199,5 @@ def _check_field(name: bytes, value: bytes) -> None:
     elif name == b"content-length":
         if not _DIGITS.fullmatch(value):
             raise HeadRefused(400)
-        if len(value) > 18:
+        if len(value) > MAX_DIGITS:
             raise HeadRefused(413)

@@ -17,13 +17,12 @@ from attrs import evolve
 
 from sluiceway.pipeline.model.options import KIB
 
-from .edge import Head, read_head
+from .edge import MAX_DIGITS, Head, read_head
 from .request import RequestHead
 
 MAX_REMEMBERED: Final = 8 * KIB
 """Bytes a head may have to be remembered."""
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
-_MAX_DIGITS: Final = 18
 
 
 @final
@@ -55,7 +54,7 @@ class KnownHead:
         if data.startswith(self.raw):
             return self
         start = len(self._before)
-        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
         if (
             not self._after
             or end <= start

@@ -40,6 +40,7 @@ class RequestStream:
         known: The head of the request.
         write: Writes to the connection.
         on_room: See `Inbox`.
+        whole: The body, if it came with the head; nothing is received then.
     """
 
     __slots__ = (
@@ -58,7 +59,6 @@ class RequestStream:
         self.known: Final = known
         self.head: Final = head
         self.whole: Final = whole
-        """The body, if it came with the head; nothing is received then."""
         self.body: Final = _TAKEN if whole is not None else Chunks() if head.chunked else Sized(head.length)
         self._inbox: Inbox | None = None
         self._on_room = on_room

@@ -12,15 +12,13 @@ import trio
 from sluiceway.pipeline.protocol.errors import MessageTooLarge
 
 from .answers import HttpError
+from .edge import MAX_DIGITS
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 ON_GONE: Final = "sluiceway.on_gone"
 """ASGI extension of our server: a function that takes a callback for when the client leaves before its answer ends."""
-
-
-_MAX_DIGITS: Final = 18
 
 
 class ClientGone(Exception):
@@ -53,7 +51,7 @@ class RequestHead:
         declared = headers.get("content-length", "0")
         self.has_body = "transfer-encoding" in headers or declared != "0"
         waits = "transfer-encoding" in headers or "expect" in headers
-        self.length = int(declared) if declared.isdecimal() and len(declared) <= _MAX_DIGITS and not waits else None
+        self.length = int(declared) if declared.isdecimal() and len(declared) <= MAX_DIGITS and not waits else None
         """Bytes of the body; None if nobody said how many in earnest, or its sender waits for a word."""
         self.passed: object = None
         """The claims of a body that this head was last found to agree with (`eras.modern.claims_of`)."""

@@ -7,7 +7,7 @@ two-endpoint transport is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Final, final
 
 from sluiceway.pipeline.model.handle import Ticket
@@ -134,7 +134,7 @@ class LegacyPosts:
 
     def _add_work(
         self,
-        messages: list[Message],
+        messages: Sequence[Message],
         answer: LegacyResponse,
         request: HttpRequest,
         response: HttpResponse,

@@ -459,6 +459,18 @@ async def test_a_bad_element_of_a_batch_is_refused_and_the_others_served(
         assert (200, 2) == (alone.status, len(alone.json))
 
 
+async def test_a_client_that_prefers_events_gets_refusals_of_its_batch_as_events(running, autojump_clock):
+    """One for each element, before the replies; also where there is none."""
+    async with running() as served:
+        session = await served.session("2025-03-26")
+        headers = {**session, "accept": "text/event-stream, application/json;q=0.5"}
+        mixed = await served.post([served.calling("a", 1), 5], **headers)
+        alone = await served.post([5, 6], **headers)
+
+        assert [None, 1] == [m["id"] for m in mixed.messages]
+        assert [-32600, -32600] == [m["error"]["code"] for m in alone.messages]
+
+
 async def test_of_a_bad_batch_an_alarm_is_raised_once(running, autojump_clock):
     """As for any message that is refused at the edge, and however many elements are bad."""
     alarms: list[Refusal] = []

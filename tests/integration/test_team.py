@@ -354,7 +354,8 @@ async def test_servers_that_die_are_asked_again_or_left_alone(node: dict[str, st
     assert {"circuit_open"} >= set(missing)
     assert "meanwhile" not in beside["found"]
     assert "everything.echo" in tools
-    assert 1 == told['sluiceway_retry_recovered_total{component="sinks.search.retry"}']
+    # and a second one, if the query beside the refusals came while the next start of its server had to wait
+    assert told['sluiceway_retry_recovered_total{component="sinks.search.retry"}'] in (1, 2)
     assert 1 == told['sluiceway_circuit_opened_total{component="sinks.everything.circuit_breaker"}']
     assert 0 == told['sluiceway_circuit_not_closed{component="sinks.everything.circuit_breaker"}']
 

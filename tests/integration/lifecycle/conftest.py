@@ -309,7 +309,7 @@ class Peer:
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()
         try:
             await call.send("POST", "/mcp", {"content-type": "application/json", **self._headers(message)}, body)
-        except trio.BrokenResourceError:
+        except (OSError, trio.BrokenResourceError):  # it was gone before, or while, it was written to
             await call.leave()
             raise
         return call

@@ -16,7 +16,7 @@ a client to initialize again, and that begins a new one.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar, final
@@ -25,6 +25,7 @@ import trio
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
@@ -34,6 +35,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
+from sluiceway.pipeline.runtime.correlation import CorrelationCounts
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .mirrors import Mirrors
@@ -132,6 +134,7 @@ class Lines(Generic[L]):
         self._option = option
         self._noun = noun
         self._mirrors = Mirrors()
+        self._counts = CorrelationCounts()
         self._nursery: trio.Nursery | None = None
         self._lines: dict[Session | None, L] = {}
 
@@ -188,8 +191,12 @@ class Lines(Generic[L]):
         """What the line of a session needs to carry exchanges; for `begin`."""
         return Multiplexer(
             self._context.id, outbox, self._context.log, session=session, max_pending=max_pending,
-            spawn=self._spawn_apart, announce=self._heard,
+            counts=self._counts, spawn=self._spawn_apart, announce=self._heard,
         )  # fmt: skip
+
+    def figures(self) -> Iterator[Figure]:
+        """What was asked on its lines."""
+        return self._counts.figures(waiting=sum(line.connection.in_flight for line in self.running))
 
     def note_loss(self, session: Session | None, line: L) -> None:
         """The line of a session ended though nobody had asked for that."""

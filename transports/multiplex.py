@@ -43,7 +43,7 @@ from sluiceway.pipeline.protocol.messages import (
     Response,
     Result,
 )
-from sluiceway.pipeline.runtime.correlation import Correlation, Item
+from sluiceway.pipeline.runtime.correlation import Correlation, CorrelationCounts, Item
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .multiplexed_call import Call
@@ -88,8 +88,9 @@ class Multiplexer:
         log: A structured logger.
         session: The legacy session the connection belongs to; None for one that several clients share.
         max_pending: Requests that may wait for a reply at once.
+        counts: Where they are counted.
         spawn: Runs a task for as long as the connection may live; for questions that no exchange caused.
-        announce: Told of every notification of the upstream, whoever it is for, before anybody else. Must not block.
+        announce: Told of every notification, whoever it is for, before anybody else. Must not block.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Multiplexer:
         *,
         session: Session | None,
         max_pending: int,
+        counts: CorrelationCounts,
         spawn: Callable[[Callable[[Request], Awaitable[None]], Request], None],
         announce: Callable[[Notification], None],
     ) -> None:
@@ -111,14 +113,14 @@ class Multiplexer:
         self._spawn = spawn
         ask = None if session is None else session.ask
         self._unsolicited = None if ask is None else Questions(ask, self._reply)
-        self._table = Correlation(max_pending)
+        self._table = Correlation(max_pending, counts=counts)
         self._calls: dict[int, Call] = {}
         self._listening = 0
         self._asked: dict[RequestId, Call] = {}
         self._task_tokens: dict[int, Json] = {}
         self._closed: Callable[[], GatewayError] | None = None
         self.noise = 0
-        """Messages of the upstream that were none, or were too long."""
+        """Messages that were none, or were too long."""
         self.unclaimed = 0
         """Notifications of the upstream that belonged to nobody: late, or without an addressee."""
         self.last_used = -math.inf
@@ -369,9 +371,7 @@ class Multiplexer:
         """Something that is no message: fail the exchange it was for, if that is clear, and count it."""
         self.noise += 1
         if self.noise == 1:
-            self._log.warning(
-                "the upstream sent something that is not MCP; further cases are counted", error=str(error)
-            )
+            self._log.warning("the upstream sent what is not MCP; further cases are counted", error=str(error))
         answer_to = error.request_id
         if isinstance(error, MessageTooLarge):
             only = [call for call in self._calls.values() if call.exchange.kind is not Kind.LISTEN]

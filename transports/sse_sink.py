@@ -81,12 +81,14 @@ class SseSink(Sink):
         return len(self._sessions)
 
     def figures(self) -> Iterator[Figure]:
-        """Its event streams, what came on them, and its pools of connections."""
+        """Its event streams, what was asked and came on them, and its pools of connections."""
         traffic = self._traffic
         yield Figure("sse_streams", self.sessions, "gauge", "Event streams of upstreams that are open.")
         yield Figure("sse_events_total", traffic.events, "counter", "Events of upstreams.")
         yield Figure("sse_bytes_total", traffic.bytes, "counter", "Bytes of their event streams.")
         yield Figure("sse_reconnects_total", traffic.reconnects, "counter", "Streams that were taken up again.")
+        waiting = sum(hosted.connection.in_flight for _, hosted in self._sessions)
+        yield from traffic.requests.figures(waiting)
         yield from self._translator.figures()
         if self._reach is not None:
             yield from figures_of(self._reach.client.reports())

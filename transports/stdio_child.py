@@ -83,7 +83,7 @@ class Child:
         self._outbox = outbox
         self._tail = tail
         self._graces_s = graces_s
-        self._max_message = max_message
+        self._decoder = StreamDecoder(decode_upstream, Limits(max_message_size=max_message))
         self._idle_s = idle_s
         self._probe = probe
         self._heard_at = self.started_at
@@ -107,6 +107,12 @@ class Child:
         if error := self._process.start_error():
             return f"cannot be started: {error}"
         return self._process.status_text() if self._exited.is_set() else self._why or "was stopped by the gateway"
+
+    def details(self) -> dict[str, Any]:
+        """Its number, what is under way, and how much it has written of a line that has not ended."""
+        held = self._decoder.buffer_stats()
+        buffer = {"used": held.used, "capacity": held.capacity}
+        return {"pid": self._process.pid, "in_flight": self.connection.in_flight, "buffer_bytes": buffer}
 
     def stop(self) -> None:
         """End the child politely, in its own task. Idempotent."""
@@ -175,7 +181,7 @@ class Child:
             self._on_death(self)
 
     async def _read(self) -> None:
-        decoder = StreamDecoder(decode_upstream, Limits(max_message_size=self._max_message))
+        decoder = self._decoder
         with suppress(trio.BrokenResourceError):
             while data := await self._process.stdout.receive_some():
                 self._heard_at = trio.current_time()

@@ -181,12 +181,15 @@ class StdioSink(Sink):
             yield
 
     def figures(self) -> Iterator[Figure]:
-        """What is translated for clients of the other era."""
+        """Its children, what was asked of them, and what is translated for clients of the other era."""
+        yield Figure("stdio_children", self.children, "gauge", "Child processes, those that are ending included.")
+        yield from self._lines.figures()
         yield from self._translator.figures()
 
     def details(self) -> Mapping[str, Json]:
-        """For whom it translates."""
-        return self._translator.details()
+        """Each child, with what it holds of a line that has not ended; and for whom it translates."""
+        children = sorted((child.details() for child in self._lines.running), key=lambda each: each["pid"])
+        return {"children": children, **self._translator.details()}
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """Ask the caller's child, started if need be. Raises as `Lines` does."""

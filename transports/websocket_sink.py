@@ -139,8 +139,9 @@ class WebSocketSink(Sink):
         return len(self._lines)
 
     def figures(self) -> Iterator[Figure]:
-        """Its connections."""
+        """Its connections, what was asked on them, and what is translated for clients of the other era."""
         yield Figure("websocket_connections", self.connections, "gauge", "Connections to the upstream.")
+        yield from self._lines.figures()
         yield from self._translator.figures()
 
     def details(self) -> Mapping[str, Json]:

@@ -19,14 +19,15 @@ exchange (reply, deadline, cancel, crash) ends the entry.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, final
 
 import trio
-from attrs import frozen
+from attrs import define
 
 from ..model.changes import LIST_CHANGES, RESOURCE_UPDATED
+from ..model.figures import Figure
 from ..model.options import MIB
 from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
 from ..protocol.mcp import LOG_MESSAGE, PROGRESS
@@ -40,23 +41,21 @@ Item = Notification | Request
 
 
 @final
-@frozen
-class CorrelationStats:
-    """A table in numbers, since it was made."""
+@define(eq=False)
+class CorrelationCounts:
+    """What tables have counted: one table, or all those that are made with it, for example of one sink."""
 
-    pending: int
-    """Requests that wait for their reply."""
-    answered: int
+    answered: int = 0
     """Requests that got a reply; an error the upstream sent is one."""
-    unanswered: int
+    response_s: float = 0.0
+    """Seconds from registering to the reply, of all of them together."""
+    unanswered: int = 0
     """Requests that ended without: deadline, cancel, upstream gone, slow client."""
-    average_response_s: float
-    """Mean seconds from registering to the reply; 0 before the first."""
-    late: int
+    late: int = 0
     """Replies dropped because nobody waits for their id (any more)."""
-    coalesced: int
+    coalesced: int = 0
     """Notifications dropped in favour of a newer one about the same: progress, updates of a resource, of a list."""
-    dropped_logs: int
+    dropped_logs: int = 0
     """Log messages dropped because their client reads too slowly."""
 
     @property
@@ -64,6 +63,29 @@ class CorrelationStats:
         """`answered` as a share of all that ended, 0 to 1; 1 before the first."""
         ended = self.answered + self.unanswered
         return self.answered / ended if ended else 1.0
+
+    @property
+    def average_response_s(self) -> float:
+        """Mean seconds from registering to the reply; 0 before the first."""
+        return self.response_s / self.answered if self.answered else 0.0
+
+    def figures(self, waiting: int) -> Iterator[Figure]:
+        """
+        All of it, as metrics of an upstream.
+
+        Args:
+            waiting: Requests that wait for a reply now.
+        """
+        yield Figure("upstream_waiting", waiting, "gauge", "Requests that wait for a reply of the upstream.")
+        for name, value, help_text in (
+            ("replies", self.answered, "Replies of the upstream."),
+            ("reply_seconds", self.response_s, "How long requests waited for them, together."),
+            ("unanswered", self.unanswered, "Requests that ended before they had a reply."),
+            ("late_replies", self.late, "Replies on which nobody waited any more."),
+            ("coalesced", self.coalesced, "Notifications that a newer one made needless for a slow client."),
+            ("dropped_logs", self.dropped_logs, "Log messages that were too many for a slow client."),
+        ):
+            yield Figure(f"upstream_{name}_total", value, "counter", help_text)
 
 
 @final
@@ -92,7 +114,7 @@ class Entry:
     ) -> None:
         del self._table._entries[self.id]
         if self._reply is None:
-            self._table._unanswered += 1
+            self._table.counts.unanswered += 1
 
     @property
     def answered(self) -> bool:
@@ -154,20 +176,27 @@ class Correlation:
             else the oldest log message; else the entry fails. A reader hands over all that one read brought before
             anybody can receive it, so this is no smaller than what 64 KiB usually hold.
         max_inbox_bytes: Their texts together, likewise; a single one always fits into an empty inbox.
+        counts: Where to count; the table's own unless several count together.
     """
 
-    def __init__(self, max_pending: int = 1000, max_inbox: int = 256, max_inbox_bytes: int = MAX_INBOX_BYTES) -> None:
+    def __init__(
+        self,
+        max_pending: int = 1000,
+        max_inbox: int = 256,
+        max_inbox_bytes: int = MAX_INBOX_BYTES,
+        counts: CorrelationCounts | None = None,
+    ) -> None:
+        self.counts = counts if counts is not None else CorrelationCounts()
         self._max_pending = max_pending
         self._max_inbox = max_inbox
         self._max_inbox_bytes = max_inbox_bytes
         self._entries: dict[Json, Entry] = {}
         self._last_id = 0
-        self._answered = 0
-        self._unanswered = 0
-        self._response_s = 0.0
-        self._late = 0
-        self._coalesced = 0
-        self._dropped_logs = 0
+
+    @property
+    def pending(self) -> int:
+        """Requests that wait for their reply."""
+        return sum(entry._reply is None for entry in self._entries.values())
 
     def register(self) -> Entry:
         """
@@ -193,10 +222,10 @@ class Correlation:
         """
         entry = self._waiting(response.id)
         if entry is None:
-            self._late += 1
+            self.counts.late += 1
             return False
-        self._response_s += entry._resolve(response.reply)
-        self._answered += 1
+        self.counts.response_s += entry._resolve(response.reply)
+        self.counts.answered += 1
         return True
 
     def post(self, entry_id: Json, item: Item) -> bool:
@@ -219,7 +248,7 @@ class Correlation:
             entry._size += size
             entry._wake()
         elif item.method == LOG_MESSAGE:
-            self._dropped_logs += 1
+            self.counts.dropped_logs += 1
         else:
             entry._fail(
                 SlowConsumer(
@@ -257,18 +286,6 @@ class Correlation:
             if entry._reply is None and entry._error is None:
                 entry._fail(make_error())
 
-    def stats(self) -> CorrelationStats:
-        """The table in numbers."""
-        return CorrelationStats(
-            pending=sum(entry._reply is None for entry in self._entries.values()),
-            answered=self._answered,
-            unanswered=self._unanswered,
-            average_response_s=self._response_s / self._answered if self._answered else 0.0,
-            late=self._late,
-            coalesced=self._coalesced,
-            dropped_logs=self._dropped_logs,
-        )
-
     def _waiting(self, entry_id: Json) -> Entry | None:
         if type(entry_id) is not int:
             return None
@@ -283,8 +300,8 @@ class Correlation:
                 return False
             entry._size -= _size_of(entry._inbox[index])
             del entry._inbox[index]
-            self._coalesced += count
-            self._dropped_logs += not count
+            self.counts.coalesced += count
+            self.counts.dropped_logs += not count
         return True
 
 

@@ -19,6 +19,7 @@ from sluiceway.pipeline.protocol.errors import (
 )
 from sluiceway.pipeline.protocol.mcp import LATEST_LEGACY, Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request, Result
+from sluiceway.pipeline.runtime.correlation import CorrelationCounts
 from sluiceway.pipeline.testing import MODERN_CLIENT, cancel_everywhere, memory_exchange
 from sluiceway.transports.multiplex import Multiplexer
 from sluiceway.transports.outbox import Outbox
@@ -41,6 +42,7 @@ class Upstream:
             structlog.get_logger(),
             session=session,
             max_pending=max_pending,
+            counts=CorrelationCounts(),
             spawn=self.spawn,
             announce=self.announced.append,
         )

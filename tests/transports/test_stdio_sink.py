@@ -99,6 +99,26 @@ async def test_a_call_is_answered_by_the_child():
         assert reply.value["pid"] != os.getpid()
 
 
+async def test_it_counts_what_is_asked_of_its_children_and_says_what_they_hold():
+    """Figures go on when a child has gone; details are those of the children that there are."""
+    async with opened() as sink:
+        await sink(exchange_of("echo"))
+        with trio.move_on_after(0.1) as gave_up:
+            await sink(exchange_of("hang"))
+        (child,) = sink.details()["children"]
+        await sink.act("restart", {})
+        while sink.children:  # noqa: ASYNC110  # nobody tells
+            await trio.sleep(0.01)
+        told = {figure.name: figure.value for figure in sink.figures()}
+
+    assert gave_up.cancelled_caught
+    assert (child["in_flight"], child["buffer_bytes"]["used"]) == (0, 0)
+    assert child["buffer_bytes"]["capacity"] == sink.config.max_message
+    assert (told["stdio_children"], told["upstream_waiting"]) == (0, 0)
+    assert (told["upstream_replies_total"], told["upstream_unanswered_total"]) == (1, 1)
+    assert told["upstream_reply_seconds_total"] > 0
+
+
 async def test_nothing_is_started_before_it_is_used():
     """Opening only looks for the command."""
     async with opened() as sink:

@@ -13,7 +13,7 @@ from typing import Final, NoReturn, final
 from urllib.parse import urljoin
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from sluiceway.pipeline.model.origin import parse_origin
 from sluiceway.pipeline.protocol.codec import decode_upstream
@@ -25,6 +25,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamProtocolError,
 )
 from sluiceway.pipeline.protocol.messages import Message
+from sluiceway.pipeline.runtime.correlation import CorrelationCounts
 
 from ..http_client.response import Response
 from ..sse_codec import Event, EventDecoder
@@ -48,6 +49,7 @@ class Traffic:
     events: int = 0
     bytes: int = 0
     reconnects: int = 0
+    requests: CorrelationCounts = field(factory=CorrelationCounts)
 
 
 def endpoint_path(url: str, data: str) -> str:

@@ -85,6 +85,7 @@ class EventSession:
             log,
             session=session,
             max_pending=max_pending,
+            counts=traffic.requests,
             spawn=self._spawn,
             announce=announce,
         )

@@ -70,7 +70,7 @@ async def test_a_hundred_shuffled_replies_each_reach_their_waiter(autojump_clock
             assert table.resolve(Response(entry_id, Result({"for": entry_id})))
 
     assert {entry_id: Result({"for": entry_id}) for entry_id in range(1, 101)} == got
-    assert table.stats().pending == 0
+    assert table.pending == 0
 
 
 async def test_an_entry_lives_as_long_as_its_waiter(autojump_clock: None) -> None:
@@ -82,8 +82,8 @@ async def test_an_entry_lives_as_long_as_its_waiter(autojump_clock: None) -> Non
     assert trio.current_time() >= 30
 
     assert not table.resolve(Response(entry.id, Result()))
-    stats = table.stats()
-    assert (stats.pending, stats.unanswered, stats.late) == (0, 1, 1)
+    stats = table.counts
+    assert (table.pending, stats.unanswered, stats.late) == (0, 1, 1)
     assert not entry.answered
 
 
@@ -115,7 +115,7 @@ def test_a_request_too_many_is_refused() -> None:
 async def test_statistics_match_a_scripted_mix(autojump_clock: None) -> None:
     """Replies after 1 and 3 s, an error reply after 2 s, one time-out, two that wait (S0-CM-06)."""
     table = Correlation()
-    assert (table.stats().success_rate, table.stats().average_response_s) == (1.0, 0.0)
+    assert (table.counts.success_rate, table.counts.average_response_s) == (1.0, 0.0)
     entries = [table.register().__enter__() for _ in range(6)]
     for number, reply in enumerate([Result(), ErrorReply(-1, "no"), Result()]):
         await trio.sleep(1)
@@ -123,8 +123,8 @@ async def test_statistics_match_a_scripted_mix(autojump_clock: None) -> None:
         entries[number].__exit__(None, None, None)
     entries[3].__exit__(None, None, None)
 
-    stats = table.stats()
-    assert (stats.pending, stats.answered, stats.unanswered, stats.success_rate) == (2, 3, 1, 0.75)
+    stats = table.counts
+    assert (table.pending, stats.answered, stats.unanswered, stats.success_rate) == (2, 3, 1, 0.75)
     assert stats.average_response_s == pytest.approx(2.0)
 
 
@@ -186,7 +186,7 @@ async def test_a_reply_nobody_waits_for_is_dropped_and_counted(answered: str | i
         assert not table.resolve(Response(answered, Result()))
         assert not entry.answered
 
-    assert table.stats().late == 1
+    assert table.counts.late == 1
 
 
 async def test_a_second_reply_is_dropped_and_counted() -> None:
@@ -197,7 +197,7 @@ async def test_a_second_reply_is_dropped_and_counted() -> None:
         assert not table.resolve(Response(entry.id, Result({"a": 2})))
 
         assert await entry.receive() == Result({"a": 1})
-    assert (table.stats().answered, table.stats().late) == (1, 1)
+    assert (table.counts.answered, table.counts.late) == (1, 1)
 
 
 @pytest.mark.parametrize("token", [2, "1", 1.0, True, None, ["1"], {}])
@@ -258,7 +258,7 @@ async def test_progress_is_coalesced_when_the_inbox_is_full() -> None:
     with table.register() as entry:
         for item in (progress("a", 1), progress("b", 1), progress("a", 2), progress("a", 3), progress("b", 2)):
             table.post(entry.id, item)
-        assert table.stats().coalesced == 2
+        assert table.counts.coalesced == 2
         table.resolve(Response(entry.id, Result()))
 
         assert [progress("a", 2), progress("a", 3), progress("b", 2), Result()] == await received(entry, 4)
@@ -272,7 +272,7 @@ async def test_changes_of_the_same_are_coalesced_when_the_inbox_is_full() -> Non
     with table.register() as entry:
         for item in (one, listed, other_one, listed, one, listed):
             table.post(entry.id, item)
-        assert table.stats().coalesced == 3
+        assert table.counts.coalesced == 3
 
         assert [other_one, one, listed] == await received(entry, 3)
 
@@ -283,7 +283,7 @@ async def test_log_messages_are_dropped_oldest_first_when_the_inbox_is_full() ->
     with table.register() as entry:
         for item in (log("a"), other(1), log("b"), log("c"), other(2)):
             table.post(entry.id, item)
-        assert table.stats().dropped_logs == 2
+        assert table.counts.dropped_logs == 2
 
         assert [other(1), log("c"), other(2)] == await received(entry, 3)
 
@@ -294,7 +294,7 @@ async def test_a_log_message_that_finds_no_room_is_dropped_itself() -> None:
     with table.register() as entry:
         for item in (other(1), other(2), log("a")):
             assert table.post(entry.id, item)
-        assert table.stats().dropped_logs == 1
+        assert table.counts.dropped_logs == 1
 
         assert [other(1), other(2)] == await received(entry, 2)
 
@@ -310,7 +310,7 @@ async def test_anything_else_fails_the_entry_when_the_inbox_is_full(last: Item) 
         with pytest.raises(SlowConsumer, match="2 notifications of this request wait"):
             await entry.receive()
         assert not table.post(entry.id, log("a"))
-    assert table.stats().unanswered == 1
+    assert table.counts.unanswered == 1
 
 
 async def test_a_malformed_progress_token_is_nobodys() -> None:
@@ -331,7 +331,7 @@ async def test_the_inbox_is_bounded_in_bytes_too() -> None:
         for item in (log("a" * 60), log("b" * 60), other(1), log("c" * 120)):
             table.post(entry.id, item)
 
-        assert table.stats().dropped_logs == 1
+        assert table.counts.dropped_logs == 1
         assert [log("b" * 60), other(1)] == await received(entry, 2)
         table.post(entry.id, log("d" * 100))
         assert [log("c" * 120), log("d" * 100)] == await received(entry, 2)
@@ -373,7 +373,7 @@ def test_the_inbox_is_bounded_and_loses_only_what_may_be_lost(items: list[Notifi
             if entry._error is not None:
                 return
             kept = list(entry._inbox)
-            stats = table.stats()
+            stats = table.counts
             rest = iter(items)
             assert all(any(kept_item is item for item in rest) for kept_item in kept)
             lost = Counter(map(id, items)) - Counter(map(id, kept))

@@ -31,7 +31,7 @@ from sluiceway.pipeline.testing.leaks import Snapshot
 
 CALLS: Final = 40
 SPARE: Final = CALLS // 4
-"""Things in cycles that may come for other reasons meanwhile: connections that end. What calls leave is `CALLS` of a kind."""
+"""Things in cycles that have other reasons: connections that end meanwhile. Calls leave `CALLS` of a kind, if any."""
 VISITORS: Final = 40
 VISITS: Final = 16
 CALLS_UNDER_LOAD: Final = 3_000

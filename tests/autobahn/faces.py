@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
-from wsproto.events import Event, TextMessage
+from wsproto.events import TextMessage
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.options import Duration, Size
@@ -38,10 +37,11 @@ class KindFrames(Frames):  # type: ignore[misc]  # final for users
         super().__init__(*arguments)
         self.text: deque[bool] = deque()
 
-    def _joined(self, event: Any) -> Iterator[Event]:
-        for whole in super()._joined(event):
+    def _join(self, event: Any) -> None:
+        before = len(self._inbox)
+        super()._join(event)
+        if len(self._inbox) > before:
             self.text.append(isinstance(event, TextMessage))
-            yield whole
 
 
 async def echo(socket: Wire) -> None:
@@ -51,7 +51,7 @@ async def echo(socket: Wire) -> None:
         while True:
             message = await socket.receive()
             if frames.text.popleft():
-                await socket.send(message)
+                await socket.send((message,))
             else:
                 await socket._socket.send_message(message)
     except (Gone, wire.ConnectionClosed, wire.LocalProtocolError):

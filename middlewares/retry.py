@@ -268,9 +268,8 @@ class Retry(Middleware):
                 outcome = await services[coming.service](attempt)
             except GatewayError as error:
                 strange = coming.service and isinstance(error, SessionNotFound | UnsupportedVersion)
-                outcome = (
-                    before if strange else error.with_traceback(None)
-                )  # that sink does not know this client: no reason to lose it
+                # a sink that does not know this client is no reason to lose what another one said
+                outcome = before if strange else error.with_traceback(None)
             if self._failure_of(outcome) is not None:
                 attempt.mute()
 

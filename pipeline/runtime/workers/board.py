@@ -59,7 +59,7 @@ class Board:
 
     def least(self, connections: int) -> int:
         """The fewest that a worker has which accepts; so many if none has fewer."""
-        return min(connections, *(number - 1 for number in self._numbers if number != _VACANT), connections)
+        return min([connections, *(number - 1 for number in self._numbers if number != _VACANT)])
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -122,7 +122,10 @@ async def test_a_session_is_a_stream_and_requests_are_posted_where_it_says(autoj
         peer.session.close()
         await settle()
         assert (sink.sessions, server.left) == (0, 1)
+        told = {figure.name: figure.value for figure in sink.figures()}
 
+    assert (told["sse_streams"], told["upstream_waiting"]) == (0, 0)
+    assert (told["sse_events_total"], told["upstream_replies_total"]) == (3, 2)  # where to post, and two replies
     assert [each.method for each in upstream.seen] == ["GET", "POST", "POST", "POST"]
     assert [each.path for each in upstream.seen] == ["/sse", *["/messages?s=1"] * 3]
     assert upstream.of("initialize")[0].json["params"]["capabilities"] == {"roots": {}}

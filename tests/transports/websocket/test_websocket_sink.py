@@ -28,8 +28,12 @@ async def test_modern_clients_share_one_connection_and_get_their_own_answers(kit
         for client in (one, other):
             await client.send(id=7, method="tools/call", params={"name": "x", "_meta": kit.MODERN})
         replies = [await client.next() for client in (one, other)]
+        told = {figure.name: figure.value for figure in gateway.sinks["up"].figures()}
 
         assert [reply["id"] for reply in replies] == [7, 7]
+        assert told["websocket_connections"] == 1
+        assert (told["upstream_waiting"], told["upstream_unanswered_total"]) == (0, 0)
+        assert told["upstream_replies_total"] >= 2
         assert len(server.open) == len(server.headers) == 1
 
 

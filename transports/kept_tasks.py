@@ -7,20 +7,24 @@ from contextvars import copy_context
 from typing import Any, Final, final
 
 import trio
-from attrs import define
 
 from sluiceway.pipeline.model.kept_scope import KeptScope
+from sluiceway.pipeline.model.parking import Parking
 
 _MAX_KEPT: Final = 64
 """Tasks at rest; more are ended."""
 
 
-@define(eq=False)
-class _Job:
-    """What a task is to do next; None once it is to end."""
+@final
+class _Kept:
+    """A task, as its owner sees it while it is at rest, and what it is to do next: nothing, once it is to end."""
 
-    async_fn: Callable[..., Awaitable[object]] | None
-    args: tuple[Any, ...]
+    __slots__ = ("args", "async_fn", "rest")
+
+    def __init__(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        self.async_fn: Callable[..., Awaitable[object]] | None = async_fn
+        self.args = args
+        self.rest = Parking()
 
 
 _scopes: Final[dict[trio.lowlevel.Task, KeptScope]] = {}
@@ -52,12 +56,12 @@ class KeptTasks:
         self._contain = contain
         self._max_kept = max_kept
         self._context = copy_context()
-        self._resting: dict[trio.lowlevel.Task, _Job] = {}
+        self._resting: list[_Kept] = []
 
     @property
     def kept(self) -> int:
         """Tasks at rest."""
-        return len(self._resting)
+        return sum(kept.rest.taken for kept in self._resting)
 
     def run(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """
@@ -66,41 +70,40 @@ class KeptTasks:
         Raises:
             RuntimeError: The nursery is closed.
         """
-        if not self._resting:
-            self._context.copy().run(self._nursery.start_soon, self._work, _Job(async_fn, args))
-            return
-        task, job = self._resting.popitem()  # the one that came to rest last: its memory is the warmest
-        job.async_fn, job.args = async_fn, args
-        task.context = self._context.copy()
-        trio.lowlevel.reschedule(task)
+        while self._resting:
+            kept = self._resting.pop()  # the one that came to rest last: its memory is the warmest
+            task = kept.rest.wake()
+            if task is not None:  # else it was cancelled, and ends
+                kept.async_fn, kept.args = async_fn, args
+                task.context = self._context.copy()
+                return
+        self._context.copy().run(self._nursery.start_soon, self._work, _Kept(async_fn, args))
 
     def close(self) -> None:
         """Keep no task any more: those at rest end, the others when their job is done. Idempotent."""
         self._max_kept = 0
         while self._resting:
-            trio.lowlevel.reschedule(self._resting.popitem()[0])
+            self._resting.pop().rest.wake()
 
-    async def _work(self, job: _Job) -> None:
+    async def _work(self, kept: _Kept) -> None:
         me = trio.lowlevel.current_task()
-
-        def leave(_: object) -> trio.lowlevel.Abort:
-            self._resting.pop(me, None)
-            return trio.lowlevel.Abort.SUCCEEDED
-
+        resting, rest = self._resting, kept.rest
         scope = _scopes[me] = KeptScope()
         try:
-            while job.async_fn is not None:
+            while kept.async_fn is not None:
                 try:
-                    await job.async_fn(*job.args)
+                    await kept.async_fn(*kept.args)
                 except Exception as error:  # a boundary: what a job raises is for the owner to deal with
                     self._contain(error)
                     return
-                job.async_fn, job.args = None, ()
-                if len(self._resting) >= self._max_kept:
+                kept.async_fn, kept.args = None, ()
+                if len(resting) >= self._max_kept:
                     return
                 me.context = self._context  # what the job left in its own goes with it
-                self._resting[me] = job
-                await trio.lowlevel.wait_task_rescheduled(leave)
+                resting.append(kept)
+                await rest.wait()
         finally:
+            if kept in resting:
+                resting.remove(kept)
             del _scopes[me]
             scope.close()

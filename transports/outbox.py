@@ -14,6 +14,8 @@ from typing import Final, Protocol, final
 
 import trio
 
+from sluiceway.pipeline.model.parking import Parking
+
 _BATCH: Final = 64 * 1024
 """Bytes of messages that are sent together."""
 
@@ -44,7 +46,7 @@ class Outbox:
         self._begun = b""
         self._size = 0
         self._closed = False
-        self._writer: trio.lowlevel.Task | None = None
+        self._writer = Parking()
         self._room: trio.Event | None = None
 
     @property
@@ -73,7 +75,7 @@ class Outbox:
             raise trio.WouldBlock
         self._waiting[object() if key is None else key] = message
         self._size += len(message) + 1
-        self._wake()
+        self._writer.wake()
 
     async def put(self, message: bytes) -> None:
         """
@@ -101,7 +103,7 @@ class Outbox:
     def close(self) -> None:
         """Take nothing more. `run` ends when what waits is written. Idempotent."""
         self._closed = True
-        self._wake()
+        self._writer.wake()
         self._let_in()
 
     async def run(self, stream: Writer) -> None:
@@ -149,7 +151,7 @@ class Outbox:
         if 0 < sent < len(line):
             self._begun = line[sent:]
             self._size = len(self._begun)
-            self._wake()
+            self._writer.wake()
         return sent > 0
 
     async def _something(self) -> bool:
@@ -157,18 +159,8 @@ class Outbox:
         while not self._size:
             if self._closed:
                 return False
-            self._writer = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            await self._writer.wait()
         return True
-
-    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        self._writer = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _wake(self) -> None:
-        if self._writer is not None:
-            task, self._writer = self._writer, None
-            trio.lowlevel.reschedule(task)
 
     def _release(self, size: int) -> None:
         self._size -= size

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, final
 
 import trio
+
+from sluiceway.pipeline.model.parking import Parking
 
 from .reactor import ENDING, READABLE, STICKY, WRITABLE, Reactor
 from .watcher import Watcher
@@ -39,6 +41,7 @@ class Wire(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "_asks",
         "_callback",
         "_closed",
         "_ended",
@@ -62,8 +65,9 @@ class Wire(trio.abc.HalfCloseableStream):
         self._receive = sock.recv
         self._send = sock.send
         self._callback: Callable[[], object] | None = None
-        self._reader: trio.lowlevel.Task | None = None
-        self._writer: trio.lowlevel.Task | None = None
+        self._reader = Parking("another task is reading from this connection")
+        self._writer: Parking | None = None
+        self._asks: Callable[[int], object] | None = None
         self._readable = True
         self._sticky = False
         self._ended = False
@@ -133,8 +137,11 @@ class Wire(trio.abc.HalfCloseableStream):
             raise self._lost() from error
         if not data:
             self._ended = True
-        elif len(data) < max_bytes and not self._sticky:
-            self._emptied()  # no need to be told so by another system call (epoll(7), question 9)
+        elif len(data) < max_bytes and not self._sticky:  # no need to be told so by another system call (epoll(7))
+            if self._reactor is not None:
+                self._readable = False
+            else:
+                self._emptied()
         return data
 
     async def receive(self, max_bytes: int) -> bytes:
@@ -154,19 +161,26 @@ class Wire(trio.abc.HalfCloseableStream):
             if self._in_a_row >= _IN_A_ROW:
                 self._in_a_row = 0
                 await trio.lowlevel.checkpoint()
+        else:
+            self._in_a_row = 0
+            await self._reader.wait()
         while (data := self.receive_nowait(max_bytes)) is None:
             self._in_a_row = 0
             await self._wait_readable()
         self._in_a_row += 1 + len(data) // _LITTLE
         return data
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
         """See `receive`."""
-        return await self.receive(max_bytes or _PIECE)
+        return self.receive(max_bytes or _PIECE)
 
     def is_readable(self) -> bool:
         """Whether a read would return at once: with bytes, the end, or an error. Asks the kernel."""
-        return self._closed or _asks(self._number, writing=False)
+        if self._closed:
+            return True
+        if self._asks is None:
+            self._asks = _asking(self._number, writing=False)
+        return bool(self._asks(0))
 
     # Writing.
 
@@ -214,7 +228,7 @@ class Wire(trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until a byte can be written. Raises as `send_all` does."""
         await trio.lowlevel.checkpoint()
-        while not self._closed and not _asks(self._number, writing=True):
+        while not self._closed and not _asking(self._number, writing=True)(0):
             await self._wait_writable()
         if self._closed:
             raise trio.ClosedResourceError(_CLOSED)
@@ -244,8 +258,9 @@ class Wire(trio.abc.HalfCloseableStream):
             self._watch(None)
             trio.lowlevel.notify_closing(self._number)
         self.socket.close()
-        self._wake_reader()
-        self._wake_writer()
+        self._reader.wake()
+        if self._writer is not None:
+            self._writer.wake()
 
     async def aclose(self) -> None:
         """Close at once; a checkpoint afterwards."""
@@ -260,50 +275,29 @@ class Wire(trio.abc.HalfCloseableStream):
             self._sticky = True
             if events & ENDING:
                 self._ended = True
-        if events & WRITABLE:
-            self._wake_writer()
+        if self._writer is not None and events & WRITABLE:
+            self._writer.wake()
         if events & READABLE:
             self._readable = True
-            if self._callback is not None:
-                self._callback()
+            callback = self._callback
+            if callback is None:
+                self._reader.wake()
             else:
-                self._wake_reader()
-
-    def _wake_reader(self) -> None:
-        if self._reader is not None:
-            task, self._reader = self._reader, None
-            trio.lowlevel.reschedule(task)
-
-    def _wake_writer(self) -> None:
-        if self._writer is not None:
-            task, self._writer = self._writer, None
-            trio.lowlevel.reschedule(task)
+                callback()
 
     async def _wait_readable(self) -> None:
         if self._reactor is None:
             await trio.lowlevel.wait_readable(self._number)
-            return
-        if self._reader is not None:
-            raise trio.BusyResourceError("another task is reading from this connection")
-        self._reader = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stop_reading)
-
-    def _stop_reading(self, _: object) -> trio.lowlevel.Abort:
-        self._reader = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        else:
+            await self._reader.wait()
 
     async def _wait_writable(self) -> None:
         if self._reactor is None:
             await trio.lowlevel.wait_writable(self._number)
             return
-        if self._writer is not None:
-            raise trio.BusyResourceError("another task is writing to this connection")
-        self._writer = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._stop_writing)
-
-    def _stop_writing(self, _: object) -> trio.lowlevel.Abort:
-        self._writer = None
-        return trio.lowlevel.Abort.SUCCEEDED
+        if self._writer is None:
+            self._writer = Parking("another task is writing to this connection")
+        await self._writer.wait()
 
     def _emptied(self) -> None:
         """There was nothing left: the next edge tells of more."""
@@ -327,11 +321,11 @@ class Wire(trio.abc.HalfCloseableStream):
             self._watcher = Watcher(self._number, self)
 
 
-def _asks(number: int, *, writing: bool) -> bool:
-    """Whether the kernel would let a read or a write return at once, be it with an error."""
+def _asking(number: int, *, writing: bool) -> Callable[[int], object]:
+    """What tells whether a read or a write would return within some milliseconds, be it with an error."""
     if not hasattr(select, "poll"):  # Windows, where `select` knows no limit to the number
         reads, writes = ((), (number,)) if writing else ((number,), ())
-        return any(select.select(reads, writes, (), 0))
+        return lambda wait_ms: any(select.select(reads, writes, (), wait_ms / 1000))
     asked = select.poll()
     asked.register(number, select.POLLOUT if writing else select.POLLIN)
-    return bool(asked.poll(0))
+    return asked.poll

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, final
+from collections.abc import Callable
+from typing import Final, final
 
 import trio
 
@@ -170,9 +170,9 @@ class Wire(trio.abc.HalfCloseableStream):
         self._in_a_row += 1 + len(data) // _LITTLE
         return data
 
-    def receive_some(self, max_bytes: int | None = None) -> Coroutine[Any, Any, bytes]:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See `receive`."""
-        return self.receive(max_bytes or _PIECE)
+        return await self.receive(max_bytes or _PIECE)
 
     def is_readable(self) -> bool:
         """Whether a read would return at once: with bytes, the end, or an error. Asks the kernel."""

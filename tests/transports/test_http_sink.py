@@ -626,7 +626,10 @@ async def test_connections_at_rest_are_closed_after_keep_idle(autojump_clock, mo
     class Line:
         number = 0
 
-        async def send_all(self, data: bytes) -> None:
+        def send_nowait(self, data: bytes) -> int:
+            return 0
+
+        async def send_all(self, data: bytes | memoryview) -> None:
             await trio.lowlevel.checkpoint()
 
         async def receive_some(self, max_bytes: int) -> bytes:

@@ -24,7 +24,6 @@ from .http2_exchange import ask
 from .http2_pool import CARE_S, Http2Pool, SpeaksHttp1
 from .http2_stream import fields_of
 from .known_heads import KnownHeads
-from .parser import ResponseParser
 from .pool import DEFAULT_LIMITS, Pool, PoolLimits
 from .response import Response, WholeResponse
 from .statistics import PoolReport
@@ -33,6 +32,8 @@ _MAX_WORD_CONNECTIONS: Final = 16
 _MAX_WORDS: Final = 1600
 _MAX_REPEATS: Final = 2
 """How often a request goes out again that an HTTP/2 peer did not take, because it went away or had no place."""
+
+_BROKEN: Final = (trio.BrokenResourceError, *FAULTS)
 
 Dial = Callable[[], Awaitable[Transport]]
 
@@ -72,6 +73,9 @@ class HttpClient:
         limits: Of the connections for calls.
         max_streams: Streams at the same time; over HTTP/1.1 each is a connection.
         http2: Whether HTTP/2 is an option; None if not.
+
+    Raises:
+        RuntimeError: Outside of a Trio run.
     """
 
     def __init__(
@@ -167,51 +171,48 @@ class HttpClient:
                 return response
         pool = self._calls if use is Use.CALL else self._pools[use]
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
-        try:
-            connection = pool.acquire_nowait() or await self._acquire(pool)
-            reused = connection.uses > 0
+        await trio.lowlevel.checkpoint_if_cancelled()
+        connection, fresh = pool.acquire_nowait(), False
+        while True:
             try:
-                return await self._ask(pool, connection, request)
-            except PeerGone as gone:
-                if not (reused and gone.untouched and (gone.unsent or repeatable)):
-                    raise
-            return await self._ask(pool, await self._acquire(pool, fresh=True), request)
-        except FAULTS as error:
-            raise self.faults.translated(error) from error
+                if connection is None:
+                    connection = await self._acquire(pool, fresh=fresh)
+                data = await connection.send(request)
+                response = self._heads.whole(data)
+                if response is not None:
+                    pool.release(connection, reusable=True)
+                else:
+                    response = await self._begun(pool, connection, data)
+                connection = None
+                return response
+            except _BROKEN as error:
+                fault = PeerGone(untouched=True) if isinstance(error, trio.BrokenResourceError) else error
+                if connection is None or not connection.was_used or not _may_go_again(fault, repeatable):
+                    raise self.faults.translated(fault) from error
+            finally:
+                if connection is not None:
+                    pool.release(connection, reusable=False)
+            connection, fresh = None, True
 
-    async def _acquire(self, pool: Pool, *, fresh: bool = False) -> Connection:
+    async def _acquire(self, pool: Pool, *, fresh: bool) -> Connection:
         connection = await pool.acquire(fresh=fresh)
         self._opened.set()
         return connection
 
-    async def _ask(self, pool: Pool, connection: Connection, request: bytes) -> Response:
-        """Send, and read a response that says it is short to its end: then the connection goes back to its pool."""
-        answered = False
-        try:
-            data = await connection.send(request)
-            whole = self._heads.whole(data)
-            parser = None if whole is not None else await self._begun(connection, data)
-            answered = True
-        finally:
-            if not answered:
-                pool.release(connection, reusable=False)
-        if whole is not None:
-            pool.release(connection, reusable=True)
-            return WholeResponse(*whole)
-        assert parser is not None
-        assert parser.head is not None
-        if not parser.complete:
-            return Http1Response(parser.head, parser, connection, pool.release)
-        pool.release(connection, reusable=parser.reusable)
-        return WholeResponse(parser.head, parser.take())
-
-    async def _begun(self, connection: Connection, data: bytes) -> ResponseParser:
+    async def _begun(self, pool: Pool, connection: Connection, data: bytes) -> Response:
+        """A response of which this is the first piece; one that says it is short is read to its end."""
+        if not data:
+            raise PeerGone(untouched=True)
         parser = await connection.read_head(data, self._heads)
-        assert parser.head is not None
-        if parser.head.length is not None and parser.head.length <= PIECE:
+        head = parser.head
+        assert head is not None
+        if head.length is not None and head.length <= PIECE:
             while not parser.complete:  # many servers send head and body one after the other
                 await connection.read(parser)
-        return parser
+        if not parser.complete:
+            return Http1Response(head, parser, connection, pool.release)
+        pool.release(connection, reusable=parser.reusable)
+        return WholeResponse(head, parser.take())
 
     async def _send_http2(
         self, head: bytes, headers: bytes, body: bytes, *, repeatable: bool, use: Use
@@ -299,6 +300,11 @@ class HttpClient:
             http2 = self._http2_pools.get(use)
             reports[use.value] = pool.report() if http2 is None else pool.report() + http2.report()
         return reports
+
+
+def _may_go_again(fault: Exception, repeatable: bool) -> bool:
+    """Whether what ended a request on a connection that was used before says that it cannot have been taken."""
+    return isinstance(fault, PeerGone) and fault.untouched and (fault.unsent or repeatable)
 
 
 _BAD: Final = frozenset("\r\n\0")

@@ -48,6 +48,7 @@ class TcpTransport:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.send_nowait = wire.send_nowait
         self.send_all = wire.send_all
         self.receive_some = wire.receive
         self.close = wire.close
@@ -75,6 +76,10 @@ class TlsTransport:
         self.close = wire.close
         self.is_readable = wire.is_readable
         self._protocol = stream.protocol
+
+    def send_nowait(self, data: bytes) -> int:
+        """Nothing: what is to be written has to be encrypted as a whole first. See `Transport`."""
+        return 0
 
     @property
     def speaks_http2(self) -> bool:
@@ -146,7 +151,7 @@ class Dialer:
         request = connect_request(self.origin, proxy.credentials)
         try:
             connection = Connection(transport, trio.current_time())
-            parser = await connection.read_head(await connection.send(request))
+            parser = await connection.read_head(await connection.ask(request))
         except (PeerGone, MalformedResponse) as error:
             raise DialFailed(f"the proxy broke off: {error}") from error
         assert parser.head is not None

@@ -7,8 +7,10 @@ a connection that nobody can use any more, so it is closed, and for HTTP/1.1 tha
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from typing import Final, Protocol, final
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol, final
 
 import trio
 from attrs import define
@@ -26,11 +28,18 @@ class Transport(Protocol):
     """The byte stream under a connection, as `connect` makes it."""
 
     @abstractmethod
-    async def send_all(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> int:
+        """
+        Write what can be written at once; returns how many bytes that was, 0 if it cannot be known without waiting.
+        Raises `trio.BrokenResourceError` if the peer is gone.
+        """
+
+    @abstractmethod
+    async def send_all(self, data: bytes | memoryview) -> None:
         """Write all of it. Raises `trio.BrokenResourceError` if the peer is gone."""
 
     @abstractmethod
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+    def receive_some(self, max_bytes: int) -> Coroutine[Any, Any, bytes]:
         """What there is, at least one byte; empty at the end. Raises `trio.BrokenResourceError` after a reset."""
 
     @abstractmethod
@@ -76,6 +85,8 @@ class Connection:
     """Requests sent on it."""
     expires: float = 0.0
     """Until when it may be used again, if it is at rest; Trio clock seconds."""
+    old_at: float = math.inf
+    """Before that nothing ends it but rest, too many requests, or a word of its owner; Trio clock seconds."""
     ending: ResponseParser | None = None
     """A response of which nothing is missing but the mark of its end; None if it is complete."""
 
@@ -101,32 +112,59 @@ class Connection:
         self.ending = None
         return settled and parser.reusable and not parser.take()
 
-    async def send(self, request: bytes) -> bytes:
+    @property
+    def was_used(self) -> bool:
+        """Whether it carried a request before the one that was sent last: the peer may have closed it since."""
+        return self.uses > 1
+
+    def send(self, request: bytes) -> Coroutine[Any, Any, bytes]:
+        """
+        Send a request now, as far as that goes at once; when awaited, wait for the first bytes of what comes back.
+
+        Not a checkpoint before it sends. What is awaited raises `trio.BrokenResourceError` after a reset, and returns
+        nothing at the end: both mean `PeerGone`, with the response untouched. Await it in any case.
+
+        Raises:
+            PeerGone: The peer closed the connection, and the request did not leave as a whole.
+        """
+        self.uses += 1
+        transport = self.transport
+        try:
+            sent = transport.send_nowait(request)
+        except trio.BrokenResourceError as error:
+            raise PeerGone(untouched=True, unsent=True) from error
+        if sent == len(request):
+            return transport.receive_some(PIECE)
+        return self._send_rest(memoryview(request)[sent:] if sent else request)
+
+    async def _send_rest(self, rest: bytes | memoryview) -> bytes:
+        try:
+            await self.transport.send_all(rest)
+        except trio.BrokenResourceError as error:
+            raise PeerGone(untouched=True, unsent=True) from error
+        return await self.transport.receive_some(PIECE)
+
+    async def ask(self, request: bytes) -> bytes:
         """
         Send a request and wait for the first bytes of what comes back.
 
         Raises:
             PeerGone: The peer closed the connection.
         """
-        self.uses += 1
         try:
-            await self.transport.send_all(request)
-        except trio.BrokenResourceError as error:
-            raise PeerGone(untouched=True, unsent=True) from error
-        try:
-            data = await self.transport.receive_some(PIECE)
+            data = await self.send(request)
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=True) from error
         if not data:
             raise PeerGone(untouched=True)
-        return bytes(data)
+        return data
 
     async def read_head(self, data: bytes, heads: KnownHeads | None = None) -> ResponseParser:
         """
         Read the head of a response.
 
         Args:
-            data: What `send` returned.
+            data: What `ask` returned.
             heads: Learns this one; None if no other response will be like it.
 
         Raises:
@@ -155,6 +193,6 @@ class Connection:
         except trio.BrokenResourceError as error:
             raise PeerGone(untouched=not parser.started) from error
         if data:
-            parser.feed(bytes(data))
+            parser.feed(data)
         elif not parser.end():
             raise PeerGone(untouched=not parser.started)

@@ -14,6 +14,7 @@ from typing import Final, TypeVar, final
 from attrs import frozen
 
 from .parser import Head, ResponseParser
+from .response import WholeResponse
 
 MAX_KNOWN: Final = 64
 """Heads that are remembered of one origin; the one that was learned first makes room."""
@@ -55,16 +56,14 @@ class KnownHeads:
     def __len__(self) -> int:
         return len(self._known)
 
-    def whole(self, data: bytes) -> tuple[Head, bytes] | None:
-        """
-        Head and body, if these bytes are one response with a head that is known, no less and no more, and need no
-        parser; else None.
-        """
-        start = data.find(_END) + len(_END)
-        known = self._known.get(data[:start]) or self._derived(data[:start])
-        if known is None or len(data) - start != known.length:
+    def whole(self, data: bytes) -> WholeResponse | None:
+        """The response, if these bytes are one with a head that is known, no less and no more; else None."""
+        start = data.find(_END) + 4
+        head = data[:start]
+        known = self._known.get(head) or self._derived(head)
+        if known is None or len(data) != start + known.length:
             return None
-        return known.head, data[start:]
+        return WholeResponse(known.head, data[start:])
 
     def parse(self, data: bytes) -> ResponseParser:
         """

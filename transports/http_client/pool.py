@@ -64,17 +64,22 @@ class Pool:
     Args:
         open_transport: Connects; what it raises comes out of `acquire`.
         limits: See `PoolLimits`.
+
+    Raises:
+        RuntimeError: Outside of a Trio run.
     """
 
     def __init__(self, open_transport: Callable[[], Awaitable[Transport]], limits: PoolLimits = DEFAULT_LIMITS) -> None:
         self._open_transport = open_transport
         self._limits = limits
+        self._now = trio.lowlevel.current_clock().current_time
         self._idle: list[Connection] = []
         self._waiting: deque[_Waiter] = deque()
         self._taken = 0
-        self._closed = False
         self._counts = Counts()
-        self._renewed = -math.inf
+        self._ends_older = -math.inf
+        self._young_s = min(limits.soft_age_s, limits.hard_age_s - limits.idle_s)
+        self._few_uses = min(limits.soft_uses, limits.hard_uses)
 
     @property
     def taken(self) -> int:
@@ -103,10 +108,9 @@ class Pool:
     def adopt(self, transport: Transport) -> None:
         """Take a connection that was opened elsewhere; it is closed if there is no place for it."""
         self._counts.opened += 1
-        now = trio.current_time()
-        connection = Connection(transport, now)
-        connection.expires = self._expiry(connection, now)
-        if self._closed or self.open >= self._limits.max_connections:
+        connection = self._made(transport)
+        connection.expires = self._expiry(connection, connection.born)
+        if self._is_closed or self.open >= self._limits.max_connections:
             self._end(connection, End.CLOSED)
         else:
             self._idle.append(connection)
@@ -114,12 +118,12 @@ class Pool:
     def acquire_nowait(self) -> Connection | None:
         """The connection that was put to rest last, if it can be used as it is; None otherwise: then `acquire` one."""
         idle = self._idle
-        if not idle or self._taken >= self._limits.max_connections:
+        if not idle:
             return None
         connection = idle[-1]
-        if connection.ending is not None or not self._is_young(connection) or connection.transport.is_readable():
+        if connection.expires <= self._now() or connection.ending is not None or connection.transport.is_readable():
             return None
-        idle.pop()
+        idle.pop()  # where one rests nobody waits, and there is a place: those at rest count towards the limit
         self._taken += 1
         self._counts.reused += 1
         return connection
@@ -142,14 +146,14 @@ class Pool:
         found = None
         try:
             while candidate is not None:
-                young = not fresh and self._is_young(candidate)
+                young = not fresh and candidate.expires > self._now()
                 if young and await candidate.settle():
                     found = candidate
                     self._counts.reused += 1
                     return found
                 self._end(candidate, End.PEER if young or fresh else End.IDLE)
                 candidate = self._idle.pop() if self._idle else None
-            found = Connection(await self._open_transport(), trio.current_time())
+            found = self._made(await self._open_transport())
             self._counts.opened += 1
             return found
         finally:
@@ -160,18 +164,29 @@ class Pool:
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back; it is closed unless it can and should carry another request."""
-        now = trio.current_time()
-        end = self._reason_to_end(connection, now, reusable=reusable)
-        if end is not None:
+        now = self._now()
+        if (
+            reusable
+            and now < connection.old_at
+            and connection.uses < self._few_uses
+            and connection.born > self._ends_older
+        ):
+            connection.expires = now + self._limits.idle_s
+        elif (end := self._reason_to_end(connection, now, reusable=reusable)) is None:
+            connection.expires = self._expiry(connection, now)
+        else:
             self._end(connection, end)
             self._free(None)
-        else:
-            connection.expires = self._expiry(connection, now)
+            return
+        if self._waiting:
             self._free(connection)
+        else:
+            self._taken -= 1
+            self._idle.append(connection)
 
     def sweep(self) -> None:
         """Close what has rested for too long."""
-        now, keep = trio.current_time(), []
+        now, keep = self._now(), []
         for connection in self._idle:
             if now >= connection.expires:
                 self._end(connection, End.IDLE)
@@ -181,12 +196,12 @@ class Pool:
 
     def renew(self) -> None:
         """Use no connection again that was opened before now; what is in use stays until it comes back."""
-        self._renewed = trio.current_time()
+        self._ends_older = max(self._ends_older, self._now())
         self._drop_idle(End.RENEWED)
 
     def close(self) -> None:
         """Close what is at rest now, and what is in use as soon as it comes back."""
-        self._closed = True
+        self._ends_older = math.inf
         self._drop_idle(End.CLOSED)
 
     def _drop_idle(self, end: End) -> None:
@@ -203,7 +218,7 @@ class Pool:
         if len(self._waiting) >= self._limits.max_waiting:
             self._counts.refused += 1
             raise PoolFull
-        waiter, since = _Waiter(trio.lowlevel.current_task()), trio.current_time()
+        waiter, since = _Waiter(trio.lowlevel.current_task()), self._now()
         self._waiting.append(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -214,7 +229,7 @@ class Pool:
         try:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
-            self._counts.waited_s += trio.current_time() - since
+            self._counts.waited_s += self._now() - since
         return waiter.connection
 
     def _free(self, connection: Connection | None) -> None:
@@ -228,21 +243,25 @@ class Pool:
         if connection is not None:
             self._idle.append(connection)
 
+    @property
+    def _is_closed(self) -> bool:
+        return self._ends_older == math.inf
+
+    def _made(self, transport: Transport) -> Connection:
+        now = self._now()
+        return Connection(transport, now, old_at=now + self._young_s)
+
     def _expiry(self, connection: Connection, now: float) -> float:
         """Until when one that comes to rest now may be used again."""
         return min(now + self._limits.idle_s, connection.born + self._limits.hard_age_s)
 
-    def _is_young(self, connection: Connection) -> bool:
-        """Whether a connection at rest may be used again, as far as its age tells."""
-        return connection.expires > trio.current_time()
-
     def _reason_to_end(self, connection: Connection, now: float, *, reusable: bool) -> End | None:
         """Why a connection that comes back is not kept; None if it is."""
-        if self._closed:
+        if self._is_closed:
             return End.CLOSED
         if not reusable:
             return End.CUT
-        if connection.born <= self._renewed:
+        if connection.born <= self._ends_older:
             return End.RENEWED
         limits, age_s = self._limits, now - connection.born
         soft = age_s < limits.soft_age_s and connection.uses < limits.soft_uses

@@ -102,7 +102,7 @@ class WholeResponse(Response):
     """
 
     def __init__(self, head: Head, body: bytes) -> None:
-        super().__init__(head)
+        self.head = head  # type: ignore[misc]  # Final: the base's own line, without the call that it would cost
         self.whole = self._unread = body
 
     @property

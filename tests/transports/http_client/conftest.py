@@ -41,7 +41,10 @@ class MemoryTransport:
         self.speaks_http2 = http2
         self.closed = False
 
-    async def send_all(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> int:
+        return 0
+
+    async def send_all(self, data: bytes | memoryview) -> None:
         await self._stream.send_all(data)
 
     async def receive_some(self, max_bytes: int) -> bytes:

@@ -30,7 +30,10 @@ class Scripted:
         self.left = False
         self.sent: list[bytes] = []
 
-    async def send_all(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> int:
+        return 0
+
+    async def send_all(self, data: bytes | memoryview) -> None:
         await trio.lowlevel.checkpoint()
         if self.left:
             raise trio.BrokenResourceError

@@ -32,11 +32,14 @@ class MemoryTransport:
         self._stream = stream
         self.peer_left = False
 
-    async def send_all(self, data: bytes) -> None:
+    def send_nowait(self, data: bytes) -> int:
+        return 0
+
+    async def send_all(self, data: bytes | memoryview) -> None:
         await self._stream.send_all(data)
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        return await self._stream.receive_some(max_bytes)
+        return bytes(await self._stream.receive_some(max_bytes))
 
     def close(self) -> None:
         self._stream.send_stream.close()

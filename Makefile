@@ -1,7 +1,8 @@
 # Everything from a bare machine that has Python 3.11 or newer: the first target that needs it makes the environment.
 
+# Another interpreter goes into an environment of its own: make PYTHON=/usr/bin/python3.11 VENV=.venv-debian run
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
@@ -10,9 +11,10 @@ CONNECTIONS ?= 5000
 SEED ?= 1
 SLACK ?= 1
 PROFILE_FLAGS ?=
+BYTECODE_FLAGS ?=
 
 .PHONY: run test setup lint types cov docs conformance matrix autobahn bench bench-peers bench-compare \
-  figures profile fuzz mutation wheel lock clean all
+  bytecodes figures profile fuzz mutation wheel lock clean all
 
 run: $(READY) ## serve the quickstart on http://127.0.0.1:8080/mcp
 	$(BIN)/sluiceway run
@@ -73,9 +75,12 @@ bench-peers: $(READY) ## ours, its peers and nginx, in one run of nine minutes; 
 bench-compare: $(READY) ## a quick run of peers; fails if ours cost more, by nginx's cost in the same run, than in the kept one
 	$(BIN)/python bench/peers --quick --compare bench/results/peers.json
 
+bytecodes: $(READY) ## bytecodes of one call, by part of the gateway: repeat within a per cent on any machine
+	$(BIN)/python bench/bytecodes.py $(BYTECODE_FLAGS)
+
 figures: $(READY) ## a full run of everything that docs/performance.md tells figures of, kept and put into the page
 	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
-	for each in workers core layers large idle http2 claims; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
+	for each in workers core layers large idle http2 claims bytecodes; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
 	$(BIN)/python bench/account.py
 
 profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/

@@ -61,9 +61,11 @@ def gateway() -> Iterator[tuple[int, int]]:
             process.wait(60)
 
 
-def port_in(log: Path) -> int:
-    """The port of a gateway, once its log says that it is ready."""
+def port_in(log: Path, process: subprocess.Popen[bytes] | None = None) -> int:
+    """The port of a gateway, once its log says that it is ready; not waited for once its process has ended."""
     for _ in range(400):
+        if process is not None and process.poll() is not None:
+            break
         for line in log.read_text().splitlines():
             if "gateway ready" in line:
                 return int(json.loads(line)["web"][0].split("//")[-1].partition("/")[0].rpartition(":")[2])

@@ -42,11 +42,19 @@ def _result(method: str, params: dict) -> bytes | None:
     return json.dumps(found).encode()
 
 
-for line in sys.stdin.buffer:
+def answer(line: bytes) -> bytes | None:
+    """What is said to a message; nothing to a notification."""
     message = json.loads(line)
     if message.get("id") is None or "method" not in message:
-        continue
+        return None
     result = _result(message["method"], message.get("params") or {})
-    end = b'"error":{"code":-32601,"message":"no such method"}' if result is None else b'"result":%b' % result
-    sys.stdout.buffer.write(b'{"jsonrpc":"2.0","id":%b,%b}\n' % (json.dumps(message["id"]).encode(), end))
-    sys.stdout.buffer.flush()
+    end = b'"error":{"code":-32601,"message":"no such method"}}' if result is None else b'"result":%b}' % result
+    return b'{"jsonrpc":"2.0","id":%b,%b' % (json.dumps(message["id"]).encode(), end)
+
+
+if __name__ == "__main__":
+    for each in sys.stdin.buffer:
+        said = answer(each)
+        if said is not None:
+            sys.stdout.buffer.write(said + b"\n")
+            sys.stdout.buffer.flush()

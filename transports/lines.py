@@ -27,6 +27,7 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.session import Session
+from sluiceway.pipeline.model.tools import LIST
 from sluiceway.pipeline.protocol.errors import (
     CapacityExceeded,
     SessionNotFound,
@@ -214,11 +215,14 @@ class Lines(Generic[L]):
         line = self._lines.get(None)
         if line is None or line.is_ending:
             line = await self._shared_line()
-        if self._era.is_modern and not self._mirrors.concern(exchange):
-            reply = await self._ask(line, exchange)
+        if not self._era.is_modern or self._mirrors.concern(exchange):
+            return await self._serve_checked(line, exchange)
+        reply = await line.connection.call(exchange)
+        assert self.health is not None
+        self.health.answered(line)
+        if exchange.method == LIST:
             self._mirrors.learn(exchange, reply)
-            return reply
-        return await self._serve_checked(line, exchange)
+        return reply
 
     async def _serve_checked(self, line: L, exchange: Exchange) -> Reply:
         """What has to be asked before a modern client's request can be passed on."""

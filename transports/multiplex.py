@@ -14,9 +14,9 @@ session gives it to its latest exchange, one that is shared only if there is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import trio
 
@@ -47,6 +47,7 @@ from sluiceway.pipeline.runtime.correlation import Correlation, CorrelationCount
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from .multiplexed_call import Call
+from .outbox import Outgoing
 from .questions import Questions
 from .readdress import readdress, with_token
 
@@ -55,26 +56,6 @@ _MAX_QUESTIONS: Final = 64
 """Questions of one upstream that may be open at once."""
 _MAX_TASK_TOKENS: Final = 256
 """Progress tokens kept after the reply, for the tasks of 2025-11-25 that still make progress."""
-
-
-class Outgoing(Protocol):
-    """Where messages to the upstream go: an `Outbox`, or what does the same."""
-
-    max_bytes: int
-    """What may wait."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that wait."""
-        ...
-
-    def put_nowait(self, message: bytes, key: Hashable | None = None, *, alone: bool = False) -> None:
-        """See `Outbox.put_nowait`."""
-        ...
-
-    def withdraw(self, key: Hashable) -> bool:
-        """See `Outbox.withdraw`."""
-        ...
 
 
 @final
@@ -113,8 +94,8 @@ class Multiplexer:
         self._spawn = spawn
         ask = None if session is None else session.ask
         self._unsolicited = None if ask is None else Questions(ask, self._reply)
-        self._table = Correlation(max_pending, counts=counts)
-        self._calls: dict[int, Call] = {}
+        self._table: Correlation[Call] = Correlation(max_pending, counts=counts)
+        self._calls = self._table.entries
         self._listening = 0
         self._asked: dict[RequestId, Call] = {}
         self._task_tokens: dict[int, Json] = {}
@@ -125,6 +106,7 @@ class Multiplexer:
         """Notifications of the upstream that belonged to nobody: late, or without an addressee."""
         self.last_used = -math.inf
         """When the latest exchange ended, in Trio clock seconds."""
+        self._now = trio.lowlevel.current_clock().current_time
 
     async def call(self, exchange: Exchange) -> Reply:
         """
@@ -140,27 +122,24 @@ class Multiplexer:
         if self._closed is not None:
             raise self._closed()
         await trio.lowlevel.checkpoint_if_cancelled()  # whoever is cancelled by now sends nothing
-        request = exchange.request
+        request, listens = exchange.request, exchange.kind is Kind.LISTEN
         assert isinstance(request, Request)
-        with self._table.register() as entry:
-            call = Call(exchange, entry)
-            self._send(readdress(request, entry.id), entry.id, alone=self._listening == len(self._calls))
-            self._calls[entry.id] = call
-            self._listening += (listens := exchange.kind is Kind.LISTEN)
+        alone = self._listening == len(self._calls)
+        with self._table.register(Call(exchange)) as call:
+            self._send(readdress(request, call.id), call.id, alone=alone)
             try:
                 if listens:
-                    reply = await self._listen(call)
-                else:
-                    item = await entry.receive()
-                    reply = item if isinstance(item, Result | ErrorReply) else await self._converse(call, item)
+                    return await self._listen(call)
+                reply = await call.receive()
+                if not isinstance(reply, Result | ErrorReply):
+                    reply = await self._converse(call, reply)
             finally:
-                del self._calls[entry.id]
-                self._listening -= listens
-                self.last_used = trio.current_time()
-                self._leave(call)
+                self.last_used = self._now()
+                if call.questions or call.hung_up or not call.answered:
+                    self._leave(call)
         if "task" in request.params and isinstance(reply, Result) and "task" in reply.value:
             self._keep_token(call)
-        return call.restore_reply(reply)
+        return reply
 
     def notify(self, notification: Notification) -> None:
         """
@@ -218,7 +197,7 @@ class Multiplexer:
         """The rest of a conversation, from its first message on."""
         while isinstance(item, Notification):
             await call.exchange.relay(call.restore(item))
-            item = await call.entry.receive()
+            item = await call.receive()
         return await self._converse_asking(call, item) if isinstance(item, Request) else item
 
     async def _converse_asking(self, call: Call, item: Item | Reply) -> Reply:
@@ -230,7 +209,7 @@ class Multiplexer:
                         questions.start_soon(self._ask, call, item)
                     else:
                         await call.exchange.relay(call.restore(item))
-                    item = await call.entry.receive()
+                    item = await call.receive()
                 questions.cancel_scope.cancel()
         return item
 
@@ -242,15 +221,19 @@ class Multiplexer:
             call.hung_up = True
             self._end_listen(call)
 
-        with unwrap_single():
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(hang_up)
-                reply = await self._converse(call, await call.entry.receive())
-                nursery.cancel_scope.cancel()
-        return reply
+        self._listening += 1
+        try:
+            with unwrap_single():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(hang_up)
+                    reply = await self._converse(call, await call.receive())
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._listening -= 1
+        return call.restore_end(reply)
 
     def _end_listen(self, call: Call) -> None:
-        self._table.resolve(Response(call.entry.id, Result({"resultType": "complete"})))
+        self._table.resolve(Response(call.id, Result({"resultType": "complete"})))
 
     def _leave(self, call: Call) -> None:
         """Nobody waits any more: say so, if the upstream does not know it."""
@@ -258,11 +241,11 @@ class Multiplexer:
             ended = ErrorReply(ErrorCode.INTERNAL_ERROR, "the request that caused this has ended")
             for question_id in list(call.questions):
                 self._answer(question_id, ended)
-        if call.entry.answered and not call.hung_up:
+        if call.answered and not call.hung_up:
             return
         # a handshake cannot be taken back (2025-11-25, basic/utilities/cancellation): its session is over anyway
-        if not self._outbox.withdraw(call.entry.id) and call.exchange.method != "initialize":
-            self._say(Notification(_CANCELLED, {"requestId": call.entry.id}))
+        if not self._outbox.withdraw(call.id) and call.exchange.method != "initialize":
+            self._say(Notification(_CANCELLED, {"requestId": call.id}))
 
     async def _ask(self, call: Call, question: Request) -> None:
         scope = call.questions.get(question.id)
@@ -296,7 +279,7 @@ class Multiplexer:
             return
         self._asked[question.id] = call
         call.questions[question.id] = trio.CancelScope()
-        self._table.post(call.entry.id, question)
+        self._table.post(call.id, question)
 
     def _answer(self, question_id: RequestId, reply: Reply) -> None:
         if self._forget(question_id) is not None:
@@ -336,7 +319,7 @@ class Multiplexer:
             return False
         if self._session is None and MetaKey.LOG_LEVEL not in meta_of(call.exchange.request.params):
             return False  # a modern client that did not ask for logs gets none
-        return self._table.post(call.entry.id, notification)
+        return self._table.post(call.id, notification)
 
     def _taken_back(self, message_id: Json) -> bool:
         """The upstream takes a question back (legacy), or ends a subscription (2026-07-28, stdio)."""
@@ -359,7 +342,7 @@ class Multiplexer:
         if call.token is not None and self._session is not None:
             if len(self._task_tokens) >= _MAX_TASK_TOKENS:
                 del self._task_tokens[next(iter(self._task_tokens))]
-            self._task_tokens[call.entry.id] = call.token
+            self._task_tokens[call.id] = call.token
 
     def _deliver_task_progress(self, token: Json, notification: Notification) -> bool:
         if self._session is None or type(token) is not int or token not in self._task_tokens:
@@ -375,7 +358,7 @@ class Multiplexer:
         answer_to = error.request_id
         if isinstance(error, MessageTooLarge):
             only = [call for call in self._calls.values() if call.exchange.kind is not Kind.LISTEN]
-            answer_to = only[0].entry.id if len(only) == 1 else None
+            answer_to = only[0].id if len(only) == 1 else None
         if answer_to is not None:
             self._table.fail(answer_to, UpstreamProtocolError(f"{self._name}: {error.message}"))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Final, final
 
 import trio
-from attrs import define, field
 
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.protocol.mcp import PROGRESS, Kind, MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import PROGRESS, MetaKey, meta_of
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, RequestId, Result
 from sluiceway.pipeline.runtime.correlation import Entry
 
@@ -16,16 +15,23 @@ from .readdress import with_subscription, with_token
 
 
 @final
-@define(eq=False)
-class Call:
-    """One exchange that waits for its reply."""
+class Call(Entry):
+    """
+    One exchange that waits for its reply.
 
-    exchange: Exchange
-    entry: Entry
-    questions: dict[RequestId, trio.CancelScope] = field(factory=dict)
-    """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
-    hung_up: bool = False
-    """The reply is ours: the upstream still has to be told."""
+    Args:
+        exchange: Of the client.
+    """
+
+    __slots__ = ("exchange", "hung_up", "questions")
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self.exchange: Final = exchange
+        self.questions: dict[RequestId, trio.CancelScope] = {}
+        """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
+        self.hung_up = False
+        """The reply is ours: the upstream still has to be told."""
 
     @property
     def token(self) -> Json:
@@ -40,11 +46,9 @@ class Call:
             return Notification(notification.method, with_subscription(notification.params, self._id))
         return notification
 
-    def restore_reply(self, reply: Reply) -> Reply:
+    def restore_end(self, reply: Reply) -> Reply:
         """The end of a subscription names the subscription; every other reply is as it was."""
-        if self.exchange.kind is Kind.LISTEN and isinstance(reply, Result):
-            return Result(with_subscription(reply.value, self._id))
-        return reply
+        return Result(with_subscription(reply.value, self._id)) if isinstance(reply, Result) else reply
 
     @property
     def _id(self) -> RequestId:

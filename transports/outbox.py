@@ -28,6 +28,26 @@ class Writer(Protocol):
         ...
 
 
+class Outgoing(Protocol):
+    """Where messages go: an `Outbox`, or what does the same."""
+
+    max_bytes: int
+    """What may wait."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        ...
+
+    def put_nowait(self, message: bytes, key: Hashable | None = None, *, alone: bool = False) -> None:
+        """See `Outbox.put_nowait`."""
+        ...
+
+    def withdraw(self, key: Hashable) -> bool:
+        """See `Outbox.withdraw`."""
+        ...
+
+
 @final
 class Outbox:
     """

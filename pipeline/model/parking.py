@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Generator
-from typing import Any, Final, final
+from typing import Any, Final
 
 import trio
 
@@ -34,10 +34,9 @@ def _trap() -> object:
 _TRAP: Final = _trap()
 
 
-@final
 class Parking:
     """
-    Has room for one task.
+    Has room for one task. What a task waits for may be made of it.
 
     Args:
         busy: What is said to a second one.

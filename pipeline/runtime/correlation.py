@@ -6,7 +6,7 @@ reader task feeds the table with calls that never block; each exchange waits in 
 as long as the `with` block of its waiter, so there is nothing to time out and nothing to clean up: whatever ends the
 exchange (reply, deadline, cancel, crash) ends the entry.
 
-    with table.register() as entry:                       # in the exchange's task
+    with table.register(Entry()) as entry:                # in the exchange's task
         await send(Request(entry.id, method, params))
         while isinstance(item := await entry.receive(), Notification):
             await exchange.relay(item)
@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, final
+from typing import Any, Final, Generic, Self, TypeVar, final
 
 import trio
 from attrs import define
@@ -29,6 +29,7 @@ from attrs import define
 from ..model.changes import LIST_CHANGES, RESOURCE_UPDATED
 from ..model.figures import Figure
 from ..model.options import MIB
+from ..model.parking import Parking
 from ..protocol.errors import CapacityExceeded, GatewayError, SlowConsumer
 from ..protocol.mcp import LOG_MESSAGE, PROGRESS
 from ..protocol.messages import Json, Notification, Reply, Request, Response, encode_json
@@ -88,33 +89,33 @@ class CorrelationCounts:
             yield Figure(f"upstream_{name}_total", value, "counter", help_text)
 
 
-@final
-class Entry:
-    """One request that waits for its reply. Made by `Correlation.register`; a context manager."""
+class Entry(Parking):
+    """One request that waits for its reply, from `Correlation.register` to the end of a `with` block."""
 
-    __slots__ = ("_error", "_inbox", "_reply", "_size", "_started", "_table", "_waiter", "id")
+    __slots__ = ("_error", "_inbox", "_reply", "_size", "_started", "_table", "id")
 
-    def __init__(self, table: Correlation, entry_id: int) -> None:
-        self.id = entry_id
-        """The id to send upstream; also fit for a progress token."""
-        self._table = table
+    id: int
+    """The id to send upstream; also fit for a progress token. Given by the table."""
+    _table: Correlation[Any]
+    _started: float
+
+    def __init__(self) -> None:
+        Parking.__init__(self)
         self._inbox: deque[Item] = deque()
         self._size = 0
         self._reply: Reply | None = None
         self._error: GatewayError | None = None
-        self._waiter: trio.lowlevel.Task | None = None
-        self._started = trio.current_time()
 
-    def __enter__(self) -> Entry:
-        self._table._entries[self.id] = self
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        del self._table._entries[self.id]
+        table = self._table
+        del table.entries[self.id]
         if self._reply is None:
-            self._table.counts.unanswered += 1
+            table.counts.unanswered += 1
 
     @property
     def answered(self) -> bool:
@@ -130,8 +131,7 @@ class Entry:
             GatewayError: What `Correlation.fail_all` was called with.
         """
         if not (self._inbox or self._reply or self._error):
-            self._waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            await self.wait()
         else:
             await trio.lowlevel.checkpoint()
         if self._error is not None:
@@ -143,31 +143,20 @@ class Entry:
         assert self._reply is not None
         return self._reply
 
-    def _resolve(self, reply: Reply) -> float:
-        self._reply = reply
-        self._wake()
-        return trio.current_time() - self._started
-
     def _fail(self, error: GatewayError) -> None:
         self._error = error
         self._inbox.clear()
         self._size = 0
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            task, self._waiter = self._waiter, None
-            trio.lowlevel.reschedule(task)
 
-    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
-        self._waiter = None
-        return trio.lowlevel.Abort.SUCCEEDED
+E = TypeVar("E", bound=Entry)
 
 
 @final
-class Correlation:
+class Correlation(Generic[E]):
     """
-    The requests in flight on one multiplexed connection. Make a new one for a new connection.
+    The requests in flight on one multiplexed connection. Make a new one for a new connection, in a Trio run.
 
     Args:
         max_pending: Requests that may wait at once; above this `register` refuses.
@@ -190,28 +179,34 @@ class Correlation:
         self._max_pending = max_pending
         self._max_inbox = max_inbox
         self._max_inbox_bytes = max_inbox_bytes
-        self._entries: dict[Json, Entry] = {}
+        self.entries: dict[Json, E] = {}
+        """By their ids, in the order in which they came; those that have their reply, but have not left, included."""
         self._last_id = 0
+        self._now = trio.lowlevel.current_clock().current_time
 
     @property
     def pending(self) -> int:
         """Requests that wait for their reply."""
-        return sum(entry._reply is None for entry in self._entries.values())
+        return sum(entry._reply is None for entry in self.entries.values())
 
-    def register(self) -> Entry:
+    def register(self, entry: E) -> E:
         """
-        An entry with a new id, to be used in a `with` statement at once.
+        Give an entry an id, to be used in a `with` statement at once.
 
         Raises:
             CapacityExceeded: `max_pending` requests wait already.
         """
-        if len(self._entries) >= self._max_pending:
+        entries = self.entries
+        if len(entries) >= self._max_pending:
             raise CapacityExceeded(
                 f"{self._max_pending} requests to this upstream wait for a reply; raise max_pending or lower "
                 "max_in_flight"
             )
-        self._last_id += 1
-        return Entry(self, self._last_id)
+        entry.id = self._last_id = self._last_id + 1
+        entry._table = self
+        entry._started = self._now()
+        entries[entry.id] = entry
+        return entry
 
     def resolve(self, response: Response) -> bool:
         """
@@ -220,12 +215,14 @@ class Correlation:
         Returns:
             False if nobody waits for this id: unknown, late, or a second reply. It is dropped and counted.
         """
-        entry = self._waiting(response.id)
+        entry, counts = self._waiting(response.id), self.counts
         if entry is None:
-            self.counts.late += 1
+            counts.late += 1
             return False
-        self.counts.response_s += entry._resolve(response.reply)
-        self.counts.answered += 1
+        entry._reply = response.reply
+        entry.wake()
+        counts.response_s += self._now() - entry._started
+        counts.answered += 1
         return True
 
     def post(self, entry_id: Json, item: Item) -> bool:
@@ -246,7 +243,7 @@ class Correlation:
         if self._fits(entry, size) or self._make_room(entry, item, size):
             entry._inbox.append(item)
             entry._size += size
-            entry._wake()
+            entry.wake()
         elif item.method == LOG_MESSAGE:
             self.counts.dropped_logs += 1
         else:
@@ -282,14 +279,12 @@ class Correlation:
         Args:
             make_error: Called once for each, because an exception belongs to one task.
         """
-        for entry in self._entries.values():
+        for entry in self.entries.values():
             if entry._reply is None and entry._error is None:
                 entry._fail(make_error())
 
-    def _waiting(self, entry_id: Json) -> Entry | None:
-        if type(entry_id) is not int:
-            return None
-        entry = self._entries.get(entry_id)
+    def _waiting(self, entry_id: Json) -> E | None:
+        entry = self.entries.get(entry_id) if type(entry_id) is int else None
         return entry if entry is not None and entry._reply is None and entry._error is None else None
 
     def _make_room(self, entry: Entry, newcomer: Item, size: int) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, final
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
 
 from ..protocol.mcp import quiet_meta
 from ..protocol.messages import Json, Notification, Reply, Request, Result
@@ -162,7 +162,7 @@ def _listing(exchange: Exchange, cursor: str | None) -> Request:
     params: dict[str, Json] = {"_meta": meta} if meta else {}
     if cursor is not None:
         params["cursor"] = cursor
-    return evolve(exchange.request, method=LIST, params=params, raw=None)
+    return Request(exchange.request.id, LIST, params)
 
 
 def _mapping(value: Json) -> Mapping[str, Json]:

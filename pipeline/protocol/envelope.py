@@ -12,7 +12,7 @@ from typing import Final
 
 from .errors import InvalidMessage
 from .gate import known_keys, refuse_lookalikes
-from .mcp import METHODS, MetaKey
+from .mcp import METHODS, MetaKey, method_of
 from .messages import EMPTY, Body, ErrorReply, Json, Message, Notification, Request, RequestId, Response, Result
 
 GREATEST_ID: Final = 2**53 - 1
@@ -54,18 +54,26 @@ def message_of(value: Json, line: bytes) -> Message:
     params = value.get("params", EMPTY)
     if type(params) is not dict and params is not EMPTY:
         raise InvalidMessage("params must be an object")
-    _check_params(params)
-    if "id" not in value:
-        return Notification(method, Body(params))
-    return Request(request_id_of(value["id"]), method, params, line)
-
-
-def _check_params(params: Mapping[str, Json]) -> None:
     if not _PARAMS_KEYS.issuperset(params):
         refuse_lookalikes(params, _PARAMS, "params")
     meta = params.get("_meta")
-    if type(meta) is dict and not _META_KEYS.issuperset(meta):
+    if type(meta) is not dict:
+        meta = EMPTY
+    elif not _META_KEYS.issuperset(meta):
         refuse_lookalikes(meta, _META, "params._meta")
+    if "id" not in value:
+        return Notification(method, Body(params))
+    id_ = value["id"]
+    if type(id_) is not int or not -GREATEST_ID <= id_ <= GREATEST_ID:
+        request_id_of(id_)
+    row, target = METHODS.get(method), None
+    if row is None:
+        row = method_of(method)
+    elif row.target is not None:
+        target = params.get(row.target)
+        if type(target) is not str:
+            target = None
+    return Request(id_, method, params, line, row, target, meta)
 
 
 def request_id_of(value: Json) -> RequestId:

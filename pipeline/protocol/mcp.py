@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from .messages import Json
+if TYPE_CHECKING:
+    from .messages import Json  # messages know their methods
 
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 """Revisions with an `initialize` handshake, oldest first."""
@@ -154,8 +155,11 @@ PROGRESS: Final = "notifications/progress"
 LOG_MESSAGE: Final = "notifications/message"
 """A log message for the client. The only notification that may be lost."""
 
-_UNKNOWN_CALL = Method("")
+UNKNOWN: Final = Method("")
+"""The row of a method that the table does not know: relayed, never repeated."""
 _UNKNOWN_NOTIFY = Method("", Kind.NOTIFY)
+
+_NOTHING: Final[Mapping[str, Json]] = {}
 
 LATEST_LEGACY: Final = LEGACY_VERSIONS[-1]
 LATEST: Final = MODERN_VERSIONS[-1]
@@ -163,7 +167,7 @@ LATEST: Final = MODERN_VERSIONS[-1]
 
 def method_of(name: str) -> Method:
     """The table's row for a method, or a careful default for one it does not know (relayed, never repeated)."""
-    return METHODS.get(name) or (_UNKNOWN_NOTIFY if name.startswith("notifications/") else _UNKNOWN_CALL)
+    return METHODS.get(name) or (_UNKNOWN_NOTIFY if name.startswith("notifications/") else UNKNOWN)
 
 
 def era_of_version(version: str) -> Era | None:
@@ -176,7 +180,7 @@ def era_of_version(version: str) -> Era | None:
 def meta_of(params: Mapping[str, Json]) -> Mapping[str, Json]:
     """The `_meta` object of some params; empty when there is none or it is not an object."""
     meta = params.get("_meta")
-    return meta if isinstance(meta, dict) else {}
+    return meta if isinstance(meta, dict) else _NOTHING
 
 
 def quiet_meta(params: Mapping[str, Json]) -> dict[str, Json]:

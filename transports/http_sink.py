@@ -90,7 +90,7 @@ class HttpSink(Sink):
         reach = Reach.make(self.context.id, self._config, self._heard)
         async with open_background_nursery() as nursery:
             self._connections, self._upstream = reach.client, reach.upstream
-            self._modern = ModernUpstream(reach.upstream, detect=self._config.era == "auto", mirrors=self._mirrors)
+            self._modern = ModernUpstream(reach.upstream, detect=self._config.era != "modern", mirrors=self._mirrors)
             await reach.start(nursery)
             self._sessions.start(nursery)
             if self._config.follow_name is not None:
@@ -107,9 +107,9 @@ class HttpSink(Sink):
                 self._connections = self._upstream = self._modern = None
                 reach.close()
 
-    async def __call__(self, exchange: Exchange) -> Reply:
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        Ask the upstream.
+        When awaited, ask the upstream.
 
         Raises:
             UnsupportedVersion: The upstream does not speak the client's kind of revision.
@@ -119,7 +119,14 @@ class HttpSink(Sink):
             CapacityExceeded: Too many requests wait for a connection, or too many streams are open.
             UpstreamFault: The upstream failed, or answered with something that is not MCP.
         """
-        return await self._translator(exchange)
+        if exchange.kind is Kind.CALL:  # nearly always the upstream is known to be of the client's kind: no detour
+            client = exchange.client
+            if client.era is Era.MODERN:
+                if self._modern is not None and self._modern.is_modern:
+                    return self._modern.call(exchange)
+            elif (taking := self._sessions.taking(client.session)) is not None and exchange.method != "initialize":
+                return taking.call(exchange)
+        return self._translator(exchange)
 
     def figures(self) -> Iterator[Figure]:
         """What is translated for clients of the other era, and its pools of connections."""

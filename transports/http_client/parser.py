@@ -37,6 +37,10 @@ def _is_encoded(head: Head) -> bool:
     return head.headers.get("content-encoding", "identity") != "identity"
 
 
+def _is_json(head: Head) -> bool:
+    return 200 <= head.status < 300 and head.media_type == "application/json" and not head.is_encoded
+
+
 def _length_of(head: Head) -> int | None:
     length = head.headers.get("content-length", "")
     return int(length) if length.isdecimal() and len(length) <= _MAX_DIGITS else None
@@ -54,6 +58,8 @@ class Head:
     """The content type without its parameters, in lower case; empty if there is none."""
     is_encoded: bool = field(init=False, eq=False, repr=False, default=Factory(_is_encoded, takes_self=True))
     """Whether the body is compressed, or the like (RFC 9110 section 8.4)."""
+    is_json: bool = field(init=False, eq=False, repr=False, default=Factory(_is_json, takes_self=True))
+    """Whether it says that all went well, and that the body is JSON as it is: in MCP, one message."""
     length: int | None = field(init=False, eq=False, repr=False, default=Factory(_length_of, takes_self=True))
     """Bytes of the body, where the head says so."""
 

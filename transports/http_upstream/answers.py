@@ -96,12 +96,12 @@ def check_answers(name: str, response: Response, request_id: RequestId) -> Reply
     Raises:
         UpstreamProtocolError: It answers another one.
     """
-    answered = response.id
-    if answered is None and isinstance(response.reply, ErrorReply):
-        return response.reply  # about a message whose id it could not read: there was only one
-    if type(answered) is not type(request_id) or answered != request_id:
-        raise UpstreamProtocolError(f"{name}: the upstream answers a request with another id")
-    return response.reply
+    answered, reply = response.id, response.reply
+    if answered == request_id and type(answered) is type(request_id):
+        return reply
+    if answered is None and isinstance(reply, ErrorReply):
+        return reply  # about a message whose id it could not read: there was only one
+    raise UpstreamProtocolError(f"{name}: the upstream answers a request with another id")
 
 
 def knows_no_session(status: int, reply: Reply) -> bool:

@@ -16,8 +16,8 @@ from typing import Final
 
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import HeaderMismatch
-from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey, meta_of, target_of
-from sluiceway.pipeline.protocol.messages import Notification, Request
+from sluiceway.pipeline.protocol.mcp import LATEST, MetaKey
+from sluiceway.pipeline.protocol.messages import EMPTY, Notification, Request
 from sluiceway.pipeline.protocol.trace_context import baggage_in, context_in
 
 from ..eras.legacy import SESSION_HEADER
@@ -41,7 +41,7 @@ def encode_value(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode()).decode()}?="
 
 
-def modern_headers(message: Request | Notification, client: Client, mirrored: Mapping[str, str] | None = None) -> bytes:
+def modern_headers(message: Request | Notification, client: Client, mirrored: Mapping[str, str] = EMPTY) -> bytes:
     """
     Header lines of a modern message.
 
@@ -53,11 +53,12 @@ def modern_headers(message: Request | Notification, client: Client, mirrored: Ma
     Raises:
         HeaderMismatch: One of those cannot be sent.
     """
-    method, target = message.method, target_of(message.method, message.params)
-    is_short = len(method) + len(target or "") <= _MAX_REMEMBERED
+    method, target = message.method, message.target
+    is_short = len(method) + (0 if target is None else len(target)) <= _MAX_REMEMBERED
     lines = (_known_lines if is_short else _lines)(client.version or LATEST, method, target)
-    passed = PARAM_PREFIX in " ".join(client.headers)  # nearly never, and asking each name takes three times as long
-    return lines + _param_lines(client, mirrored or {}) if mirrored or passed else lines
+    if mirrored or PARAM_PREFIX in " ".join(client.headers):  # nearly never; asking each name takes three times as long
+        return lines + _param_lines(client, mirrored)
+    return lines
 
 
 def _lines(version: str, method: str, target: str | None) -> bytes:
@@ -100,9 +101,9 @@ def trace_headers(message: Request | Notification) -> bytes:
 
     Proxies and meshes on the way read headers only. What is not valid there stays in `_meta` alone.
     """
-    meta = meta_of(message.params)
+    meta = message.meta
     parent = meta.get(_TRACEPARENT)
-    if isinstance(parent, str) and _TRACESTATE not in meta and _BAGGAGE not in meta and _AS_IT_IS.fullmatch(parent):
+    if type(parent) is str and _TRACESTATE not in meta and _BAGGAGE not in meta and _AS_IT_IS.fullmatch(parent):
         return b"traceparent: %b\r\n" % parent.encode()  # as it would be rendered, at a third of the cost
     headers = {}
     if parent is not None and (context := context_in(meta)) is not None:

@@ -7,8 +7,8 @@ Each is opened by its client's own handshake, hosted in a task of the sink, and 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterator
-from typing import Final, Generic, Protocol, TypeVar, final
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import trio
 
@@ -29,7 +29,7 @@ class Hosted(Protocol):
 
     @property
     def is_ending(self) -> bool:
-        """Whether it takes nothing any more."""
+        """Whether it takes nothing any more; asked with each request."""
         ...
 
     async def run(self) -> None:
@@ -48,8 +48,8 @@ class Hosted(Protocol):
         """Pass a notification on."""
         ...
 
-    async def call(self, exchange: Exchange) -> Reply:
-        """Pass a request on, one of those that follow the handshake."""
+    def call(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
+        """When awaited, pass a request on, one of those that follow the handshake."""
         ...
 
 
@@ -110,6 +110,11 @@ class HostedSessions(Generic[S]):
         """Wait until none is left; each must have been told to end."""
         for _, hosted in self:
             await hosted.ended.wait()
+
+    def taking(self, session: Session | None) -> S | None:
+        """The one that takes requests for a client's session; None if there is none, or not any more."""
+        hosted = None if session is None else self._hosted.get(session)
+        return None if hosted is None or hosted.is_ending else hosted
 
     async def __call__(self, exchange: Exchange) -> Reply:
         """

@@ -14,7 +14,7 @@ from attrs import define, field
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Asker
 from sluiceway.pipeline.protocol.errors import GatewayError
-from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Notification
 
 from ..questions import Answer, Questions
@@ -124,5 +124,5 @@ class InFlight:
 
 
 def _is_token(token: object, exchange: Exchange) -> bool:
-    wanted = meta_of(exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
+    wanted = exchange.request.meta.get(MetaKey.PROGRESS_TOKEN)
     return wanted is not None and wanted == token and type(wanted) is type(token)

@@ -19,7 +19,7 @@ import trio
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import GatewayError, SessionNotFound, UnsupportedVersion, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, PROGRESS, ErrorCode, method_of
+from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, PROGRESS, ErrorCode
 from sluiceway.pipeline.protocol.messages import Message, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import farewell, unwrap_single
 
@@ -161,25 +161,45 @@ class LegacySession:
             self._in_flight.end(asking)
         return reply
 
-    async def call(self, exchange: Exchange) -> Reply:
+    async def call(self, exchange: Exchange, *, renewed: bool = False) -> Reply:
         """
         Pass a request on, its notifications and questions back; return its reply.
+
+        Args:
+            exchange: The request.
+            renewed: Whether it goes out again, in a session that was opened for it.
 
         Raises:
             SessionNotFound: The upstream has forgotten the session and does not take it up again.
             UpstreamFault: It failed.
         """
-        if self._standalone is not None and not self._standalone.has_begun:
+        if not (renewed or self._standalone is None or self._standalone.has_begun):
             await self._standalone.begun()
-        used = self._id
+        request, used, ended = exchange.request, self._id, False
+        assert isinstance(request, Request)
+        asking = self._in_flight.begin(exchange)
         try:
-            return await self._call(exchange, lost=used)
+            response = await self._upstream.post(request, self._headers)
+            reply = self._upstream.reply_in(response, request.id)
+            if reply is None:
+                with response:
+                    reply = await self._answer(asking, response, may_be_lost=used is not None)
+            ended = True
+            return reply
         except _SessionLost:
-            await self._renew(used)
-        try:
-            return await self._call(exchange, lost=self._id)
-        except _SessionLost:
-            raise self._give_up() from None
+            ended = True
+            if renewed:
+                raise self._give_up() from None
+        except GatewayError:
+            ended = True
+            raise
+        finally:
+            self._in_flight.end(asking)
+            if not ended:
+                with farewell(_FAREWELL_S):
+                    await self._say(Notification(CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
+        await self._renew(used)
+        return await self.call(exchange, renewed=True)
 
     async def notify(self, notification: Notification) -> None:
         """
@@ -199,25 +219,6 @@ class LegacySession:
             )
         if notification.method == _INITIALIZED:
             self._listen()
-
-    async def _call(self, exchange: Exchange, *, lost: str | None) -> Reply:
-        request, ended = exchange.request, False
-        assert isinstance(request, Request)
-        repeatable = method_of(request.method).repeatable
-        asking = self._in_flight.begin(exchange)
-        try:
-            with await self._upstream.post(request, self._headers, repeatable=repeatable) as response:
-                reply = await self._answer(asking, response, may_be_lost=lost is not None)
-            ended = True
-            return reply
-        except (GatewayError, _SessionLost):
-            ended = True
-            raise
-        finally:
-            self._in_flight.end(asking)
-            if not ended:
-                with farewell(_FAREWELL_S):
-                    await self._say(Notification(CANCELLED, {"requestId": request.id}))  # noqa: ASYNC102  # farewell is a bounded shield
 
     async def _answer(self, asking: Asking, response: HttpResponse, *, may_be_lost: bool) -> Reply:
         status = response.head.status

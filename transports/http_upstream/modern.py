@@ -8,17 +8,18 @@ connection is the cancel.
 
 from __future__ import annotations
 
-from typing import Final, final
+from collections.abc import Coroutine
+from typing import Any, Final, final
 
 import trio
 from attrs import evolve
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE
-from sluiceway.pipeline.model.tools import CALL
+from sluiceway.pipeline.model.tools import CALL, LIST
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode, Kind, MetaKey, meta_of, method_of
-from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Response, Result
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode, Kind, MetaKey
+from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
 from ..eras.detection import speaks_modern
@@ -47,20 +48,29 @@ class ModernUpstream:
     def __init__(self, upstream: Upstream, *, detect: bool, mirrors: Mirrors) -> None:
         self._upstream = upstream
         self._mirrors = mirrors
-        self._known = not detect
+        self.is_modern = not detect
+        """Whether it is known to speak modern revisions."""
         self._legacy_until: float | None = None
 
-    async def call(self, exchange: Exchange) -> Reply:
+    def call(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        Pass a request on and its notifications back; return its reply.
+        When awaited, pass a request on and its notifications back; return its reply.
 
         Raises:
             UnsupportedVersion: The upstream speaks legacy revisions only.
             UpstreamFault: It failed.
         """
+        method = exchange.request.method
+        if not self.is_modern or exchange.kind is Kind.LISTEN or method == LIST:
+            return self._call(exchange)
+        if method == CALL and exchange.client.transport != "http":  # then there are headers that the sink has to make
+            return self._call(exchange)
+        return self._send(exchange)
+
+    async def _call(self, exchange: Exchange) -> Reply:
         if self._legacy_until is not None and trio.current_time() < self._legacy_until:
             raise self._legacy_only(exchange)
-        if not self._known and exchange.method != _DISCOVER:
+        if not self.is_modern and exchange.method != _DISCOVER:
             await self._find_out(exchange)
         if exchange.kind is Kind.LISTEN:
             return await self._listen(exchange)
@@ -89,18 +99,16 @@ class ModernUpstream:
         return Result()
 
     async def _send(self, exchange: Exchange) -> Reply:
-        request = exchange.request
+        request, client, upstream = exchange.request, exchange.client, self._upstream
         assert isinstance(request, Request)
-        upstream, use = self._upstream, Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
-        headers = modern_headers(request, exchange.client, self._mirrors.headers(exchange))
-        repeatable = method_of(request.method).repeatable
-        response = await upstream.post(request, headers, repeatable=repeatable, use=use)
-        if response.whole is not None and self._known and 200 <= response.head.status < 300:
-            reply = upstream.reply_in(response, request.id)
-            if reply is not None:
-                return with_status(reply, response.head.status)
+        mirrored = EMPTY if client.transport == "http" else self._mirrors.headers(exchange)
+        use = Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
+        response = await upstream.post(request, modern_headers(request, client, mirrored), use=use)
+        reply = upstream.reply_in(response, request.id) if self.is_modern else None
+        if reply is not None:
+            return reply if type(reply) is Result else with_status(reply, response.head.status)
         with response:
-            if not self._known:
+            if not self.is_modern:
                 return await self._judged(exchange, request, response)
             return await self._reply(exchange, request, response)
 
@@ -145,10 +153,10 @@ class ModernUpstream:
     async def _find_out(self, exchange: Exchange) -> None:
         """Ask what the upstream speaks, in the client's name: what it may do is for the server to know."""
         wanted = (MetaKey.VERSION, MetaKey.CLIENT_CAPABILITIES, MetaKey.CLIENT_INFO)
-        meta = meta_of(exchange.request.params)
+        meta = exchange.request.meta
         question = Request("discover", _DISCOVER, {"_meta": {key.value: meta[key] for key in wanted if key in meta}})
         headers = modern_headers(question, evolve(exchange.client, headers={}))
-        with await self._upstream.post(question, headers, repeatable=True) as response:
+        with await self._upstream.post(question, headers) as response:
             await self._judged(exchange, question, response)
 
     async def _judged(self, exchange: Exchange, request: Request, response: HttpResponse) -> Reply:
@@ -171,7 +179,7 @@ class ModernUpstream:
             raise self._legacy_only(exchange)
         if modern is None or reply is None:
             raise upstream.failure(response.head)
-        self._known = True
+        self.is_modern = True
         return with_status(reply, status) if isinstance(reply, ErrorReply) else reply
 
     def _legacy_only(self, exchange: Exchange) -> UnsupportedVersion:

@@ -62,30 +62,24 @@ class Upstream:
         self._get = client.prepare("GET", {**headers, **_AGENT, "accept": "text/event-stream"})
         self._delete = client.prepare("DELETE", {**headers, **_AGENT})
 
-    def post(
-        self,
-        message: Request | Notification | Answer,
-        headers: bytes,
-        *,
-        repeatable: bool = False,
-        use: Use = Use.CALL,
-    ) -> Coroutine[Any, Any, Response]:
+    def post(self, request: Request, headers: bytes, *, use: Use = Use.CALL) -> Coroutine[Any, Any, Response]:
         """
-        Post a message when awaited; use what comes back in a `with` block.
+        Post a request when awaited; use what comes back in a `with` block.
 
         Args:
-            message: A request that was not changed goes out as the bytes it was.
+            request: One that was not changed goes out as the bytes it was. Its method says if it may arrive twice.
             headers: Lines that depend on it.
-            repeatable: Whether it may arrive twice.
             use: What the connection is needed for.
 
         Raises:
             UpstreamFault: The upstream cannot be reached, or broke off, or there is no token for it.
             CapacityExceeded: Too many requests wait for a connection.
         """
-        if not isinstance(message, Answer):
-            headers += trace_headers(message)
-        return self._send(self._post, headers, encode_message(message), repeatable=repeatable, use=use)
+        headers += trace_headers(request)
+        message, repeatable = request.raw or encode_message(request), request.row.repeatable
+        if self._tokens is None:
+            return self._client.send(self._post, headers, message, repeatable=repeatable, use=use)
+        return self._send(self._post, headers, message, repeatable=repeatable, use=use)
 
     def post_head(self, path: str) -> bytes:
         """What `post_to` needs to post somewhere else at the same origin."""
@@ -107,7 +101,10 @@ class Upstream:
 
     async def say(self, message: Notification | Answer, headers: bytes) -> Response:
         """Post what is only acknowledged; the response is closed already. Raises as `post` does."""
-        with await self.post(message, headers, use=Use.WORD) as response:
+        if isinstance(message, Notification):
+            headers += trace_headers(message)
+        said = self._send(self._post, headers, encode_message(message), repeatable=False, use=Use.WORD)
+        with await said as response:
             if 200 <= response.head.status < 300:
                 with self._client.faults:
                     await response.body(self.limits.max_message_size)
@@ -115,17 +112,17 @@ class Upstream:
 
     def reply_in(self, response: Response, request_id: RequestId) -> Reply | None:
         """
-        The reply to a request, if it is the one JSON message of a response that is here as a whole. None otherwise:
-        then `read` it.
+        The reply to a request, if it is the one JSON message of a successful response that is here as a whole. None
+        otherwise: then `read` it.
 
         Raises:
             UpstreamProtocolError: The message is not MCP, or answers another request.
         """
-        head, body = response.head, response.whole
-        if body is None or head.media_type != JSON or head.is_encoded or len(body) > self.limits.max_message_size:
+        body = response.whole
+        if body is None or not response.head.is_json or len(body) > self.limits.max_message_size:
             return None
         message = decode_upstream(body, self.limits)
-        return check_answers(self.name, message, request_id) if isinstance(message, Answer) else None
+        return check_answers(self.name, message, request_id) if type(message) is Answer else None
 
     def read(self, response: Response, event_id: str = "") -> Incoming:
         """

@@ -109,6 +109,7 @@ class AuthApiKey(AuthStage):
         self._header = config.header.lower()
         self._scheme = config.scheme.lower() if config.scheme is not None else None
         self._challenge = render_challenge(config.scheme or "ApiKey", {"realm": "sluiceway"})
+        self._now = context.now
         self._pepper = b""
         self._digest = digest_under(b"")
         self._table: Mapping[bytes, Entry] = {}
@@ -142,7 +143,7 @@ class AuthApiKey(AuthStage):
     def remembered(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.remembered`."""
         entry = self._seen.get(exchange.client.headers.get(self._header, ""))
-        return entry.caller if entry is not None and entry.expires > self.context.now() else None
+        return entry.caller if entry is not None and entry.expires > self._now() else None
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. A checkpoint only with a store, and only for a key not seen lately."""

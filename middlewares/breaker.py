@@ -74,45 +74,51 @@ class Pass:
 class _Window:
     """Calls and failures of the last `length_s` seconds, in buckets. Constant size."""
 
-    __slots__ = ("_at", "_calls", "_failures", "_per_s", "calls", "failures")
+    __slots__ = ("_at", "_calls", "_ends", "_failures", "_per_s", "_slot")
 
     def __init__(self, length_s: float) -> None:
         self._per_s = BUCKETS / length_s
         self._calls = [0] * BUCKETS
         self._failures = [0] * BUCKETS
-        self._at = 0
-        self.calls = 0
-        self.failures = 0
+        self._at = self._slot = 0
+        """The bucket of the present, counted from the clock's zero, and its place."""
+        self._ends = 0.0
+        """When its time is over."""
+
+    @property
+    def calls(self) -> int:
+        """How many there were."""
+        return sum(self._calls)
+
+    @property
+    def failures(self) -> int:
+        """How many of them failed."""
+        return sum(self._failures)
 
     def add(self, now: float, failed: int) -> None:
         """Count a call."""
-        at = int(now * self._per_s)
-        if at != self._at:
-            self._move(at)
-        slot = at % BUCKETS
-        self._calls[slot] += 1
-        self.calls += 1
+        if now >= self._ends:
+            self._move(int(now * self._per_s))
+        self._calls[self._slot] += 1
         if failed:
-            self._failures[slot] += 1
-            self.failures += 1
+            self._failures[self._slot] += 1
 
     def _move(self, at: int) -> None:
         for passed in range(max(self._at + 1, at - BUCKETS + 1), at + 1):
             slot = passed % BUCKETS
-            self.calls -= self._calls[slot]
-            self.failures -= self._failures[slot]
             self._calls[slot] = self._failures[slot] = 0
-        self._at = at
+        self._at, self._slot = at, at % BUCKETS
+        self._ends = (at + 1) / self._per_s
 
     def is_bad(self, share: float, min_calls: int) -> bool:
         """Whether at least this share failed of at least so many calls."""
-        return self.calls >= min_calls and self.failures >= share * self.calls
+        calls = self.calls
+        return calls >= min_calls and self.failures >= share * calls
 
     def clear(self) -> None:
         """Forget everything."""
         self._calls = [0] * BUCKETS
         self._failures = [0] * BUCKETS
-        self.calls = self.failures = 0
 
 
 Watch = Callable[[Circuit, str, float], None]

@@ -157,19 +157,18 @@ class CircuitBreaker(Middleware):
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Ask the breaker, go on, tell it what came of it."""
-        if exchange.kind is _NOTIFY:
+        kind = exchange.kind
+        if kind is _NOTIFY:
             return await call_next(exchange)
         breaker = self._breaker_of(exchange) if self._by_target else self._only
-        leave = breaker.free
-        if leave is None:
-            leave = self._enter(breaker, exchange)
+        leave = breaker.free or self._enter(breaker, exchange)
         told = False
         try:
             reply = await call_next(exchange)
             told = True
             if type(reply) is not Result and blames_upstream(reply):
                 self._fail(breaker, leave, exchange, name_of(reply))
-            elif exchange.kind is not _LISTEN:
+            elif kind is not _LISTEN:
                 breaker.succeeded(leave, self._clock())
             return reply
         except GatewayError as error:

@@ -25,15 +25,16 @@ from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.repeating import Repeatables
 from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.model.tools import CALL
-from sluiceway.pipeline.protocol.mcp import METHODS, STATEFUL, Kind, MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import METHODS, STATEFUL, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply
 from sluiceway.pipeline.stores.memory import MemoryStore
 
-from .idempotency import KeyReused, Outcomes, has_key, key_of, unknown
+from .idempotency import HEADER, MEMBER, KeyReused, Outcomes, key_of, unknown
 from .single_flight import Flight, SingleFlight, progress_token
 
 SHARED: Final = frozenset(name for name, row in METHODS.items() if row.repeatable and name not in STATEFUL)
 """Methods whose calls may always be shared."""
+_CALL: Final = Kind.CALL
 _NEVER_KEYED: Final = frozenset({"initialize", "tasks/update"})
 
 
@@ -104,6 +105,7 @@ class Dedup(Middleware):
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
         self._tools = Repeatables(config.repeat, trust_hints=config.trust_hints)
+        self._knows = self._tools.knows
         self._flights = SingleFlight(context.id, config.max_flights, config.max_waiting)
         self._outcomes: Outcomes | None = None
         self._conflicts = 0
@@ -125,14 +127,19 @@ class Dedup(Middleware):
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Follow the call that is under way, or make it."""
-        if exchange.kind is not Kind.CALL:
+        if exchange.kind is not _CALL:
             return await call_next(exchange)
-        method = exchange.request.method
-        if method in SHARED or (method == CALL and self._tools.knows and await self._only_reads(exchange, call_next)):
+        request = exchange.request
+        method = request.method
+        if method in SHARED or (self._knows and method == CALL and await self._only_reads(exchange, call_next)):
             if not continues(exchange) and "task" not in exchange.request.params:
                 exchange.hold()
                 return await self._share(exchange, call_next)
-        elif self._outcomes is not None and has_key(exchange) and method not in _NEVER_KEYED:
+        elif (
+            (HEADER in exchange.client.headers or MEMBER in request.meta)
+            and self._outcomes is not None
+            and method not in _NEVER_KEYED
+        ):
             key = None if continues(exchange) else key_of(exchange)
             if key is not None:
                 exchange.hold()
@@ -140,7 +147,7 @@ class Dedup(Middleware):
         try:
             return await call_next(exchange)
         finally:
-            if len(self._flights):
+            if self._flights.count:
                 self._flights.seal(_is_read, principal_of(exchange))
 
     async def relay(self, exchange: Exchange, notification: Notification, forward: Relay) -> None:
@@ -213,7 +220,7 @@ class Dedup(Middleware):
 
     def details(self) -> Mapping[str, Json]:
         """Calls under way that can be shared."""
-        return {"under_way": len(self._flights)}
+        return {"under_way": self._flights.count}
 
     def figures(self) -> Iterable[Figure]:
         """Counters."""
@@ -223,7 +230,7 @@ class Dedup(Middleware):
             Figure("dedup_joined_total", flights.joined, "counter", "Exchanges that shared the call of another one."),
             Figure("dedup_handed_over_total", flights.handed_over, "counter", "Calls made anew by who waited."),
             Figure("dedup_replayed_total", replayed, "counter", "Outcomes of idempotency keys given again."),
-            Figure("dedup_under_way", len(flights), "gauge", "Calls under way that others can share."),
+            Figure("dedup_under_way", flights.count, "gauge", "Calls under way that others can share."),
         )
 
 
@@ -236,7 +243,7 @@ def _sender(exchange: Exchange) -> Hashable:
     client = exchange.client
     if client.session is not None:
         return client.session.id
-    level = meta_of(exchange.request.params).get(MetaKey.LOG_LEVEL)
+    level = exchange.request.meta.get(MetaKey.LOG_LEVEL)
     return canonical(client.capabilities) if client.capabilities else b"", level if isinstance(level, str) else None
 
 

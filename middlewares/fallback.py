@@ -23,7 +23,7 @@ from sluiceway.pipeline.model.repeating import Repeatables, is_bound
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError
 from sluiceway.pipeline.protocol.failures import UNSENT, Failure, failure_of, name_of
-from sluiceway.pipeline.protocol.mcp import Era, Kind, method_of
+from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Json, Reply, Result
 
 from .kept_answers import KeptAnswers
@@ -230,6 +230,6 @@ def _as_of_now(exchange: Exchange, value: dict[str, Json]) -> None:
     """What revisions since 2026-07-28 want of a result; and nobody may take it for fresh (server/utilities/caching)."""
     if exchange.client.era is Era.MODERN:
         value.setdefault("resultType", "complete")
-        if method_of(exchange.method).cacheable:
+        if exchange.request.row.cacheable:
             value.setdefault("cacheScope", "private")
             value["ttlMs"] = 0

@@ -25,13 +25,14 @@ from sluiceway.pipeline.protocol.errors import (
     OutcomeUnknown,
     SluicewayError,
 )
-from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Json, Reply, Result, encode_json
 from sluiceway.pipeline.runtime.nursery import farewell
 
 HEADER: Final = "idempotency-key"
-"""The header (draft-ietf-httpapi-idempotency-key-header); the key of `_meta` is `MetaKey.IDEMPOTENCY_KEY`."""
-_MEMBER: Final = MetaKey.IDEMPOTENCY_KEY.value
+"""The header (draft-ietf-httpapi-idempotency-key-header)."""
+MEMBER: Final = MetaKey.IDEMPOTENCY_KEY.value
+"""The member of `_meta` that says the same."""
 MAX_KEY: Final = 255
 """Characters of a key."""
 _POLL_S: Final = 0.05
@@ -46,12 +47,6 @@ class KeyReused(InvalidParams):
     http_status = 409
 
 
-def has_key(exchange: Exchange) -> bool:
-    """Whether a client sent anything as an idempotency key: what is asked of every request."""
-    meta = exchange.request.params.get("_meta")
-    return HEADER in exchange.client.headers or (type(meta) is dict and _MEMBER in meta)
-
-
 def key_of(exchange: Exchange) -> str | None:
     """
     The idempotency key a client sent, or None.
@@ -59,7 +54,7 @@ def key_of(exchange: Exchange) -> str | None:
     Raises:
         InvalidParams: It is empty, too long, no text, or header and `_meta` do not say the same.
     """
-    named = meta_of(exchange.request.params).get(MetaKey.IDEMPOTENCY_KEY)
+    named = exchange.request.meta.get(MEMBER)
     sent = exchange.client.headers.get(HEADER)
     if named is None and sent is None:
         return None

@@ -17,7 +17,6 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.keys import authorization_of, continues, digest, request_of
 from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError
-from sluiceway.pipeline.protocol.mcp import method_of
 from sluiceway.pipeline.protocol.messages import Body, Result
 
 _ALSO: Final = frozenset({"prompts/get", "completion/complete"})
@@ -55,8 +54,8 @@ class KeptAnswers:
 
     def suits(self, exchange: Exchange) -> bool:
         """Whether the answer to such a request is worth keeping: reads, and never one turn of a conversation."""
-        method = exchange.method
-        return (method_of(method).cacheable or method in _ALSO or self.reads(exchange)) and not continues(exchange)
+        request = exchange.request
+        return (request.row.cacheable or request.method in _ALSO or self.reads(exchange)) and not continues(exchange)
 
     async def keep(self, exchange: Exchange, reply: Result) -> bool:
         """Keep a good answer; whether it was. Not one that asks something, is a tool's failure, or is too long."""

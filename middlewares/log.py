@@ -165,7 +165,7 @@ def _identity(exchange: Exchange) -> dict[str, Json]:
     if caller == ANONYMOUS:
         caller = exchange.link.caller  # an auth stage further inside may have spoken since, on a view of its own
     fields: dict[str, Json] = {
-        "correlation_id": exchange.correlation_id or None,
+        "correlation_id": exchange.correlation_id or exchange.link.correlation_id or None,
         "method": clip(exchange.method),
         "target": None if target is None else clip(_REDACTION.uri(target)),
         "caller": clip(caller.subject),

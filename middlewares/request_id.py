@@ -56,10 +56,12 @@ class RequestId(Middleware):
         self._header = config.header.lower()
         self._accept = config.accept
         self._max_length = config.max_length
+        self._new_id = context.new_id
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Set `exchange.correlation_id`, then go on. Never refuses."""
-        correlation_id = exchange.correlation_id or self._from_client(exchange) or self.context.new_id()
+        sent = exchange.client.headers.get(self._header)
+        correlation_id = exchange.correlation_id or (sent and self._checked(sent)) or self._new_id()
         exchange.correlation_id = exchange.link.correlation_id = correlation_id
         exchange.reply_headers[self._header] = correlation_id
         token = CORRELATION_ID.set(correlation_id)
@@ -68,10 +70,7 @@ class RequestId(Middleware):
         finally:
             CORRELATION_ID.reset(token)
 
-    def _from_client(self, exchange: Exchange) -> str | None:
-        if not self._accept:
-            return None
-        value = exchange.client.headers.get(self._header)
-        if value is None or len(value) > self._max_length or _WELL_FORMED.fullmatch(value) is None:
-            return None
-        return value
+    def _checked(self, sent: str) -> str | None:
+        """What a client sent, if that may be used."""
+        fits = self._accept and len(sent) <= self._max_length and _WELL_FORMED.fullmatch(sent) is not None
+        return sent if fits else None

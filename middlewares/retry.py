@@ -29,7 +29,7 @@ from sluiceway.pipeline.model.repeating import Repeatables, is_bound, may_repeat
 from sluiceway.pipeline.model.when import When
 from sluiceway.pipeline.protocol.errors import GatewayError, OutcomeUnknown, SessionNotFound, UnsupportedVersion
 from sluiceway.pipeline.protocol.failures import UNSENT, Failure, failure_of, name_of, retry_after_of
-from sluiceway.pipeline.protocol.mcp import Kind, method_of
+from sluiceway.pipeline.protocol.mcp import Kind
 from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result
 
 from .backoff import PRESETS, Backoff, Jitter
@@ -180,6 +180,8 @@ class Retry(Middleware):
         self._on = frozenset(Failure(name) for name in config.on)
         self._codes = frozenset(config.codes)
         self._repeatables = Repeatables(config.repeat, trust_hints=config.trust_hints)
+        self._learns = self._repeatables.book is not None
+        """Whether it keeps what tools say of themselves."""
         self._budget = Budget(config.budget, config.reserve.count / config.reserve.per_s)
         self._least_time_s: float = config.least_time
         self._failover: tuple[Service, ...] = ()
@@ -213,7 +215,8 @@ class Retry(Middleware):
         """Try once; see what can be done if that fails."""
         if exchange.kind is _NOTIFY:
             return await call_next(exchange)
-        if self._repeatables.book is not None and self._repeatables.needs_lookup(exchange):
+        learns = self._learns
+        if learns and self._repeatables.needs_lookup(exchange):
             await self._repeatables.look_up(exchange, call_next)
         link = exchange.link
         shown = link.relayed + link.asked  # `exchange.shown`, without a call
@@ -222,7 +225,12 @@ class Retry(Middleware):
             outcome = await call_next(exchange)
         except GatewayError as error:
             outcome = error.with_traceback(None)  # its frames hold this one: a cycle, for the collector to find
-        if type(outcome) is not Result and self._failure_of(outcome) is not None:
+        if type(outcome) is Result:
+            self._budget.deposit(self._clock())
+            if learns:
+                self._repeatables.learn(exchange, outcome)
+            return outcome
+        if self._failure_of(outcome) is not None:
             return await self._repeat(exchange, call_next, outcome, shown)
         return self._succeed(exchange, outcome)
 
@@ -243,7 +251,7 @@ class Retry(Middleware):
         if isinstance(outcome, GatewayError):
             raise outcome
         self._budget.deposit(self._clock())
-        if self._repeatables.book is not None:
+        if self._learns:
             self._repeatables.learn(exchange, outcome)
         return outcome
 
@@ -373,4 +381,4 @@ def _function(path: str) -> Classifier:
 
 
 def _has_effects(exchange: Exchange) -> bool:
-    return exchange.kind is Kind.CALL and not method_of(exchange.method).repeatable
+    return exchange.kind is Kind.CALL and not exchange.request.row.repeatable

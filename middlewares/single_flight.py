@@ -20,7 +20,7 @@ import trio
 
 from sluiceway.pipeline.model.exchange import Exchange, Relay, Service
 from sluiceway.pipeline.protocol.errors import DeadlineExceeded, GatewayError, SlowConsumer, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import LOG_MESSAGE, PROGRESS, MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import LOG_MESSAGE, PROGRESS, MetaKey
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Result
 
 MAX_INBOX: Final = 64
@@ -146,7 +146,8 @@ class SingleFlight:
         self._max_flights = max_flights
         self._max_waiting = max_waiting
         self._flights: dict[Who, dict[Hashable, Flight]] = {}
-        self._count = 0
+        self.count = 0
+        """Calls under way that others can share."""
         self.joined = 0
         """Exchanges that followed another one, since the stage was made."""
         self.led = 0
@@ -154,17 +155,14 @@ class SingleFlight:
         self.handed_over = 0
         """Calls made anew because their leader left."""
 
-    def __len__(self) -> int:
-        return self._count
-
     def find(self, who: Who, key: Hashable) -> Flight | None:
         """The call under way for a key that one more may follow."""
-        flight = self._flights.get(who, {}).get(key) if self._count else None
+        flight = self._flights.get(who, {}).get(key) if self.count else None
         return flight if flight is not None and len(flight.followers) < self._max_waiting else None
 
     def may_lead(self, who: Who, key: Hashable) -> bool:
         """Whether there is room for one more call, and none under way for this key (with as many as may follow it)."""
-        return self._count < self._max_flights and key not in self._flights.get(who, ())
+        return self.count < self._max_flights and key not in self._flights.get(who, ())
 
     async def lead(
         self,
@@ -191,7 +189,7 @@ class SingleFlight:
         """
         flight = Flight(exchange, about, is_repeatable=is_repeatable)
         self._flights.setdefault(who, {})[key] = flight
-        self._count += 1
+        self.count += 1
         self.led += 1
         return await self._lead(who, key, flight, exchange, call_next, lost)
 
@@ -273,7 +271,7 @@ class SingleFlight:
         flights = self._flights.get(who)
         if flights is not None and flights.get(key) is flight:
             del flights[key]
-            self._count -= 1
+            self.count -= 1
             if not flights:
                 del self._flights[who]
 
@@ -291,7 +289,7 @@ class SingleFlight:
             is_affected: Which calls.
             who: Only those of one principal.
         """
-        if not self._count:
+        if not self.count:
             return
         for owner, key, flight in self.flights():
             if (who is None or owner == who) and is_affected(flight):
@@ -301,7 +299,7 @@ class SingleFlight:
 
 def progress_token(exchange: Exchange) -> Json:
     """The token under which an exchange wants to hear of progress; None if it does not."""
-    return meta_of(exchange.request.params).get(MetaKey.PROGRESS_TOKEN)
+    return exchange.request.meta.get(MetaKey.PROGRESS_TOKEN)
 
 
 def _is_readable(notification: Notification) -> bool:

@@ -22,7 +22,6 @@ from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.errors import Forbidden, SessionNotFound
-from sluiceway.pipeline.protocol.mcp import meta_of
 from sluiceway.pipeline.protocol.messages import Json, Reply
 
 MAX_SHOWN: Final = 64
@@ -220,7 +219,7 @@ class TenantStage(Middleware):
             NoChoice: It names two, or something that is no text.
         """
         by_header = exchange.client.headers.get(self._header) if self._header is not None else None
-        by_meta = meta_of(exchange.request.params).get(self.config.meta) if self.config.meta is not None else None
+        by_meta = exchange.request.meta.get(self.config.meta) if self.config.meta is not None else None
         if by_meta is not None and not isinstance(by_meta, str):
             raise NoChoice(f"_meta.{self.config.meta} must be a text")
         if by_header is not None and by_meta is not None and by_header != by_meta:

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.order import Order
-from sluiceway.pipeline.model.session import Caller, Client
+from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import SessionNotFound, Unauthenticated
 from sluiceway.pipeline.protocol.messages import Json, Reply
 
@@ -69,6 +69,7 @@ class AuthStage(Middleware):
         self._optional: bool = getattr(config, "optional", False)
         self._hidden = CREDENTIALS.union(hides)
         self._counts: dict[str, int] = dict.fromkeys(self.OUTCOMES, 0)
+        self._checks = type(self).check is not AuthStage.check
 
     def remembered(self, exchange: Exchange) -> Caller | None:
         """What `caller_of` would say, where that is known already; for subclasses. None says nothing."""
@@ -112,10 +113,13 @@ class AuthStage(Middleware):
         except SessionNotFound:
             self._note(exchange, "refuse", "session of another principal")
             raise
-        self.check(exchange, caller)
-        self._note(exchange, "allow", caller.credential)
-        if exchange.client.headers:
-            exchange = exchange.with_client(_without(exchange.client, self._hidden))
+        if self._checks:
+            self.check(exchange, caller)
+        exchange.decide(self.context.id, "allow", caller.credential)
+        self._counts["allow"] += 1
+        client = exchange.client
+        if client.headers:
+            exchange = exchange.with_client(client.without(self._hidden))
         return call_next(exchange)
 
     def refusal(self, exchange: Exchange, cls: type[_E], cause: str, message: str, challenge: str | None) -> _E:
@@ -147,11 +151,3 @@ class AuthStage(Middleware):
     def details(self) -> Mapping[str, Json]:
         """The same, for `status`."""
         return {outcome: self._counts[outcome] for outcome in self.OUTCOMES}
-
-
-def _without(client: Client, hidden: frozenset[str]) -> Client:
-    """The same client with headers left out."""
-    headers = dict(client.headers)
-    for name in hidden:
-        headers.pop(name, None)
-    return client.with_headers(headers)

@@ -17,7 +17,6 @@ from attrs import frozen
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.keys import authorization_of, canonical, digest, request_of
 from sluiceway.pipeline.model.when import glob
-from sluiceway.pipeline.protocol.mcp import method_of
 
 EVERYBODY: Final = "*"
 """Whose a public answer is."""
@@ -54,7 +53,7 @@ def names_of(exchange: Exchange, *, shares: bool) -> Names:
     private = f"{method}\t{tenant}\t{whose}\t{digest(request)}\t{target}"
     if not shares:
         return Names(tenant, whose, private, "")
-    if method_of(method).cacheable:  # by the specification method and params alone, whoever asks
+    if exchange.request.row.cacheable:  # by the specification method and params alone, whoever asks
         params = {key: value for key, value in exchange.request.params.items() if key != "_meta"}
         request = (exchange.client.version, canonical(params))
     public = f"{method}\t{tenant}\t{EVERYBODY}\t{digest(exchange.caller.tenant, request)}\t{target}"

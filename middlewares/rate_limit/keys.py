@@ -43,10 +43,10 @@ def key_of(per: Sequence[Per], trusted_proxies: Iterable[str] = (), ipv6_prefix:
 
     def caller(exchange: Exchange) -> str:
         who = exchange.caller
-        tenant = who.tenant or ""
         if who.how == "none" and who.subject == ANONYMOUS.subject:  # sessions are free: the address is who it is
+            tenant = who.tenant or ""
             return f"{len(tenant)}:{tenant}@{address(exchange)}"
-        return f"{len(tenant)}:{tenant}={who.subject}"
+        return who.principal
 
     parts: dict[Per, Key] = {
         "all": lambda exchange: "",

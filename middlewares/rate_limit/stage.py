@@ -157,20 +157,17 @@ class RateLimit(Middleware):
             raise self._full(exchange, full) from None
         if wait_ns:
             raise self._limited(exchange, self._account.limit, wait_ns)
-        self._note(exchange)
+        self._allowed += 1
+        decisions = exchange.link.decisions
+        if len(decisions) < MAX_DECISIONS:  # what `decide` does, with a decision that is made already
+            decisions.append(self._allow)
         return call_next(exchange)
 
     async def _charge_and_go_on(self, exchange: Exchange, call_next: Service) -> Reply:
         await self._charge_as_chosen(exchange)
-        self._note(exchange)
-        return await call_next(exchange)
-
-    def _note(self, exchange: Exchange) -> None:
-        """What `decide` does, with a decision that is made already."""
         self._allowed += 1
-        decisions = exchange.link.decisions
-        if len(decisions) < MAX_DECISIONS:
-            decisions.append(self._allow)
+        exchange.decide(self.context.id, "allow")
+        return await call_next(exchange)
 
     async def _charge_as_chosen(self, exchange: Exchange) -> None:
         """Charge where the limit or the weight depends on the exchange, where it may wait, or with a store."""

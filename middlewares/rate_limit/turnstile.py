@@ -37,7 +37,8 @@ def turnstile(window: Window, ledger: Ledger, fields: Fields, key_of: Key, clock
     states, known = ledger.states, ledger.states.get
     ticks, interval, tolerance = window.ticks, window.interval, window.tolerance
     ticks_per_s = ticks * NS_PER_S
-    start, policy = fields.start, fields.policy
+    start, policy, is_plain = fields.start or "", fields.policy, fields.start is not None
+    first_of_burst = f"{start}{(tolerance - interval) // interval};t={-(-interval // ticks_per_s)}"
 
     def charge(exchange: Exchange) -> int:
         key = key_of(exchange)
@@ -46,20 +47,24 @@ def turnstile(window: Window, ledger: Ledger, fields: Fields, key_of: Key, clock
         now_ns = int(clock() * 1e9 + 0.5)  # `nanoseconds`, without a call
         now = now_ns * ticks
         state: int = known(key, FRESH)  # type: ignore[assignment]  # states of one window are numbers
-        ahead = (state - now if state > now else 0) + interval
-        if ahead > tolerance:
-            fields.write(exchange.reply_headers, state, now_ns)
-            return -(-(ahead - tolerance) // ticks)
+        headers = exchange.reply_headers
+        if state > now:
+            ahead = state - now + interval
+            if ahead > tolerance:
+                fields.write(headers, state, now_ns)
+                return -(-(ahead - tolerance) // ticks)
+            left = f"{start}{(tolerance - ahead) // interval};t={-(-ahead // ticks_per_s)}"
+        else:
+            ahead, left = interval, first_of_burst
         if state:
             states[key] = now + ahead
         else:
             ledger.add(key, now + ahead, now_ns)
-        headers = exchange.reply_headers
-        if start is None or "ratelimit" in headers:
-            fields.write(headers, now + ahead, now_ns)
-        else:
-            headers["ratelimit"] = f"{start}{(tolerance - ahead) // interval};t={-(-ahead // ticks_per_s)}"
+        if is_plain and "ratelimit" not in headers:
+            headers["ratelimit"] = left
             headers["ratelimit-policy"] = policy
+        else:
+            fields.write(headers, now + ahead, now_ns)
         return 0
 
     return charge

@@ -34,6 +34,13 @@ class Caller:
     """Tenants it may choose from in `tenant`, beside its own; empty where there is nothing to choose."""
     credential: str = ""
     """Which of its credentials it used: an id or a digest, never the secret. Fit for logs and keys."""
+    principal: str = field(init=False, eq=False, repr=False)
+    """Tenant and subject as one text that no other principal has: a key, for what is counted with every request."""
+
+    @principal.default
+    def _name_principal(self) -> str:
+        tenant = self.tenant or ""
+        return f"{len(tenant)}:{tenant}={self.subject}"
 
 
 ANONYMOUS = Caller("anonymous")
@@ -151,3 +158,13 @@ class Client:
         client = object.__new__(Client)
         client.__dict__.update(self.__dict__, headers=headers)
         return client
+
+    def without(self, names: frozenset[str]) -> Client:
+        """The same client without some headers; itself if it has none of them."""
+        found = names.intersection(self.headers)
+        if not found:
+            return self
+        headers = dict(self.headers)
+        for name in found:
+            del headers[name]
+        return self.with_headers(headers)

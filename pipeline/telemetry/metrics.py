@@ -7,6 +7,7 @@ and most gauges add up, so a scrape is right however many workers there are, and
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, final
@@ -29,7 +30,7 @@ _MISSES: Final = "cache_misses_total"
 
 @final
 class Histogram:
-    """Counts observations in buckets; half a microsecond each."""
+    """Counts observations in buckets."""
 
     __slots__ = ("bounds", "counts", "exemplars", "total")
 
@@ -42,14 +43,20 @@ class Histogram:
 
     def observe(self, value: float, trace_id: str = "", at: float = 0.0) -> None:
         """Count one; `at` is the time on the Trio clock, needed only with a trace."""
-        self.count(bisect_left(self.bounds, value), value, trace_id, at)
-
-    def count(self, index: int, value: float, trace_id: str, at: float) -> None:
-        """As `observe`, for who knows the bucket: it is the same in all histograms with these bounds."""
+        index = bisect_left(self.bounds, value)
         self.counts[index] += 1
         self.total += value
         if trace_id:
             self.exemplars[index] = (trace_id, value, at)
+
+    def add(self, other: Histogram) -> None:
+        """Count what another one with the same bounds counted; of two exemplars, the later one stays."""
+        self.counts = list(map(operator.add, self.counts, other.counts))
+        self.total += other.total
+        for index, theirs in other.exemplars.items():
+            ours = self.exemplars.get(index)
+            if ours is None or ours[2] <= theirs[2]:
+                self.exemplars[index] = theirs
 
     def sample(self, name: str, text: str, labels: Mapping[str, str], epoch_s: float) -> Distribution:
         """Its state now; `epoch_s` is what the wall clock said when the Trio clock said zero."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import final
+from typing import Final, final
 
 import trio
 from attrs import frozen
@@ -41,7 +41,8 @@ class End:
     """What was said of it."""
 
 
-_SUCCESS = End(Outcome.SUCCESS)
+SUCCESS: Final = End(Outcome.SUCCESS)
+"""What nearly everything ends with."""
 _TOOL_ERROR = End(Outcome.ERROR, TOOL_ERROR)
 
 
@@ -55,7 +56,7 @@ def end_of(exchange: Exchange, reply: Reply | None, error: BaseException | None)
         error: What was raised (`sys.exception()`) if nothing was returned.
     """
     if type(reply) is Result:
-        return _TOOL_ERROR if exchange.request.method == "tools/call" and is_tool_error(reply) else _SUCCESS
+        return _TOOL_ERROR if exchange.request.method == "tools/call" and is_tool_error(reply) else SUCCESS
     if isinstance(reply, ErrorReply):
         return End(Outcome.ERROR, str(reply.code), reply.message)
     if isinstance(error, GatewayError):
@@ -69,7 +70,7 @@ def end_of(exchange: Exchange, reply: Reply | None, error: BaseException | None)
 
 def is_tool_error(result: Result) -> bool:
     """Whether the result of a `tools/call` says `isError`; a body that cannot contain it is not decoded."""
-    if b'"isError"' not in result.body.raw:
+    if b'"isError"' not in result.raw:
         return False
     try:
         return result.value.get("isError") is True

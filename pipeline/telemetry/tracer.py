@@ -20,8 +20,11 @@ TRACER: Final = "mcp-server"
 """Name of the tracer, and of the instrumentation scope."""
 
 
-_NO_TRACE: Final = "0" * 32
-_NO_SPAN: Final = "0" * 16
+_NEITHER_ZERO: Final = 1 << 191 | 1 << 63
+"""
+Ids that are all zeros are invalid (W3C Trace Context, section 3.2.2): their first bits are set. What has to be random
+of a trace id, for others to sample by it, are its last seven bytes (level 2, section 3.2.2.5).
+"""
 
 
 @final
@@ -42,11 +45,8 @@ class Tracer(api.Tracer):
 
     def new_context(self, flags: int) -> TraceContext:
         """The beginning of a trace."""
-        digits = self._random.getrandbits(192).to_bytes(24, "big").hex()
-        trace_id, span_id = digits[:32], digits[32:]
-        if trace_id == _NO_TRACE or span_id == _NO_SPAN:  # both are invalid (W3C Trace Context, section 3.2.2)
-            return self.new_context(flags)
-        return TraceContext(trace_id, span_id, flags)
+        digits = f"{self._random.getrandbits(192) | _NEITHER_ZERO:048x}"
+        return TraceContext(digits[:32], digits[32:], flags)
 
     def open_span(
         self, name: str, parent: TraceContext | None, kind: SpanKind, attributes: dict[str, AttributeValue]

@@ -85,7 +85,7 @@ async def opened(bench, upstream=None, **options):
     gate = Gate(bench, upstream or Upstream(), **options)
     async with gate.stage.open():
         yield gate
-        assert len(gate.stage._flights) == 0
+        assert gate.stage._flights.count == 0
         assert gate.stage._flights._flights == {}
 
 
@@ -828,7 +828,7 @@ def test_shared_calls_equal_calls_of_their_own(events):
                 for number, (pause, who, what, leaves) in enumerate(events):
                     await trio.sleep(pause)
                     nursery.start_soon(visit, number, who, what, leaves)
-            assert len(stage._flights) == 0
+            assert stage._flights.count == 0
 
         stayed = {n: [who, what] for n, (_, who, what, leaves) in enumerate(events) if leaves is None}
         assert {n: outcomes[n].value["for"] for n in stayed} == stayed

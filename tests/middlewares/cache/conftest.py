@@ -114,7 +114,7 @@ def cached(new_cache):
         cache = new_cache(by_name, answer=answer, **options)
         async with cache.stage.open():
             yield cache
-        assert len(cache.stage._flights) == 0
+        assert cache.stage._flights.count == 0
 
     return make
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, final
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.changes import LIST_CHANGES
 from sluiceway.pipeline.model.exchange import Exchange, Service
@@ -147,4 +147,4 @@ def _listing(exchange: Exchange, cursor: str | None) -> Exchange:
     assert isinstance(request, Request)
     meta = quiet_meta(request.params)
     params = {"_meta": meta} if cursor is None else {"_meta": meta, "cursor": cursor}
-    return evolve(exchange, request=Request(request.id, LIST, params), kind=Kind.CALL, marks={}, relay=drop)
+    return replace(exchange, request=Request(request.id, LIST, params), kind=Kind.CALL, marks={}, way_back=drop)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, Literal, final
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.options import MINUTE
@@ -128,4 +128,4 @@ def _question(exchange: Exchange) -> Exchange:
     wanted = (MetaKey.VERSION, MetaKey.CLIENT_CAPABILITIES, MetaKey.CLIENT_INFO)
     meta = meta_of(exchange.request.params)
     params = {"_meta": {key.value: meta[key] for key in wanted if key in meta}}
-    return evolve(exchange, request=Request("discover", DISCOVER, params), kind=Kind.CALL, marks={}, relay=drop)
+    return replace(exchange, request=Request("discover", DISCOVER, params), kind=Kind.CALL, marks={}, way_back=drop)

@@ -87,7 +87,7 @@ class Probe:
             client=Client(era=self._era, version=LATEST if is_modern else LATEST_LEGACY),
             source="probe",
             link=Link(_drop, None),
-            relay=_relay,
+            way_back=_relay,
         )
 
 

@@ -137,5 +137,5 @@ class Errands:
             caller=caller,
             correlation_id=correlation_id,
             link=link,
-            relay=self._relay,
+            way_back=self._relay,
         )

@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Final, Literal, final
 
+import msgspec
 import trio
-from attrs import define, evolve, field, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from ..protocol.errors import SessionNotFound
-from ..protocol.mcp import ErrorCode, Kind, target_of
+from ..protocol.mcp import PROGRESS, ErrorCode, Kind
 from ..protocol.messages import ErrorReply, Json, Notification, Reply, Request
 from ..protocol.trace_context import TraceContext
 from .session import ANONYMOUS, Asker, Caller, Client
@@ -46,6 +48,21 @@ class Decision:
     """The rule, limit or figure behind it, in a few words; without secrets, and without what a client sent."""
 
 
+@final
+@frozen
+class Patience:
+    """How much longer an exchange has when it reports progress (MCP, basic/utilities/cancellation: timeouts)."""
+
+    timeout: float
+    """Seconds from the latest progress on."""
+    most: float
+    """Seconds from its start on, whatever it reports."""
+
+    def until(self, started: float, now: float) -> float:
+        """The deadline of one that started then and reports progress now; Trio clock."""
+        return min(now + self.timeout, started + self.most)
+
+
 _CONTENT: Final = frozenset({"tools/call", "resources/read", "prompts/get"})
 """Methods whose results can be too long to be held."""
 
@@ -54,9 +71,11 @@ _decision: Final = lru_cache(maxsize=1024)(Decision)
 
 
 @final
-@define(eq=False)
-class Link:
-    """What every view of one exchange shares: the way back to the client, the deadline, the count of what went out."""
+class Link(msgspec.Struct, eq=False, weakref=True):
+    """
+    What every view of one exchange shares: the way back to the client, the deadline, the count of what went out. A
+    struct, as an exchange is: both are made with every call, and in a quarter of the time.
+    """
 
     emit: Callable[[Notification], Awaitable[None]]
     """The source's end: writes a notification to the client; may block while the client reads slowly."""
@@ -64,8 +83,10 @@ class Link:
     """The source's way to put a question to the client; None where there is none."""
     deadline: float = float("inf")
     """Absolute, in seconds of the Trio clock."""
-    extend: Callable[[float], None] | None = None
-    """Moves the deadline (absolute seconds); the engine's."""
+    patience: Patience | None = None
+    """How progress moves the deadline; None if it does not."""
+    started: float = 0.0
+    """When it began to run, likewise."""
     number: int = 0
     """Its number in the recording that is made; 0 if it has none."""
     pieces: Pieces | None = None
@@ -81,9 +102,7 @@ class Link:
     """Questions already put to the client."""
     caller: Caller = ANONYMOUS
     """Who `authenticate` found; every view of the exchange shares it, and so does its source."""
-    on_deliver: Callable[[Notification], None] | None = None
-    """Called before each delivery; the engine's (a deadline that progress resets)."""
-    decisions: list[Decision] = field(factory=list)
+    decisions: list[Decision] = []
     """What the stages decided, in order; `Exchange.decide` appends."""
     attempts: int = 0
     """How often a sink that leads to an upstream was called; the engine counts."""
@@ -106,19 +125,19 @@ Pieces = Callable[[bytes], Awaitable[None]]
 async def deliver(exchange: Exchange, notification: Notification) -> None:
     """The last step of every relay chain: hand a notification to the source."""
     link = exchange.link
-    if link.on_deliver is not None:
-        link.on_deliver(notification)
+    if link.patience is not None and notification.method == PROGRESS:
+        link.deadline = max(link.deadline, link.patience.until(link.started, trio.current_time()))
     link.relayed += 1
     await link.emit(notification)
 
 
 @final
-class _Attempt:
+class Branch:
     """What all views of one fork share: whether it may still be heard. Of what is no fork, the link says so."""
 
     __slots__ = ("_muted", "_parent")
 
-    def __init__(self, parent: _Attempt | Link) -> None:
+    def __init__(self, parent: Branch | Link) -> None:
         self._parent = parent
         self._muted = False
 
@@ -132,10 +151,9 @@ class _Attempt:
 
 
 @final
-@define(eq=False, kw_only=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """
-    A request and what is known about it.
+    A request and what is known about it. Its arguments are named where one is made by hand.
 
     Rewriting goes inward only: `await call_next(exchange.with_request(new))` shows the inner chain a view; outer
     stages keep theirs. Cancelling is not a method: sources and the engine hold the scope, stages cancel by raising.
@@ -146,8 +164,14 @@ class Exchange:
     kind: Kind
     client: Client
     """Who sent it, as far as protocol and transport tell."""
+    link: Link
+    """What it shares with every view and fork of it."""
     source: str = "test"
     """Id of the source component."""
+    draining: trio.Event = msgspec.field(default_factory=trio.Event)
+    """Set when the gateway wants LISTEN exchanges to finish."""
+    way_back: Relay = deliver
+    """Where its notifications go: what `relay` calls. Change it with `with_relay`."""
     caller: Caller = ANONYMOUS
     """Who sent it, as far as an auth stage established."""
     own_accord: bool = False
@@ -159,21 +183,19 @@ class Exchange:
     """One id for logs, audit and traces; set by `request_id`."""
     attempt: int = 1
     """1 for the first try; counts up in `fork`."""
-    marks: dict[str, object] = field(factory=dict)
+    marks: dict[str, object] = {}
     """Scratch of stages, by stage id. A stage touches its own key only."""
-    reply_headers: dict[str, str] = field(factory=dict)
+    reply_headers: dict[str, str] = {}
     """Headers for the response, names in lower case, on transports that have headers."""
-    draining: trio.Event = field(factory=trio.Event)
-    """Set when the gateway wants LISTEN exchanges to finish."""
-    link: Link
     around_sink: Around | None = None
     """Put around every call of a sink that leads to an upstream, for the views and forks made of this one; whoever sets
     it puts back what was there. What it awaits may be another view of the exchange."""
     around_stage: Around | None = None
     """Put around every stage further in, likewise; only if the stage that sets it declares `Middleware.sees_stages`."""
-    _relay: Relay = field(default=deliver, alias="relay")
-    _asker: Asker | None = field(default=None, alias="asker")
-    _attempt: _Attempt | None = field(default=None, alias="attempt_line")
+    asker: Asker | None = None
+    """Where its questions go, if not where the link says."""
+    branch: Branch | None = None
+    """The fork it belongs to; None outside of forks."""
 
     @property
     def method(self) -> str:
@@ -183,7 +205,7 @@ class Exchange:
     @property
     def target(self) -> str | None:
         """What the request is about (tool, prompt, uri, task id), or None."""
-        return target_of(self.request.method, self.request.params)
+        return self.request.target
 
     @property
     def deadline(self) -> float:
@@ -238,7 +260,7 @@ class Exchange:
         Nothing happens on a fork that lost.
         """
         if not self._is_muted:
-            await self._relay(self, notification)
+            await self.way_back(self, notification)
 
     async def ask(self, method: str, params: Mapping[str, Json]) -> Reply:
         """
@@ -250,7 +272,7 @@ class Exchange:
         if self.link.ask is None or self._is_muted:
             return ErrorReply(ErrorCode.METHOD_NOT_FOUND, f"this client cannot be asked: {method}")
         self.link.asked += 1
-        return await (self._asker or self.link.ask)(method, params)
+        return await (self.asker or self.link.ask)(method, params)
 
     def hold(self) -> None:
         """
@@ -284,15 +306,11 @@ class Exchange:
 
     def with_request(self, request: Request | Notification) -> Exchange:
         """A view of the same exchange with another request, for the inner chain."""
-        view = _view(self)
-        view.request = request
-        return view
+        return replace(self, request=request)
 
     def with_client(self, client: Client) -> Exchange:
         """A view of the same exchange that tells less, or more, about its client, for the inner chain."""
-        view = _view(self)
-        view.client = client
-        return view
+        return replace(self, client=client)
 
     def with_relay(self, relay: Relay, ask: Asker | None = None) -> Exchange:
         """
@@ -302,11 +320,7 @@ class Exchange:
             relay: Where they go.
             ask: Where its questions go, as long as the client can be asked; where they went before, if absent.
         """
-        view = _view(self)
-        view._relay = relay
-        if ask is not None:
-            view._asker = ask
-        return view
+        return replace(self, way_back=relay, asker=self.asker if ask is None else ask)
 
     def fork(self, attempt: int | None = None) -> Exchange:
         """
@@ -315,71 +329,17 @@ class Exchange:
         Args:
             attempt: Its number; one more than this exchange's if absent.
         """
-        return evolve(
+        return replace(
             self,
             attempt=self.attempt + 1 if attempt is None else attempt,
             marks=dict(self.marks),
-            attempt_line=_Attempt(self._attempt or self.link),
+            branch=Branch(self.branch or self.link),
         )
 
     def mute(self) -> None:
         """Drop everything this fork, with every view of it, still tries to relay or ask."""
-        (self._attempt or self.link).is_muted = True
+        (self.branch or self.link).is_muted = True
 
     @property
     def _is_muted(self) -> bool:
-        return (self._attempt or self.link).is_muted
-
-
-def begin(
-    request: Request | Notification,
-    kind: Kind,
-    client: Client,
-    source: str,
-    draining: trio.Event,
-    link: Link,
-    relay: Relay,
-) -> Exchange:
-    """A new exchange, as the class makes it; for who makes all of them, in half the time."""
-    new = object.__new__(Exchange)
-    new.request = request
-    new.kind = kind
-    new.client = client
-    new.source = source
-    new.caller = ANONYMOUS
-    new.own_accord = False
-    new.correlation_id = ""
-    new.attempt = 1
-    new.marks = {}
-    new.reply_headers = {}
-    new.draining = draining
-    new.link = link
-    new.around_sink = None
-    new.around_stage = None
-    new._relay = relay
-    new._asker = None
-    new._attempt = None
-    return new
-
-
-def _view(of: Exchange) -> Exchange:
-    """A copy that shares everything; a quarter of what `attrs.evolve` costs, and it is made for every request."""
-    view = object.__new__(Exchange)
-    view.request = of.request
-    view.kind = of.kind
-    view.client = of.client
-    view.source = of.source
-    view.caller = of.caller
-    view.own_accord = of.own_accord
-    view.correlation_id = of.correlation_id
-    view.attempt = of.attempt
-    view.marks = of.marks
-    view.reply_headers = of.reply_headers
-    view.draining = of.draining
-    view.link = of.link
-    view.around_sink = of.around_sink
-    view.around_stage = of.around_stage
-    view._relay = of._relay
-    view._asker = of._asker
-    view._attempt = of._attempt
-    return view
+        return (self.branch or self.link).is_muted

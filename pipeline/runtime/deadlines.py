@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import takewhile
-from typing import Final, Protocol, final
+from typing import Any, Final, Generic, Protocol, TypeVar, final
 
 import trio
 
@@ -46,31 +46,37 @@ class Expires(Protocol):
         ...
 
 
-@final
-class Line:
+_E = TypeVar("_E", bound=Expires)
+
+
+class Line(Generic[_E]):
     """
-    Deadlines that come in the order of their times; made by `Deadlines.line`.
+    Deadlines that come in the order of their times. It is forgotten while it is empty.
 
     Args:
-        enlist: Has the timer look at it, from a time on.
+        deadlines: Whose timer looks after it.
     """
 
-    __slots__ = ("_enlist", "is_listed", "times")
-
-    def __init__(self, enlist: Callable[[Line, float], None]) -> None:
-        self._enlist = enlist
-        self.times: dict[Expires, float] = {}
-        """Absolute seconds of the Trio clock, rising."""
+    def __init__(self, deadlines: Deadlines) -> None:
+        self._deadlines = deadlines
+        self.times: dict[_E, float] = {}
+        """When who stands in it expires: absolute seconds of the Trio clock, rising. After who stepped in, whoever put
+        it there calls `enlist` if the line is not listed; who steps out needs nothing more."""
         self.is_listed = False
         """The timer will look at it, no later than when its first entry is due."""
 
-    def add(self, entry: Expires, at: float) -> None:
+    def add(self, entry: _E, at: float) -> None:
         """Expire an entry once at `at`, which is not before the time of any entry that was added earlier."""
         self.times[entry] = at
         if not self.is_listed:
-            self._enlist(self, at)
+            self.enlist(at)
 
-    def discard(self, entry: Expires) -> None:
+    def enlist(self, at: float) -> None:
+        """Have the timer look at it, from the time of its first entry on."""
+        self.is_listed = True
+        self._deadlines.enlist(self, at)
+
+    def discard(self, entry: _E) -> None:
         """Take an entry out. Harmless when it is out already."""
         self.times.pop(entry, None)
 
@@ -86,16 +92,18 @@ class Deadlines:
     def __init__(self) -> None:
         self._slots: dict[int, dict[Entry, None]] = {}
         self._order: list[int] = []
-        self._lines: list[Line] = []
+        self._lines: list[Line[Any]] = []
         self._scope: trio.CancelScope | None = None
+        self.now: Callable[[], float] = trio.current_time
+        """The Trio clock; the clock itself while somebody serves, without the two functions in front of it."""
 
     def __len__(self) -> int:
         """Entries that have neither fired nor been cancelled."""
         return sum(map(len, self._slots.values())) + sum(len(line.times) for line in self._lines)
 
-    def line(self) -> Line:
-        """A line of its own for deadlines that come in order. It is forgotten while it is empty."""
-        return Line(self._enlist)
+    def line(self) -> Line[Any]:
+        """A line of its own for deadlines that come in order."""
+        return Line(self)
 
     def add(self, at: float, callback: Callable[[], None]) -> Entry:
         """Call `callback` once at `at`, absolute seconds of the Trio clock; never, if `at` is infinite."""
@@ -134,8 +142,8 @@ class Deadlines:
         heappush(self._order, slot)
         self._wake_at(slot * SLOT_S)
 
-    def _enlist(self, line: Line, at: float) -> None:
-        line.is_listed = True
+    def enlist(self, line: Line[Any], at: float) -> None:
+        """Look after a line whose first entry is due at `at`; for lines."""
         self._lines.append(line)
         self._wake_at(_slot_end(at))
 
@@ -146,13 +154,14 @@ class Deadlines:
 
     async def serve(self) -> None:
         """Fire entries until cancelled. One task per structure."""
+        self.now = trio.lowlevel.current_clock().current_time
         try:
             while True:
                 with trio.CancelScope(deadline=self._next()) as self._scope:
                     await trio.sleep_forever()
                 self._fire(trio.current_time())
         finally:
-            self._scope = None
+            self._scope, self.now = None, trio.current_time
 
     def _next(self) -> float:
         """When the first entry fires. Forgets what has none."""

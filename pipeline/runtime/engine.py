@@ -35,9 +35,10 @@ from .gauging import take_snapshot
 from .generation import Generation, Overrides, Surroundings
 from .ids import random_id
 from .nursery import open_background_nursery
-from .pipeline import Pipeline, PipelineTicket
+from .pipeline import Pipeline
 from .status import Board, Row, Watcher
 from .supervisor import Host, Supervisor
+from .ticket import PipelineTicket
 
 _GRACE_S: Final = 1.0
 """What cancelled exchanges get to unwind, in seconds, before their components close under them."""

@@ -60,4 +60,6 @@ def memory_exchange(
 
     message = Notification(method, params) if kind is Kind.NOTIFY else Request(request_id, method, params)
     link = Link(emit, ask, deadline, caller=caller)
-    return Exchange(request=message, kind=kind, client=client, source=source_id, caller=caller, link=link, relay=relay)
+    return Exchange(
+        request=message, kind=kind, client=client, source=source_id, caller=caller, link=link, way_back=relay
+    )

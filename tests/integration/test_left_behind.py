@@ -262,7 +262,7 @@ async def quiet(engine: Engine, before: Snapshot | None) -> Snapshot:
     """What there is once everything has been put away; what sessions and pools keep goes within seconds."""
     tables = {
         "deadlines": lambda: len(engine.deadlines),
-        "timeouts": lambda: sum(len(pipeline.timeouts.times) for pipeline in engine.pipelines.values()),
+        "timeouts": lambda: sum(len(pipeline.lane.times) for pipeline in engine.pipelines.values()),
         "sessions": lambda: len(engine._sessions),
     }
     began = trio.current_time()

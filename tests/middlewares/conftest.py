@@ -73,7 +73,7 @@ class Bench:
         chain = compile_chain([Stage(stage.context.id, stage) for stage in stages], sink)
 
         def serve(exchange: Exchange) -> Awaitable[Reply]:
-            exchange._relay = chain.relay
+            exchange.way_back = chain.relay
             return chain.service(exchange)
 
         return serve

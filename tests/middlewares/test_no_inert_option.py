@@ -116,7 +116,7 @@ class Day:
 
     async def visit(self, n: int, exchange: Exchange, stage: Stage) -> None:
         chain = compile_chain([stage], self.sink)
-        exchange._relay = chain.relay
+        exchange.way_back = chain.relay
         try:
             outcome: Any = await chain.service(exchange)
         except GatewayError as error:

@@ -12,7 +12,7 @@ from typing import final
 from weakref import WeakKeyDictionary
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.protocol.errors import GatewayError, Refused, UpstreamUnavailable
@@ -186,7 +186,7 @@ class Dispatch:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(follow)
                     try:
-                        outcome = await member.service(evolve(exchange, draining=draining))
+                        outcome = await member.service(replace(exchange, draining=draining))
                     except GatewayError as error:
                         outcome = error  # raised outside, lest it is mixed up with a cancellation
                     nursery.cancel_scope.cancel()

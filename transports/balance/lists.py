@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final, final
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidParams, UpstreamProtocolError, UpstreamUnavailable
@@ -165,5 +166,5 @@ def _part(exchange: Exchange, method: str, cursor: str | None) -> Exchange:
     if cursor is not None:
         params["cursor"] = cursor
     if cursor is None and method == exchange.method:
-        return evolve(exchange, marks={}, relay=relay)
-    return evolve(exchange, request=Request(request.id, method, params), marks={}, relay=relay)
+        return replace(exchange, marks={}, way_back=relay)
+    return replace(exchange, request=Request(request.id, method, params), marks={}, way_back=relay)

@@ -17,7 +17,7 @@ from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response, Result, encode_json
-from sluiceway.pipeline.runtime.deadlines import Deadlines, Line
+from sluiceway.pipeline.runtime.deadlines import Deadlines, Expires, Line
 
 from .config import HttpConfig
 from .sessions import Sessions
@@ -47,7 +47,7 @@ class Serving:
     replay: Replay
     limits: Limits
     """Of the codec."""
-    patience: Line
+    patience: Line[Expires]
     """Calls without an answer so far; after `keep_alive` something has to be sent to keep their connection open."""
     event_streams: dict[str, EventStream] = field(factory=dict)
     """The clients of HTTP+SSE, by the id of their stream; as many as `max_sessions` at most."""

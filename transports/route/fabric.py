@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import State
 from sluiceway.pipeline.model.exchange import Exchange
@@ -76,18 +77,18 @@ class Fabric:
         leg = view.legs.get(upstream.id)
         if leg is None:
             return await upstream.service(
-                exchange if request is exchange.request else evolve(exchange, request=request)
+                exchange if request is exchange.request else replace(exchange, request=request)
             )
         session = leg.session if leg.is_open else await leg.ready()
         try:
-            return await upstream.service(evolve(exchange, request=request, client=leg.client(exchange.client)))
+            return await upstream.service(replace(exchange, request=request, client=leg.client(exchange.client)))
         except SessionNotFound:
             if view.session is None or view.session.closed:
                 raise
             if leg.session is session:
                 leg.lost()
             await leg.ready()
-            return await upstream.service(evolve(exchange, request=request, client=leg.client(exchange.client)))
+            return await upstream.service(replace(exchange, request=request, client=leg.client(exchange.client)))
 
     async def gather(self, exchange: Exchange, upstreams: Iterable[Upstream], ask: Ask) -> dict[str, Outcome]:
         """
@@ -128,7 +129,7 @@ class Fabric:
             if notification.method != PROGRESS:
                 await exchange.relay(notification)
 
-        return evolve(exchange, request=request or exchange.request, marks={}, relay=relay)
+        return replace(exchange, request=request or exchange.request, marks={}, way_back=relay)
 
     def collide(self, name: str, ids: Sequence[str]) -> None:
         """

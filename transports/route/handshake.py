@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, final
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link, deliver
 from sluiceway.pipeline.protocol.errors import (
@@ -71,7 +72,7 @@ class Handshake:
             info=info if isinstance(info, dict) else {},
         )
         link = Link(say_nothing, caller=exchange.caller)
-        promises.initialize = evolve(exchange, client=client, link=link, marks={}, reply_headers={}, relay=deliver)
+        promises.initialize = replace(exchange, client=client, link=link, marks={}, reply_headers={}, way_back=deliver)
         for leg in view.legs.values():
             leg.renew()
 

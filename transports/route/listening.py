@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.errors import GatewayError
@@ -179,7 +180,7 @@ class Listening:
             wanted = request.params["notifications"]
             ids = self._fabric.tasks.theirs(stream.exchange.caller, upstream.id, wanted["taskIds"])
             request = request.with_params({**request.params, "notifications": {**wanted, "taskIds": ids}})
-        return evolve(stream.exchange, request=request, marks={}, relay=relay)
+        return replace(stream.exchange, request=request, marks={}, way_back=relay)
 
     def _may_serve(self, view: View, upstream: Upstream, uri: Json) -> bool:
         if not isinstance(uri, str) or not upstream.resources.shows(uri):

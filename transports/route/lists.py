@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final, final
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidParams, UpstreamProtocolError, UpstreamUnavailable
@@ -257,7 +258,7 @@ class Lists:
         listing = LISTINGS[f"{kind}/list"]
         request = exchange.request
         assert isinstance(request, Request)
-        listed = evolve(exchange, request=Request(request.id, listing.method, _meta_only(request.params)))
+        listed = replace(exchange, request=Request(request.id, listing.method, _meta_only(request.params)))
 
         async def ask(upstream: Upstream) -> Reply:
             position: Position | None = None
@@ -320,7 +321,7 @@ class Lists:
 
 def _aside(exchange: Exchange) -> Exchange:
     """The same request on nobody's behalf any more: nothing is relayed or asked, and no deadline binds it."""
-    return evolve(exchange, link=Link(say_nothing, caller=exchange.caller), marks={}, draining=trio.Event())
+    return replace(exchange, link=Link(say_nothing, caller=exchange.caller), marks={}, draining=trio.Event())
 
 
 def _meta_only(params: Mapping[str, Json]) -> dict[str, Json]:

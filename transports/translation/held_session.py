@@ -16,6 +16,7 @@ from typing import Final, final
 
 import trio
 from attrs import define, evolve, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link, Service, deliver
@@ -183,13 +184,13 @@ class HeldSession:
         link = Link(emit, ask or self.ask, deadline, caller=exchange.link.caller)
 
         def inward(session: Session, number: int) -> Exchange:
-            return evolve(
+            return replace(
                 exchange,
                 request=legacy_request(request, number),
                 client=evolve(exchange.client, era=Era.LEGACY, version=session.version, session=session, headers={}),
                 link=link,
                 marks={},
-                relay=deliver,
+                way_back=deliver,
                 around_sink=None,
             )
 

@@ -97,7 +97,7 @@ class Held:
             source=session.source,
             caller=session.caller,
             link=Link(_nowhere, caller=session.caller),
-            relay=relay,
+            way_back=relay,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, final
 
 import attrs
 from attrs import define, field, frozen
+from msgspec.structs import replace
 
 from ...model.document import Document, SinkSpec, Spec, StageSpec
 from ...model.exchange import Exchange
@@ -126,7 +127,7 @@ class Coverage:
         return None if source is None else f"pipelines.{source.pipeline}"
 
     def _at_guards(self, owner: str, exchange: Exchange) -> None:
-        exchange = attrs.evolve(exchange, caller=exchange.link.caller)  # what auth stages found out on the way
+        exchange = replace(exchange, caller=exchange.link.caller)  # what auth stages found out on the way
         for id_ in self._chains.get(owner, ()):
             matches, passed, held = self._guards[id_]
             self.items[passed if matches(exchange) else held] = True

@@ -2,11 +2,10 @@
 
 import math
 
-import attrs
 import pytest
 import trio
 
-from sluiceway.pipeline.model.exchange import Exchange, Link, begin, deliver
+from sluiceway.pipeline.model.exchange import Exchange, Link, Patience, deliver
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.errors import SessionNotFound
 from sluiceway.pipeline.protocol.mcp import ErrorCode, Kind
@@ -16,22 +15,44 @@ from sluiceway.pipeline.testing.exchanges import MODERN_CLIENT, legacy_client, m
 PROGRESS = Notification("notifications/progress", {"progress": 1})
 
 
-async def test_delivering_counts_and_tells_the_engine_before_it_emits():
-    """`relayed` counts from the moment a notification is handed over, also if writing it fails."""
+async def test_delivering_counts_and_moves_the_deadline_before_it_emits(autojump_clock):
+    """Both hold from the moment a notification is handed over, also if writing it fails."""
     seen = []
 
     async def emit(notification):
-        seen.append(("emit", notification, exchange.relayed))
+        seen.append((notification, exchange.relayed, link.deadline))
         raise trio.BrokenResourceError
 
-    link = Link(emit, on_deliver=lambda notification: seen.append(("told", notification, exchange.relayed)))
+    link = Link(emit, deadline=3.0, patience=Patience(timeout=3.0, most=60.0))
     exchange = Exchange(request=Request(1, "ping"), kind=Kind.CALL, client=MODERN_CLIENT, link=link)
+    await trio.sleep(2)
 
     with pytest.raises(trio.BrokenResourceError):
         await deliver(exchange, PROGRESS)
 
-    assert seen == [("told", PROGRESS, 0), ("emit", PROGRESS, 1)]
-    assert exchange.relayed == 1
+    assert seen == [(PROGRESS, 1, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("patience", "method", "deadline"),
+    [
+        (Patience(timeout=3.0, most=60.0), "notifications/progress", 5.0),
+        (Patience(timeout=3.0, most=4.5), "notifications/progress", 4.5),
+        (Patience(timeout=0.5, most=60.0), "notifications/progress", 3.0),
+        (Patience(timeout=3.0, most=60.0), "notifications/message", 3.0),
+        (None, "notifications/progress", 3.0),
+    ],
+    ids=["by its timeout", "up to its maximum", "never back", "by progress only", "only if it is to"],
+)
+async def test_progress_moves_the_deadline(patience, method, deadline, autojump_clock):
+    """Of an exchange that has 3 s, and reports after 2 s."""
+    exchange = memory_exchange(deadline=3.0)
+    exchange.link.patience = patience
+    await trio.sleep(2)
+
+    await deliver(exchange, Notification(method, {"progress": 1}))
+
+    assert exchange.link.deadline == deadline
 
 
 def test_method_and_target_are_read_off():
@@ -238,7 +259,7 @@ def test_exchanges_are_equal_only_to_themselves():
     [
         (lambda exchange: exchange.with_request(Request(2, "ping")), "request"),
         (lambda exchange: exchange.with_client(legacy_client()), "client"),
-        (lambda exchange: exchange.with_relay(exchange.link.emit), "_relay"),
+        (lambda exchange: exchange.with_relay(exchange.link.emit), "way_back"),
     ],
 )
 def test_a_view_shares_everything_but_what_it_changes(change, changed):
@@ -248,16 +269,6 @@ def test_a_view_shares_everything_but_what_it_changes(change, changed):
 
     view = change(exchange)
 
-    names = [field.name for field in attrs.fields(Exchange)]
-    assert [name for name in names if getattr(view, name) is not getattr(exchange, name)] == [changed]
-
-
-def test_an_exchange_that_begins_is_what_the_class_makes():
-    """Whatever field is added to the class: none is forgotten where it is made without it."""
-    request, draining, link = Request(1, "tools/call", {"name": "x"}), trio.Event(), Link(memory_exchange("x").relay)
-
-    made = Exchange(request=request, kind=Kind.CALL, client=MODERN_CLIENT, source="s", draining=draining, link=link)
-    begun = begin(request, Kind.CALL, MODERN_CLIENT, "s", draining, link, deliver)
-
-    for field in attrs.fields(Exchange):
-        assert getattr(begun, field.name) == getattr(made, field.name)
+    assert [name for name in Exchange.__struct_fields__ if getattr(view, name) is not getattr(exchange, name)] == [
+        changed
+    ]

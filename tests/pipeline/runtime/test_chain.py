@@ -54,7 +54,7 @@ def exchange(log: list[str], relay: Any, method: str = "tools/call") -> Exchange
 
     client = Client(era=Era.MODERN, version="2026-07-28")
     return Exchange(
-        request=Request(1, method, {"name": "x"}), kind=Kind.CALL, client=client, link=Link(emit), relay=relay
+        request=Request(1, method, {"name": "x"}), kind=Kind.CALL, client=client, link=Link(emit), way_back=relay
     )
 
 

@@ -17,7 +17,8 @@ from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import compile_chain
 from sluiceway.pipeline.runtime.deadlines import Deadlines
-from sluiceway.pipeline.runtime.pipeline import Pipeline, PipelineTicket
+from sluiceway.pipeline.runtime.pipeline import Pipeline
+from sluiceway.pipeline.runtime.ticket import PipelineTicket
 
 CLIENT = Client(era=Era.MODERN, version="2026-07-28")
 Sink = Callable[[Exchange], Awaitable[Reply]]

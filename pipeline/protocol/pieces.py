@@ -32,8 +32,8 @@ _ALIKE: Final = bytes.maketrans(b"[]", b"{}")
 _NOT_MARKS: Final = bytes(set(range(256)) - set(b'"{}[]'))
 _FAILED: Final = (b'"isError":true', b'"isError": true')
 _FAILED_KEY: Final = b'"isError":'
-_MAX_ENVELOPE: Final = 4096
-"""Bytes of the envelope on either side of the result."""
+ENVELOPE: Final = 4096
+"""Bytes of the envelope on either side of the result, at most."""
 _MAX_ROUNDS: Final = 256
 """Levels of pairs that are taken out of one piece before it is walked bracket by bracket instead."""
 _WALKED: Final = 512
@@ -76,7 +76,7 @@ class ResultPieces:
         Raises:
             UpstreamProtocolError: As `feed`.
         """
-        found = _PREFIX.match(head, 0, _MAX_ENVELOPE)
+        found = _PREFIX.match(head, 0, ENVELOPE)
         if found is None:
             return None
         pieces = cls(found.group())
@@ -141,8 +141,8 @@ class ResultPieces:
 
     def _keep(self, data: bytes) -> None:
         self._suffix += data
-        if len(self._suffix) > _MAX_ENVELOPE:
-            raise _broken(f"more than {_MAX_ENVELOPE} bytes stand behind its result")
+        if len(self._suffix) > ENVELOPE:
+            raise _broken(f"more than {ENVELOPE} bytes stand behind its result")
 
     def _notice_failure(self, data: bytes) -> None:
         """Look for `isError: true` among the result's own members; deeper down it is somebody else's."""

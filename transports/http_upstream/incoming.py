@@ -12,7 +12,7 @@ from sluiceway.pipeline.protocol.codec import decode_upstream
 from sluiceway.pipeline.protocol.errors import MessageTooLarge, UpstreamClosed, UpstreamProtocolError
 from sluiceway.pipeline.protocol.gate import Limits
 from sluiceway.pipeline.protocol.messages import Message, Notification
-from sluiceway.pipeline.protocol.pieces import ResultPieces
+from sluiceway.pipeline.protocol.pieces import ENVELOPE, ResultPieces
 
 from ..http_client.faults import Faults
 from ..http_client.response import BodyTooLarge, Response
@@ -71,6 +71,8 @@ class Incoming:
         self._ready: deque[Event] = deque()
         self._in_pieces = False
         self._size = 0
+        self._held = deque[bytes]()
+        """What was read before it was known that the body is long, as it came: one block of it would be memory anew."""
         self._done = False
 
     async def next(self) -> Message | None:
@@ -103,17 +105,23 @@ class Incoming:
         return await self._next_long_body()
 
     async def _next_long_body(self) -> Message | LongResult:
-        held, may_be_long = bytearray(), True
+        held, may_be_long = deque[bytes](), True
         while data := await self._more_body():
-            held += data
-            if may_be_long and len(held) > HELD:
-                begun = ResultPieces.begin(bytes(held))
+            held.append(data)
+            if may_be_long and self._size > HELD:
+                if len(held[0]) < ENVELOPE:
+                    held = deque([b"".join(held)])
+                begun = ResultPieces.begin(held[0])
                 if begun is not None:
+                    held.popleft()
+                    self._held = held
                     return LongResult(*begun, self._more_body)
                 may_be_long = False
-        return self._decoded(bytes(held))
+        return self._decoded(b"".join(held))
 
     async def _more_body(self) -> bytes:
+        if self._held:
+            return self._held.popleft()
         with self._faults:
             data = await self._response.chunk()
             self._size += len(data)

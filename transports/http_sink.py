@@ -122,8 +122,9 @@ class HttpSink(Sink):
         if exchange.kind is Kind.CALL:  # nearly always the upstream is known to be of the client's kind: no detour
             client = exchange.client
             if client.era is Era.MODERN:
-                if self._modern is not None and self._modern.is_modern:
-                    return self._modern.call(exchange)
+                modern = self._modern
+                if modern is not None and modern.is_modern:
+                    return modern.call(exchange)
             elif (taking := self._sessions.taking(client.session)) is not None and exchange.method != "initialize":
                 return taking.call(exchange)
         return self._translator(exchange)
@@ -177,7 +178,7 @@ class HttpSink(Sink):
             )
         if self._modern is None:
             raise self._is_closed()
-        return self._modern.notify(exchange) if exchange.kind is Kind.NOTIFY else self._modern.call(exchange)
+        return self._modern.notify(exchange) if exchange.kind is Kind.NOTIFY else self._modern.serve(exchange)
 
     def _make(self, session: Session) -> LegacySession:
         assert self._upstream is not None

@@ -75,16 +75,17 @@ class Pool:
         self._now = trio.lowlevel.current_clock().current_time
         self._idle: list[Connection] = []
         self._waiting: deque[_Waiter] = deque()
-        self._taken = 0
+        self._open = 0
         self._counts = Counts()
         self._ends_older = -math.inf
+        self._idle_s = limits.idle_s
         self._young_s = min(limits.soft_age_s, limits.hard_age_s - limits.idle_s)
         self._few_uses = min(limits.soft_uses, limits.hard_uses)
 
     @property
     def taken(self) -> int:
         """Connections in use, those that are being opened included."""
-        return self._taken
+        return self._open - len(self._idle)
 
     @property
     def idle(self) -> int:
@@ -94,7 +95,7 @@ class Pool:
     @property
     def open(self) -> int:
         """Connections at rest or in use, those that are being opened included."""
-        return self._taken + len(self._idle)
+        return self._open
 
     @property
     def waiting(self) -> int:
@@ -103,16 +104,17 @@ class Pool:
 
     def report(self) -> PoolReport:
         """What it counted, and how full it is."""
-        return PoolReport(self._counts, self.open, len(self._idle), self._taken, len(self._waiting))
+        return PoolReport(self._counts, self._open, len(self._idle), self.taken, len(self._waiting))
 
     def adopt(self, transport: Transport) -> None:
         """Take a connection that was opened elsewhere; it is closed if there is no place for it."""
         self._counts.opened += 1
         connection = self._made(transport)
         connection.expires = self._expiry(connection, connection.born)
-        if self._is_closed or self.open >= self._limits.max_connections:
+        if self._is_closed or self._open >= self._limits.max_connections:
             self._end(connection, End.CLOSED)
         else:
+            self._open += 1
             self._idle.append(connection)
 
     def acquire_nowait(self) -> Connection | None:
@@ -123,8 +125,7 @@ class Pool:
         connection = idle[-1]
         if connection.expires <= self._now() or connection.ending is not None or connection.transport.is_readable():
             return None
-        idle.pop()  # where one rests nobody waits, and there is a place: those at rest count towards the limit
-        self._taken += 1
+        idle.pop()  # where one rests nobody waits, for it would have been handed on
         self._counts.reused += 1
         return connection
 
@@ -138,12 +139,13 @@ class Pool:
         Raises:
             PoolFull: `max_waiting` tasks wait already.
         """
-        if self._taken >= self._limits.max_connections:
-            candidate = await self._wait()
+        candidate = found = None
+        if self._idle:
+            candidate = self._idle.pop()
+        elif self._open < self._limits.max_connections:
+            self._open += 1
         else:
-            self._taken += 1
-            candidate = self._idle.pop() if self._idle else None
-        found = None
+            candidate = await self._wait()
         try:
             while candidate is not None:
                 young = not fresh and candidate.expires > self._now()
@@ -152,7 +154,10 @@ class Pool:
                     self._counts.reused += 1
                     return found
                 self._end(candidate, End.PEER if young or fresh else End.IDLE)
-                candidate = self._idle.pop() if self._idle else None
+                candidate = None
+                if self._idle:  # it has a place of its own
+                    candidate = self._idle.pop()
+                    self._open -= 1
             found = self._made(await self._open_transport())
             self._counts.opened += 1
             return found
@@ -160,7 +165,7 @@ class Pool:
             if found is None:
                 if candidate is not None:
                     self._end(candidate, End.CUT)
-                self._free(None)
+                self._hand_on(None)
 
     def release(self, connection: Connection, *, reusable: bool) -> None:
         """Give a connection back; it is closed unless it can and should carry another request."""
@@ -171,17 +176,16 @@ class Pool:
             and connection.uses < self._few_uses
             and connection.born > self._ends_older
         ):
-            connection.expires = now + self._limits.idle_s
+            connection.expires = now + self._idle_s
         elif (end := self._reason_to_end(connection, now, reusable=reusable)) is None:
             connection.expires = self._expiry(connection, now)
         else:
             self._end(connection, end)
-            self._free(None)
+            self._hand_on(None)
             return
         if self._waiting:
-            self._free(connection)
+            self._hand_on(connection)
         else:
-            self._taken -= 1
             self._idle.append(connection)
 
     def sweep(self) -> None:
@@ -190,6 +194,7 @@ class Pool:
         for connection in self._idle:
             if now >= connection.expires:
                 self._end(connection, End.IDLE)
+                self._open -= 1
             else:
                 keep.append(connection)
         self._idle = keep
@@ -207,6 +212,7 @@ class Pool:
     def _drop_idle(self, end: End) -> None:
         for connection in self._idle:
             self._end(connection, end)
+        self._open -= len(self._idle)
         self._idle.clear()
 
     def _end(self, connection: Connection, end: End) -> None:
@@ -232,16 +238,14 @@ class Pool:
             self._counts.waited_s += self._now() - since
         return waiter.connection
 
-    def _free(self, connection: Connection | None) -> None:
-        """Hand a place, and the connection in it, to who is first in line, or keep it."""
+    def _hand_on(self, connection: Connection | None) -> None:
+        """Hand a place, and the connection in it if there is one, to who is first in line; else there is one more."""
         if self._waiting:
             waiter = self._waiting.popleft()
             waiter.connection = connection
             trio.lowlevel.reschedule(waiter.task)
-            return
-        self._taken -= 1
-        if connection is not None:
-            self._idle.append(connection)
+        else:
+            self._open -= 1
 
     @property
     def _is_closed(self) -> bool:

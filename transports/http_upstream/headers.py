@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 
 from sluiceway.pipeline.model.session import Client
@@ -29,8 +28,12 @@ _TRACESTATE: Final = MetaKey.TRACESTATE.value
 _BAGGAGE: Final = MetaKey.BAGGAGE.value
 _AS_IT_IS: Final = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]")
 """A `traceparent` of this version, with flags that we pass on: what `trace` stages write."""
-_MAX_REMEMBERED: Final = 256
-"""Characters of a method and what it is about, up to which the header lines for them are kept."""
+_known_lines: Final[dict[tuple[str | None, str, str | None], bytes]] = {}
+"""The same few are sent with every call: by version, method, and what it is about."""
+_MAX_KNOWN: Final = 1024
+"""Of these are remembered; the one that was made first makes room."""
+_MAX_LINES: Final = 512
+"""Bytes of those that are."""
 _PLAIN: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
@@ -53,23 +56,23 @@ def modern_headers(message: Request | Notification, client: Client, mirrored: Ma
     Raises:
         HeaderMismatch: One of those cannot be sent.
     """
-    method, target = message.method, message.target
-    is_short = len(method) + (0 if target is None else len(target)) <= _MAX_REMEMBERED
-    lines = (_known_lines if is_short else _lines)(client.version or LATEST, method, target)
+    said = client.version, message.method, message.target
+    lines = _known_lines.get(said) or _lines(*said)
     if mirrored or PARAM_PREFIX in " ".join(client.headers):  # nearly never; asking each name takes three times as long
         return lines + _param_lines(client, mirrored)
     return lines
 
 
-def _lines(version: str, method: str, target: str | None) -> bytes:
-    headers = {VERSION_HEADER: version, METHOD_HEADER: encode_value(method)}
+def _lines(version: str | None, method: str, target: str | None) -> bytes:
+    headers = {VERSION_HEADER: version or LATEST, METHOD_HEADER: encode_value(method)}
     if target is not None:
         headers[NAME_HEADER] = encode_value(target)
-    return render_headers(headers)
-
-
-_known_lines: Final = lru_cache(maxsize=1024)(_lines)
-"""The same few are sent with every call."""
+    lines = render_headers(headers)
+    if len(lines) <= _MAX_LINES:
+        if len(_known_lines) >= _MAX_KNOWN:
+            del _known_lines[next(iter(_known_lines))]
+        _known_lines[version, method, target] = lines
+    return lines
 
 
 def _param_lines(client: Client, mirrored: Mapping[str, str]) -> bytes:

@@ -8,11 +8,10 @@ connection is the cancel.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, final
 
 import trio
-from attrs import evolve
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE
@@ -54,29 +53,35 @@ class ModernUpstream:
 
     def call(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        When awaited, pass a request on and its notifications back; return its reply.
+        When awaited, pass a CALL on and its notifications back; return its reply. Only if `is_modern`.
+
+        Raises:
+            UpstreamFault: The upstream failed.
+        """
+        if exchange.client.transport == "http" and exchange.request.method != LIST:
+            return self._send(exchange)
+        return self.serve(exchange)
+
+    async def serve(self, exchange: Exchange) -> Reply:
+        """
+        As `call`, for any request and whatever is known of the upstream and its tools.
 
         Raises:
             UnsupportedVersion: The upstream speaks legacy revisions only.
             UpstreamFault: It failed.
         """
-        method = exchange.request.method
-        if not self.is_modern or exchange.kind is Kind.LISTEN or method == LIST:
-            return self._call(exchange)
-        if method == CALL and exchange.client.transport != "http":  # then there are headers that the sink has to make
-            return self._call(exchange)
-        return self._send(exchange)
-
-    async def _call(self, exchange: Exchange) -> Reply:
-        if self._legacy_until is not None and trio.current_time() < self._legacy_until:
-            raise self._legacy_only(exchange)
-        if not self.is_modern and exchange.method != _DISCOVER:
-            await self._find_out(exchange)
+        if not self.is_modern:
+            if self._legacy_until is not None and trio.current_time() < self._legacy_until:
+                raise self._legacy_only(exchange)
+            if exchange.method == _DISCOVER:
+                return await self._find_out(exchange, exchange.request)
+            nameless = exchange.with_client(exchange.client.with_headers({}))
+            await self._find_out(nameless, _discover_as(exchange))
         if exchange.kind is Kind.LISTEN:
             return await self._listen(exchange)
-        reply = await self._send(exchange)
+        reply = await self._send(exchange, self._mirrors.headers(exchange))
         if _lacks_headers(exchange, reply) and await self._mirrors.find(exchange, self._send, again=True):
-            reply = await self._send(exchange)
+            reply = await self._send(exchange, self._mirrors.headers(exchange))
         self._mirrors.learn(exchange, reply)
         return reply
 
@@ -98,18 +103,15 @@ class ModernUpstream:
             )
         return Result()
 
-    async def _send(self, exchange: Exchange) -> Reply:
-        request, client, upstream = exchange.request, exchange.client, self._upstream
+    async def _send(self, exchange: Exchange, mirrored: Mapping[str, str] = EMPTY, *, use: Use = Use.CALL) -> Reply:
+        request, upstream = exchange.request, self._upstream
         assert isinstance(request, Request)
-        mirrored = EMPTY if client.transport == "http" else self._mirrors.headers(exchange)
-        use = Use.STREAM if exchange.kind is Kind.LISTEN else Use.CALL
-        response = await upstream.post(request, modern_headers(request, client, mirrored), use=use)
-        reply = upstream.reply_in(response, request.id) if self.is_modern else None
+        headers = modern_headers(request, exchange.client, mirrored)
+        response = await upstream.post(request, headers, use=use)
+        reply = upstream.reply_in(response, request.id)
         if reply is not None:
             return reply if type(reply) is Result else with_status(reply, response.head.status)
         with response:
-            if not self.is_modern:
-                return await self._judged(exchange, request, response)
             return await self._reply(exchange, request, response)
 
     async def _reply(self, exchange: Exchange, request: Request, response: HttpResponse) -> Reply:
@@ -143,21 +145,18 @@ class ModernUpstream:
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(hang_up)
-                reply = await self._send(exchange)
+                reply = await self._send(exchange, use=Use.STREAM)
                 nursery.cancel_scope.cancel()
         if reply is not None:
             return reply
         assert isinstance(exchange.request, Request)
         return Result({"resultType": "complete", "_meta": {MetaKey.SUBSCRIPTION_ID.value: exchange.request.id}})
 
-    async def _find_out(self, exchange: Exchange) -> None:
-        """Ask what the upstream speaks, in the client's name: what it may do is for the server to know."""
-        wanted = (MetaKey.VERSION, MetaKey.CLIENT_CAPABILITIES, MetaKey.CLIENT_INFO)
-        meta = exchange.request.meta
-        question = Request("discover", _DISCOVER, {"_meta": {key.value: meta[key] for key in wanted if key in meta}})
-        headers = modern_headers(question, evolve(exchange.client, headers={}))
-        with await self._upstream.post(question, headers) as response:
-            await self._judged(exchange, question, response)
+    async def _find_out(self, exchange: Exchange, question: Request | Notification) -> Reply:
+        """Ask what the upstream speaks with a `server/discover`; return the reply. Raises as `_judged` does."""
+        assert isinstance(question, Request)
+        with await self._upstream.post(question, modern_headers(question, exchange.client)) as response:
+            return await self._judged(exchange, question, response)
 
     async def _judged(self, exchange: Exchange, request: Request, response: HttpResponse) -> Reply:
         """
@@ -187,6 +186,12 @@ class ModernUpstream:
             f"{self._upstream.name}: the upstream speaks revisions with a handshake only; initialize a session",
             data={"supported": list(LEGACY_VERSIONS), "requested": exchange.client.version},
         )
+
+
+def _discover_as(exchange: Exchange) -> Request:
+    """Asks what an upstream speaks, in the client's name: what it may do is for the server to know."""
+    wanted, meta = (MetaKey.VERSION, MetaKey.CLIENT_CAPABILITIES, MetaKey.CLIENT_INFO), exchange.request.meta
+    return Request("discover", _DISCOVER, {"_meta": {key.value: meta[key] for key in wanted if key in meta}})
 
 
 def _lacks_headers(exchange: Exchange, reply: Reply) -> bool:

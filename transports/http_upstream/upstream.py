@@ -122,7 +122,11 @@ class Upstream:
         if body is None or not response.head.is_json or len(body) > self.limits.max_message_size:
             return None
         message = decode_upstream(body, self.limits)
-        return check_answers(self.name, message, request_id) if type(message) is Answer else None
+        if type(message) is not Answer:
+            return None
+        if message.id == request_id and type(request_id) is type(message.id):
+            return message.reply
+        return check_answers(self.name, message, request_id)
 
     def read(self, response: Response, event_id: str = "") -> Incoming:
         """

@@ -186,6 +186,7 @@ ROWS: Mapping[str, Two | By] = {
     "run.log_format": By(LOG),
     "run.log_level": By(LOG),
     "run.on_crash": By("pipeline/runtime/test_engine.py::test_a_crashed_sink_is_reopened_when_it_may_be"),
+    "run.hang_timeout": By("pipeline/runtime/workers/test_pulse.py::test_whoever_has_less_time_is_asked_more_often"),
     "run.workers": By(
         "integration/workers/test_workers.py::test_a_worker_that_is_killed_takes_its_own_calls_with_it_and_is_replaced"
     ),

@@ -66,6 +66,16 @@ def merge_lists(answers: Answers, key: str) -> list[dict[str, Json]]:
     return [{**row, "worker": worker} for worker, answer in answers.items() for row in answer[key]]
 
 
+def merge_rules(reports: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Json]]:
+    """Rules of alerts: everybody has the same ones; those that fire are added up, of groups the most count."""
+    merged: dict[str, dict[str, Any]] = {}
+    for rule in (rule for report in reports for rule in report):
+        known = merged.setdefault(rule["rule"], {**rule, "groups": 0, "firing": 0})
+        known["groups"] = max(known["groups"], rule["groups"])
+        known["firing"] += rule["firing"]
+    return list(merged.values())
+
+
 def merge_figures(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Json]:
     """The plain figures of one component, by name and labels."""
     snapshots: list[Snapshot] = [

@@ -6,6 +6,7 @@ It is told everything over the connection that it inherits, whose descriptor is 
 
 from __future__ import annotations
 
+import faulthandler
 import socket
 import sys
 from functools import partial
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     """Serve until told to stop; the exit code."""
     connection = socket.socket(fileno=int(arguments[0]))
     connection.set_inheritable(False)
+    faulthandler.enable()  # a worker that hangs is aborted, and one that crashes in C says where, too
     try:
         begin: Begin = receive_first(connection, Begin)
     except EOFError:

@@ -110,6 +110,14 @@ RECOMMENDED: Final[Mapping[str, AlertRule]] = {
         figure="mcp_errors_total", by=("method",), within=Duration(1 * MINUTE), above=0, severity="critical",
         summary="an operation failed",
     ),
+    "worker_died": AlertRule(
+        figure="worker_deaths_total", within=Duration(5 * MINUTE), above=0,
+        summary="a worker ended unasked, with its calls and sessions",
+    ),
+    "worker_hung": AlertRule(
+        figure="worker_hangs_total", within=Duration(5 * MINUTE), above=0, severity="critical",
+        summary="a worker did not answer any more; the log says where it was",
+    ),
 }  # fmt: skip
 """The rules of the preset `recommended`."""
 

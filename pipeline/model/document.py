@@ -187,6 +187,11 @@ class Run:
         doc="Processes that serve; `auto` is one for each processor that the gateway may use. With more than one, a "
         "supervisor starts them, and starts again what dies; see docs/workers.md.",
     )  # fmt: skip
+    hang_timeout: Duration = option(
+        Duration(30 * SECOND), ge=0,
+        doc="Time for which a worker may not answer its supervisor before it is ended and another one takes its place; "
+        "0 for any time. One process alone has nobody who asks.",
+    )  # fmt: skip
     admin: Admin | None = option(
         None, doc="Where to serve status; off when absent.",
         example={"bind": "127.0.0.1:9464", "token": {"from_env": "SLUICEWAY_ADMIN_TOKEN"}},

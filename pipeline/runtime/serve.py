@@ -130,6 +130,8 @@ class _Process:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._obey, signals, engine, nursery)
                         nursery.start_soon(reap_orphans)
+                        if self._link is not None:
+                            nursery.start_soon(self._link.obey, self._stop_soon, self._stop_at_once)
                         with self._everything:
                             async with engine.running():
                                 self._started = True
@@ -159,17 +161,19 @@ class _Process:
                 return
             if self._watch:
                 nursery.start_soon(watch, lambda: engine.document, lambda: self._reload(engine))
-            if self._link is not None:
-                nursery.start_soon(self._link.serve, engine, self._stop.set, self._stop_at_once)
             nursery.start_soon(self._wait_finished, engine)
-            await self._stop.wait()
-            if self._link is not None:
-                self._link.place.leave()
-            self._log.info("gateway draining", in_flight=sum(p.admission.in_flight for p in engine.pipelines.values()))
-            cancelled = await engine.drain()
-            if cancelled:
-                self._log.warning("exchanges cancelled at shutdown", count=cancelled)
+            async with nullcontext() if self._link is None else self._link.serving(engine):
+                await self._stop.wait()
+                await self._drain(engine)
             nursery.cancel_scope.cancel()
+
+    async def _drain(self, engine: Engine) -> None:
+        if self._link is not None:
+            self._link.place.leave()
+        self._log.info("gateway draining", in_flight=sum(p.admission.in_flight for p in engine.pipelines.values()))
+        cancelled = await engine.drain()
+        if cancelled:
+            self._log.warning("exchanges cancelled at shutdown", count=cancelled)
 
     async def _wait_finished(self, engine: Engine) -> None:
         await engine.wait_finished()
@@ -187,6 +191,11 @@ class _Process:
                 self._log.warning("gateway stops at once", signal=signal.Signals(number).name)
                 self._stop_at_once()
             self._stop.set()
+
+    def _stop_soon(self) -> None:
+        if not self._started:
+            self._stop_at_once()
+        self._stop.set()
 
     def _stop_at_once(self) -> None:
         if not self._everything.cancel_called:

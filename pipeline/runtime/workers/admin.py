@@ -11,7 +11,7 @@ with an action: `run.workers` is renewed one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Final, final
 from urllib.parse import quote
@@ -32,11 +32,12 @@ from ...admin.merging import (
     merge_lists,
     merge_pipelines,
     merge_results,
+    merge_rules,
 )
 from ...model.document import Admin
-from ...model.figures import Figure
 from ...protocol.messages import Json
 from ...telemetry.metrics import Snapshot, merge
+from .figures import figures_of
 from .fleet import NAME, Fleet
 from .member import Member, Phase
 from .messages import Answered, Ask, Count, Counted
@@ -124,7 +125,7 @@ class Merged:
                 "generation": fleet.generation,
                 "components": [self._row(), *merge_components(answers)],
                 "pipelines": merge_pipelines(answers),
-                "alerts": merge_lists(answers, "alerts"),
+                "alerts": [*fleet.alerting.rows(), *merge_lists(answers, "alerts")],
                 "workers": self._rows(),
             }
         )
@@ -137,7 +138,7 @@ class Merged:
         """The counts of all, added up, and those of the workers themselves."""
         from ...telemetry.exposition import exposition  # prometheus-client, for those who scrape
 
-        snapshots: list[Snapshot] = []
+        snapshots: list[Snapshot] = [(*figures_of(self._fleet), *self._fleet.alerting.figures())]
 
         async def count(member: Member) -> None:
             with trio.move_on_after(PATIENCE_S):
@@ -146,8 +147,7 @@ class Merged:
                     snapshots.append((*answer.figures, *answer.distributions))
 
         await self._for_all(count)
-        merged = (*merge(snapshots), *self.figures())
-        content_type, body = exposition(merged, request.headers.get("accept", ""))
+        content_type, body = exposition(merge(snapshots), request.headers.get("accept", ""))
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
 
     async def traces(self, request: Request) -> Response:
@@ -159,10 +159,10 @@ class Merged:
         return PlainJson({"spans": spans[: int(limit)] if limit.isascii() and limit.isdigit() else spans})
 
     async def alerts(self, _request: Request) -> Response:
-        """The alerts of each worker, and the rules, which are the same for all."""
-        answers = await self._ask_all("/-/alerts")
-        rules: list[Json] = next((answer["rules"] for answer in answers.values()), [])
-        return PlainJson({"alerts": merge_lists(answers, "alerts"), "rules": rules})
+        """The alerts of the workers as a whole and of each, and the rules."""
+        answers, whole = await self._ask_all("/-/alerts"), self._fleet.alerting.report()
+        rules = merge_rules([whole["rules"], *(answer["rules"] for answer in answers.values())])
+        return PlainJson({"alerts": [*whole["alerts"], *merge_lists(answers, "alerts")], "rules": rules})
 
     async def audit(self, request: Request) -> Response:
         """Entries of the audit trails, which are the same for all."""
@@ -209,19 +209,6 @@ class Merged:
         if failed or not answers:
             return _passed(failed[0]) if failed else _error(503, "no worker answers")
         return PlainJson({"result": merge_results({k: _json(answer)["result"] for k, answer in answers.items()})})
-
-    def figures(self) -> Iterator[Figure]:
-        """What is counted of the workers themselves."""
-        fleet = self._fleet
-        for phase in (Phase.STARTING, Phase.READY, Phase.DRAINING):
-            number = len(fleet.those(phase))
-            yield Figure("workers", number, "gauge", "Workers by the state they are in.", {"state": phase.value})
-        yield Figure("worker_deaths_total", fleet.restarts.total, "counter", "Workers that ended unasked.")
-        yield Figure("worker_handed_total", fleet.handed, "counter", "Connections made from one worker to another.")
-        for member in self._members():
-            connections, labels = fleet.connections(member), {"worker": str(member.slot)}
-            if connections is not None:
-                yield Figure("worker_connections", connections, "gauge", "Connections of each worker.", labels)
 
     # Asking.
 

@@ -19,9 +19,11 @@ from attrs import evolve
 
 from ...model.document import Document
 from ...protocol.errors import ComponentError, SluicewayError
+from ..alerting import Alerting
 from ..nursery import unwrap_single
 from .board import Board
-from .member import Member, Phase, WorkerGone, close_descriptor
+from .figures import figures_of
+from .member import DEATH_S, Member, Phase, WorkerGone, close_descriptor
 from .messages import (
     Announce,
     Begin,
@@ -38,6 +40,7 @@ from .messages import (
     Verdict,
 )
 from .plan import Plan
+from .pulse import await_hang
 from .restarts import Restarts
 from .sockets import Sockets
 
@@ -74,6 +77,10 @@ class Fleet:
         self.restarts = Restarts(rng)
         self.handed = 0
         """Connections that one worker had for another."""
+        self.hangs = 0
+        """Workers that were ended because they did not answer any more."""
+        self.alerting = Alerting(lambda: tuple(figures_of(self)), plan.document.run.alerts)
+        """Watches the workers as a whole; whoever runs the fleet serves it."""
         self._nursery = nursery
         self._board = board
         self._secret = secrets.token_bytes(32)
@@ -131,8 +138,7 @@ class Fleet:
             prepared, problems = await self._prepare(members, snapshot)
             serve = not problems
             if serve:  # from here on, who starts in the place of another begins with it
-                self.plan = evolve(self.plan, document=document, snapshot=snapshot)
-                self.generation += 1
+                self._adopt(evolve(self.plan, document=document, snapshot=snapshot))
                 for member in members:
                     member.plan = self.plan
             notes: dict[str, None] = {}
@@ -186,14 +192,21 @@ class Fleet:
                 while stale := [each for each in self.members.values() if each.wanted and each.plan is not plan]:
                     if sum(each.wanted for each in self.members.values()) <= self.size:
                         await self._start_one(plan)
-                    self.plan = plan
+                    if self.plan is not plan:
+                        self._adopt(plan)
                     await self._end(stale[0])
             finally:  # workers have descriptors of their own
                 kept = self.plan.sockets
                 (before if kept is sockets else sockets).close(but=kept)
-            self.generation += 1
+
+    def _adopt(self, plan: Plan) -> None:
+        self.plan = plan
+        self.generation += 1
+        self.alerting.configure(plan.document.run.alerts)
 
     async def _start_one(self, plan: Plan) -> None:
+        if self.draining:
+            raise SluicewayError("the gateway ends")
         fresh = self._launch(plan, wanted=False)
         await fresh.settled.wait()
         if fresh.phase is not Phase.READY:
@@ -233,12 +246,30 @@ class Fleet:
             board=self._board.descriptor, slots=self._board.slots,
         )  # fmt: skip
         try:
-            await member.run(begin, [self._board.descriptor, *(each for group in sockets.values() for each in group)])
+            with unwrap_single():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._end_if_it_hangs, member)
+                    await member.run(begin, [begin.board, *(each for group in sockets.values() for each in group)])
+                    nursery.cancel_scope.cancel()
         finally:
             self._board.vacate(member.slot)
             del self.members[member.slot]
         if member.wanted and self.announced and not self.draining:
             await self._replace(member)
+
+    async def _end_if_it_hangs(self, member: Member) -> None:
+        await await_hang(member)
+        member.hung = True
+        self.hangs += 1
+        self._log.error(
+            "worker hangs, and is ended",
+            worker=member.slot,
+            pid=member.pid,
+            hang_timeout_s=float(member.plan.document.run.hang_timeout),
+        )
+        member.abort()
+        await trio.sleep(DEATH_S)
+        member.kill()
 
     async def _replace(self, dead: Member) -> None:
         pause = self.restarts.note_death(trio.current_time())
@@ -248,8 +279,9 @@ class Fleet:
             return
         self._log.error("worker died", worker=dead.slot, pid=dead.pid, how=_ending(dead), again_in_s=round(pause, 1))
         await trio.sleep(pause)
-        if not self.draining and sum(member.wanted for member in self.members.values()) < self.size:
-            self._launch(self.plan)
+        async with self._changing:  # else it would begin with what the others are about to leave
+            if not self.draining and sum(member.wanted for member in self.members.values()) < self.size:
+                self._launch(self.plan)
 
     async def _end(self, member: Member) -> None:
         """Let a worker finish what it has under way, and wait until it is gone."""
@@ -314,6 +346,10 @@ async def _asked(member: Member, make: Callable[[int], Order]) -> Reply | None:
 
 
 def _ending(member: Member) -> str:
+    if member.failure:
+        return member.failure
+    if member.hung:
+        return "it hung"
     if member.code is None:
         return "it does not end"
     if member.code < 0:

@@ -7,10 +7,11 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import aclosing
-from typing import Any, Final, final
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, TypeVar, final
 
+import msgspec
 import structlog
 import trio
 
@@ -31,6 +32,8 @@ from .messages import (
     Drain,
     Hand,
     Order,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     Ready,
@@ -41,6 +44,8 @@ from .messages import (
     Verdict,
 )
 from .place import Place
+
+_Asked = TypeVar("_Asked", Prepare, Ask, Count)
 
 ORPHANED: Final = 4
 """Exit code of a worker that cannot even drain when its supervisor is gone."""
@@ -58,6 +63,8 @@ class Link:
     def __init__(self, connection: socket.socket, begin: Begin, load: Callable[[Snapshot], Document]) -> None:
         self._channel: Channel[Order] = Channel(connection, Order)
         self._load = load
+        self._served: tuple[Engine, trio.Nursery] | None = None
+        """What is open, and where tasks live that do something with it."""
         self._verdicts: dict[int, tuple[trio.Event, list[tuple[bool, int]]]] = {}
         self.place = Place(begin, self._hand)
         self._log: Any = structlog.get_logger()
@@ -65,18 +72,15 @@ class Link:
     async def _hand(self, message: Hand, descriptor: int) -> bool:
         return await self._channel.send(message, [descriptor])
 
-    async def serve(self, engine: Engine, stop: Callable[[], None], stop_at_once: Callable[[], None]) -> None:
+    async def obey(self, stop: Callable[[], None], stop_at_once: Callable[[], None]) -> None:
         """
-        Say that we are ready, and obey until cancelled. When the supervisor is gone, that is an order to drain.
+        Do what the supervisor says until cancelled. When it is gone, that is an order to drain.
 
         Args:
-            engine: Open.
-            stop: Drains and ends the process.
+            stop: Drains, if there is something to drain, and ends the process.
             stop_at_once: Ends it without waiting for anybody.
         """
-        self.place.open()
-        await self._channel.send(Ready())
-        async with trio.open_nursery() as nursery, aclosing(self._channel.messages()) as orders:
+        async with aclosing(self._channel.messages()) as orders:
             async for order, descriptors in orders:
                 match order:
                     case Announce():
@@ -85,26 +89,50 @@ class Link:
                         stop()
                     case Stop():
                         stop_at_once()
-                    case Prepare():
-                        nursery.start_soon(self._reload, engine, order)
+                    case Ping():
+                        await self._channel.send(Pong(number=order.number))
                     case Verdict():
                         self._judge(order.prepared, serve=order.serve, answer=order.number)
-                    case Ask():
-                        nursery.start_soon(self._answer, engine, order)
-                    case Count():
-                        nursery.start_soon(self._count, engine, order)
                     case Take():
                         for each in descriptors:
-                            _take(engine, order, each)
-            for number in list(self._verdicts):
-                self._judge(number, serve=False, answer=0)
-            self._log.warning("the supervisor is gone; this worker drains")
-            stop()
+                            self._take(order, each)
+                    case Prepare():
+                        self._start(self._reload, order)
+                    case Ask():
+                        self._start(self._answer, order)
+                    case Count():
+                        self._start(self._count, order)
+        for number in list(self._verdicts):
+            self._judge(number, serve=False, answer=0)
+        self._log.warning("the supervisor is gone; this worker drains")
+        stop()
+
+    @asynccontextmanager
+    async def serving(self, engine: Engine) -> AsyncIterator[None]:
+        """
+        Say that everything is open; clients are welcome. What is asked of the engine is done within the block, and
+        given up when it is left.
+        """
+        async with trio.open_nursery() as nursery:
+            self._served = engine, nursery
+            self.place.open()
+            await self._channel.send(Ready())
+            try:
+                yield
+            finally:
+                self._served = None
+                nursery.cancel_scope.cancel()
 
     def close(self) -> None:
         """Let go of everything; the process ends."""
         self._channel.close()
         self.place.close()
+
+    def _start(self, act: Callable[[Engine, _Asked], Coroutine[Any, Any, None]], order: _Asked) -> None:
+        """Nobody is answered by a worker that does not serve yet, or any more: its supervisor sees to that."""
+        if self._served is not None:
+            engine, nursery = self._served
+            nursery.start_soon(act, engine, order)
 
     async def _reload(self, engine: Engine, order: Prepare) -> None:
         number = order.number
@@ -122,9 +150,13 @@ class Link:
         try:
             notes = await engine.reload(self._load(order.snapshot), agreed)
             self._log.info("reloaded", generation=engine.status()["generation"])
-        except SluicewayError as error:
+        except Exception as error:  # the boundary: what is made here may raise anything, and this worker serves
+            problem = str(error)
+            if not isinstance(error, SluicewayError):
+                self._log.exception("reload failed")
+                problem = f"{type(error).__name__}: {error}"
             if not prepared:
-                await self._channel.send(Prepared(number=number, problem=str(error)))
+                await self._channel.send(Prepared(number=number, problem=problem))
                 await verdict.wait()
         finally:
             del self._verdicts[number]
@@ -136,8 +168,24 @@ class Link:
             words.append((serve, answer))
             event.set()
 
+    def _take(self, order: Take, descriptor: int) -> None:
+        """Give a connection to its source; closed where there is none that takes any."""
+        connection = socket.socket(fileno=descriptor)
+        connection.setblocking(False)
+        source = None if self._served is None else self._served[0].sources.get(order.source.partition(".")[2])
+        if not isinstance(source, Relayed):
+            connection.close()
+        elif order.client:
+            source.adopt(connection)
+        else:
+            source.take(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+
     async def _answer(self, engine: Engine, order: Ask) -> None:
-        status, kind, body = await ask_inside(engine, order.method, order.path, order.query, order.body)
+        try:
+            status, kind, body = await ask_inside(engine, order.method, order.path, order.query, order.body)
+        except Exception as error:  # the boundary: components say what is shown, and may raise anything
+            self._log.exception("admin endpoint failed", path=order.path)
+            status, kind, body = 500, "application/json", msgspec.json.encode({"error": type(error).__name__})
         await self._channel.send(Answered(number=order.number, status=status, content_type=kind, body=body))
 
     async def _count(self, engine: Engine, order: Count) -> None:
@@ -149,19 +197,6 @@ class Link:
                 distributions=[each for each in samples if isinstance(each, Distribution)],
             )
         )
-
-
-def _take(engine: Engine, order: Take, descriptor: int) -> None:
-    """Give a connection to its source; closed where there is none that takes any."""
-    connection = socket.socket(fileno=descriptor)
-    connection.setblocking(False)
-    source = engine.sources.get(order.source.partition(".")[2])
-    if not isinstance(source, Relayed):
-        connection.close()
-    elif order.client:
-        source.adopt(connection)
-    else:
-        source.take(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
 
 
 def end_when_orphaned(connection: socket.socket, patience_s: float) -> None:

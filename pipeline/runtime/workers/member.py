@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -63,11 +64,19 @@ class Member:
         self.phase = Phase.STARTING
         self.since = trio.current_time()
         """When it came to this phase, in Trio clock seconds."""
+        self.begun = trio.Event()
+        """It was told what to serve."""
         self.settled = trio.Event()
         """It is ready, or gone."""
         self.gone = trio.Event()
         self.code: int | None = None
         """Its exit code; negative for the signal that ended it."""
+        self.failure = ""
+        """Why there is no process."""
+        self.heard = 0
+        """Messages that came from it."""
+        self.hung = False
+        """It stopped answering, and was ended for that."""
         self._on_hand = on_hand
         self._process: trio.Process | None = None
         self._channel: Channel[Report] | None = None
@@ -96,8 +105,11 @@ class Member:
                     [*COMMAND, str(theirs.fileno())], pass_fds=inherited, start_new_session=True, stdin=DEVNULL
                 )
             await self.tell(begin)
+            self.begun.set()
             await self._listen(self._channel)
             self.code = await self._process.wait()
+        except OSError as error:  # this machine is out of processes, descriptors or memory
+            self.failure = f"no process: {error}"
         finally:
             await self._end()  # noqa: ASYNC102  # bounded by a farewell
 
@@ -117,6 +129,7 @@ class Member:
     async def _listen(self, channel: Channel[Report]) -> None:
         async with aclosing(channel.messages()) as messages:
             async for message, descriptors in messages:
+                self.heard += 1
                 if isinstance(message, Ready):
                     if self.phase is Phase.STARTING:
                         self.become(Phase.READY)
@@ -162,9 +175,16 @@ class Member:
 
     def kill(self) -> None:
         """End it now, whatever it does."""
+        self._send(signal.SIGKILL)
+
+    def abort(self) -> None:
+        """Have it say where it is, on stderr, and end; one that is stopped, or stuck in the kernel, does neither."""
+        self._send(signal.SIGABRT)
+
+    def _send(self, number: signal.Signals) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                self._process.send_signal(number)
 
 
 def close_descriptor(descriptor: int) -> None:

@@ -86,6 +86,12 @@ class Count(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     number: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Whether its event loop turns. `Pong` answers."""
+
+    number: int
+
+
 class Take(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """With a descriptor, for this source: a connection from another worker, or one of a client that it had."""
 
@@ -129,6 +135,12 @@ class Counted(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     distributions: list[Distribution]
 
 
+class Pong(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """It does."""
+
+    number: int
+
+
 class Hand(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """With a descriptor: what to give to a source in the worker of this mark (`Take`). Closed if there is none."""
 
@@ -137,9 +149,9 @@ class Hand(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     client: bool = False
 
 
-Order: TypeAlias = Begin | Announce | Drain | Stop | Prepare | Verdict | Ask | Count | Take
+Order: TypeAlias = Begin | Announce | Drain | Stop | Prepare | Verdict | Ask | Count | Ping | Take
 """What a supervisor says."""
-Report: TypeAlias = Ready | Prepared | Switched | Answered | Counted | Hand
+Report: TypeAlias = Ready | Prepared | Switched | Answered | Counted | Pong | Hand
 """What a worker says."""
-Reply: TypeAlias = Prepared | Switched | Answered | Counted
+Reply: TypeAlias = Prepared | Switched | Answered | Counted | Pong
 """Those reports that answer an order."""

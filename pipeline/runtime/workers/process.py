@@ -116,6 +116,7 @@ class _Process:
             return
         self._started = True
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(fleet.alerting.serve)
             admin = fleet.plan.document.run.admin
             if admin is not None:
                 from .admin import serve_merged

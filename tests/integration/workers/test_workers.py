@@ -6,6 +6,7 @@ import json
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -259,3 +260,56 @@ async def test_a_session_is_served_whichever_worker_its_client_meets(start: Call
     assert stranger[0] == 404
     assert passed == moved
     assert float(passed) in (1.0, 2.0)  # each client that met the wrong worker was passed on once, and then followed
+
+
+STUCK = '''
+import time
+
+from sluiceway.pipeline.model.component import Middleware
+
+
+class Stuck(Middleware):
+    """Waits as nothing may that shares its event loop with others."""
+
+    name = "stuck"
+
+    async def __call__(self, exchange, call_next):
+        if exchange.request.params.get("arguments", {}).get("text") == "stick":
+            time.sleep(600)
+        return await call_next(exchange)
+'''
+
+
+async def test_a_worker_that_hangs_is_ended_and_replaced(start: Callable[..., Any], tmp_path: Path) -> None:
+    """The log says where it hung; the other one serves meanwhile, and an alert fires."""
+    plugin = tmp_path / "stuck.py"
+    plugin.write_text(STUCK)
+    data = tools(hang_timeout="4s", alerts={"every": "100ms"})
+    data["plugins"] = [str(plugin)]
+    data["pipelines"]["main"]["chain"] = ["stuck"]
+    with trio.fail_after(60), start(data) as gateway:
+        async with Client(gateway.port) as unlucky, trio.open_nursery() as nursery:
+
+            async def stick() -> None:
+                with suppress(*HUNG_UP):
+                    await unlucky.call(text="stick")
+
+            nursery.start_soon(stick)
+            hung = await gateway.event("worker hangs, and is ended")
+            died = await gateway.event("worker died", pid=hung["pid"])
+            fired = await gateway.event("alert firing", rule="worker_hung")
+            await gateway.event("worker ready", worker=died["worker"])
+            nursery.cancel_scope.cancel()
+        async with Client(gateway.port) as client:
+            answer = await client.call(text="x")
+        metrics = await gateway.admin("/-/metrics")
+        alerts = await gateway.admin("/-/alerts")
+
+    assert died["how"] == "it hung"
+    assert any("stuck.py" in line["event"] for line in gateway.seen)
+    assert "result" in answer
+    assert fired["severity"] == "critical"
+    assert "sluiceway_worker_hangs_total 1.0" in metrics
+    assert 'sluiceway_alerts{rule="worker_hung",severity="critical"} 1.0' in metrics
+    assert "worker_hung" in {alert["rule"] for alert in alerts["alerts"]}
+    assert [rule["firing"] for rule in alerts["rules"] if rule["rule"] == "worker_hung"] == [1]

@@ -2,7 +2,7 @@
 A worker that serves nobody, and does what it is told as fast as a process can: `python fake_worker.py DESCRIPTOR`.
 
 How it behaves stands in the text `mode` of the configuration: `ready` as it should, `dies` at once, `stuck` never ends
-by itself, `refuses` to open another configuration.
+by itself, `refuses` to open another configuration, or is `slow` to do so.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from sluiceway.pipeline.runtime.workers.messages import (
     Drain,
     Hand,
     Order,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     Ready,
@@ -74,6 +76,7 @@ def main(descriptor: int) -> None:
                 sys.exit(0)
             case Prepare():
                 following = order.snapshot.contents["mode"].decode()
+                time.sleep(0.5 if following == "slow" else 0)
                 send(Prepared(number=order.number, problem="it refuses" if following == "refuses" else ""))
             case Verdict():
                 name = following if order.serve else name
@@ -81,6 +84,8 @@ def main(descriptor: int) -> None:
             case Ask():
                 if order.path == "/die":
                     sys.exit(1)
+                if order.path == "/hang":
+                    time.sleep(600)
                 if order.path == "/hand":
                     send(Hand(mark=order.query, source="sources.p"), 0)
                 said = {"name": name, "slot": begin.slot, "announced": begin.announced, "taken": taken}
@@ -89,6 +94,8 @@ def main(descriptor: int) -> None:
             case Count():
                 figures = [Figure("calls_total", 1.0, "counter", "Calls.")]
                 send(Counted(number=order.number, figures=figures, distributions=[]))
+            case Ping():
+                send(Pong(number=order.number))
             case Take():
                 taken += 1
 

@@ -22,6 +22,7 @@ from sluiceway.pipeline.protocol.errors import ComponentError, SluicewayError
 from sluiceway.pipeline.runtime.workers import fleet as fleet_module
 from sluiceway.pipeline.runtime.workers import member as member_module
 from sluiceway.pipeline.runtime.workers import restarts as restarts_module
+from sluiceway.pipeline.runtime.workers.figures import figures_of
 from sluiceway.pipeline.runtime.workers.fleet import Fleet, open_fleet
 from sluiceway.pipeline.runtime.workers.member import Member, Phase
 from sluiceway.pipeline.runtime.workers.messages import Answered, Ask, Snapshot
@@ -41,13 +42,14 @@ def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member_module, "COMMAND", FAKE)
 
 
-def document(*binds: str) -> Document:
+def document(*binds: str, hang_timeout: float = 0.0) -> Document:
     """One with a source for each address."""
     sources = {
         f"s{number}": SourceSpec(id=f"s{number}", cls=HttpSource, config=HttpConfig(bind=bind), pipeline="main")
         for number, bind in enumerate(binds)
     }
-    return Document(sources=sources, run=Run(drain_timeout=Duration(0.0), stop_timeout=Duration(0.1)))
+    run = Run(drain_timeout=Duration(0.0), stop_timeout=Duration(0.1), hang_timeout=Duration(hang_timeout))
+    return Document(sources=sources, run=run)
 
 
 def snapshot(mode: str) -> Snapshot:
@@ -55,19 +57,19 @@ def snapshot(mode: str) -> Snapshot:
     return Snapshot(contents={"mode": mode.encode()}, matches={})
 
 
-def plan(mode: str = "ready", *binds: str) -> Plan:
+def plan(mode: str = "ready", *binds: str, hang_timeout: float = 0.0) -> Plan:
     """Its sockets are bound."""
     sockets = Sockets()
-    made = document(*binds)
+    made = document(*binds, hang_timeout=hang_timeout)
     sockets.bind(made)
     return Plan("gateway.yaml", (), made, snapshot(mode), sockets)
 
 
 @asynccontextmanager
-async def running(mode: str = "ready", *binds: str, size: int = 2) -> AsyncIterator[Fleet]:
+async def running(mode: str = "ready", *binds: str, size: int = 2, hang_timeout: float = 0.0) -> AsyncIterator[Fleet]:
     """A fleet that has started; drained at the end."""
     with trio.fail_after(30):
-        async with open_fleet(plan(mode, *binds), size, random.Random(1)) as fleet:
+        async with open_fleet(plan(mode, *binds, hang_timeout=hang_timeout), size, random.Random(1)) as fleet:
             await fleet.start()
             yield fleet
             await fleet.drain()
@@ -135,6 +137,69 @@ async def test_dying_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch
         victim = fleet.those(Phase.READY)[0]
         assert await say(fleet, victim, "/die") is None
         await fleet.gave_up.wait()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_one_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    """Whether it is busy with something that does not end, or the process itself is stopped and heeds no signal."""
+    monkeypatch.setattr(fleet_module, "DEATH_S", 0.1)
+    with capture_logs() as logs:
+        async with running(hang_timeout=0.4) as fleet:
+            victim, other = fleet.those(Phase.READY)
+            if stopped:
+                assert victim.pid is not None
+                os.kill(victim.pid, signal.SIGSTOP)
+            else:
+                assert await say(fleet, victim, "/hang") is None
+            await victim.gone.wait()
+            await until_there_are(fleet, 2)
+            after = fleet.those(Phase.READY)
+            figures = {each.name: each.value for each in figures_of(fleet)}
+
+    assert victim.code == -(signal.SIGKILL if stopped else signal.SIGABRT)
+    assert [member.slot for member in after] == [0, 1]
+    assert other in after
+    assert [(line["worker"], line["how"]) for line in logs if line["event"] == "worker died"] == [(0, "it hung")]
+    assert [line["pid"] for line in logs if line["event"] == "worker hangs, and is ended"] == [victim.pid]
+    assert (figures["worker_hangs_total"], figures["worker_deaths_total"]) == (1, 1)
+
+
+async def test_one_that_cannot_be_started_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine is out of processes; those that live go on."""
+    open_process, failures = trio.lowlevel.open_process, [OSError(11, "Resource temporarily unavailable")]
+
+    async def fails_once(*args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await open_process(*args, **kwargs)
+
+    with capture_logs() as logs:
+        async with running() as fleet:
+            monkeypatch.setattr(trio.lowlevel, "open_process", fails_once)
+            victim, other = fleet.those(Phase.READY)
+            victim.kill()
+            await victim.gone.wait()
+            await until_there_are(fleet, 2)
+            after = fleet.those(Phase.READY)
+
+    assert other in after
+    assert [line["how"] for line in logs if line["event"] == "worker died"] == [
+        "ended by signal 9", "no process: [Errno 11] Resource temporarily unavailable"
+    ]  # fmt: skip
+
+
+async def test_who_comes_in_the_place_of_another_during_a_reload_begins_with_its_outcome() -> None:
+    """Else it would serve for ever what all others have left."""
+    async with running() as fleet:
+        victim, _ = fleet.those(Phase.READY)
+        victim.become(Phase.DRAINING)  # of itself, so nobody asks it what it thinks of the new configuration
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fleet.reload, lambda: (document(), snapshot("slow")))
+            victim.kill()
+        await until_there_are(fleet, 2)
+        names = [(await say(fleet, member))["name"] for member in fleet.those(Phase.READY)]
+
+    assert names == ["slow", "slow"]
 
 
 async def test_a_configuration_is_served_by_all_or_by_none() -> None:

@@ -36,6 +36,8 @@ from sluiceway.pipeline.runtime.workers.messages import (
     Counted,
     Drain,
     Hand,
+    Ping,
+    Pong,
     Prepare,
     Prepared,
     Ready,
@@ -56,16 +58,29 @@ class Options:
 
 
 class NamedSink(Sink):
-    """Cannot be opened if it is called broken."""
+    """Cannot be made, or opened, if it is called so; is opened when it may be."""
 
     Config = Options
     name = "named"
+    may_open: trio.Event | None = None
+
+    def __init__(self, config: Options, context: Any) -> None:
+        super().__init__(config, context)
+        if config.name == "unmakeable":
+            raise ZeroDivisionError("a bug")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         if self.config.name == "broken":
             raise OSError("no such server")
+        if self.may_open is not None:
+            await self.may_open.wait()
         yield
+
+    def details(self) -> dict[str, Any]:
+        if self.config.name == "mute":
+            raise ZeroDivisionError("a bug")
+        return {}
 
     async def __call__(self, exchange: Exchange) -> Reply:
         return Result({"name": self.config.name})
@@ -96,6 +111,8 @@ class Taking(Source):
 def load(snapshot: Snapshot) -> Document:
     """A configuration whose only file is the name of its sink."""
     name = snapshot.contents["name"].decode()
+    if name == "nameless":
+        raise KeyError(name)
     if name == "unreadable":
         raise SluicewayError("it has errors")
     return Document(
@@ -146,13 +163,20 @@ async def supervisor() -> AsyncIterator[Supervisor]:
 
 
 @asynccontextmanager
-async def worker(supervisor: Supervisor) -> AsyncIterator[Callable[[], Any]]:
-    """It runs, and has said that it is ready; yields what gives its next words."""
+async def early(supervisor: Supervisor) -> AsyncIterator[Callable[[], Any]]:
+    """It starts; yields what gives its next words."""
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery, aclosing(supervisor.channel.messages()) as messages:
             nursery.start_soon(supervisor.serve)
-            assert await anext(messages) == (Ready(), [])
             yield lambda: anext(messages)
+
+
+@asynccontextmanager
+async def worker(supervisor: Supervisor) -> AsyncIterator[Callable[[], Any]]:
+    """It runs, and has said that it is ready; likewise."""
+    async with early(supervisor) as hear:
+        assert await hear() == (Ready(), [])
+        yield hear
 
 
 async def test_it_says_that_it_is_ready_and_drains_when_told(supervisor: Supervisor) -> None:
@@ -205,7 +229,13 @@ async def test_a_configuration_is_served_when_all_have_opened_it(supervisor: Sup
     assert after == ("second" if serves else "first")
 
 
-@pytest.mark.parametrize(("name", "problem"), [("broken", "no such server"), ("unreadable", "it has errors")])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("broken", "no such server"), ("unreadable", "it has errors"), ("unmakeable", "ZeroDivisionError: a bug"),
+        ("nameless", "KeyError"),
+    ],
+)  # fmt: skip
 async def test_what_cannot_be_opened_is_said(supervisor: Supervisor, name: str, problem: str) -> None:
     """And nothing of it stays."""
     async with worker(supervisor) as hear:
@@ -248,6 +278,48 @@ async def test_it_answers_for_the_admin_listener(supervisor: Supervisor) -> None
     assert json.loads(answered.body)["ready"] is True
     assert missing.status == 404
     assert "pipeline_exchanges_total" in {figure.name for figure in counted.figures}
+
+
+async def test_an_endpoint_that_fails_ends_its_answer_only(supervisor: Supervisor) -> None:
+    """What components say of themselves may be wrong; the worker serves on."""
+    async with worker(supervisor) as hear:
+        await supervisor.channel.send(Prepare(number=1, snapshot=snapshot_of("mute")))
+        await hear()
+        await supervisor.channel.send(Verdict(number=2, prepared=1, serve=True))
+        await hear()
+        await supervisor.channel.send(Ask(number=3, method="GET", path="/-/status"))
+        answered, _ = await hear()
+        await supervisor.channel.send(Ping(number=4))
+        alive = await hear()
+        await supervisor.channel.send(Drain())
+
+    assert answered == Answered(
+        number=3, status=500, content_type="application/json", body=b'{"error":"ZeroDivisionError"}'
+    )
+    assert alive == (Pong(number=4), [])
+    assert supervisor.code == OK
+
+
+@pytest.mark.parametrize("how", ["drain", "stop", "gone"])
+async def test_while_it_opens_it_says_that_it_lives_and_ends_when_told(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """An upstream may take a long time to come up; there is nothing to drain before it has."""
+    monkeypatch.setattr(NamedSink, "may_open", trio.Event())
+    async with early(supervisor) as hear:
+        await supervisor.channel.send(Ping(number=1))
+        alive = await hear()
+        await supervisor.channel.send(Ask(number=2, method="GET", path="/-/status"))
+        await supervisor.channel.send(Ping(number=3))
+        after = await hear()
+        if how == "gone":
+            supervisor.channel.close()
+        else:
+            await supervisor.channel.send(Drain() if how == "drain" else Stop())
+
+    assert (alive, after) == ((Pong(number=1), []), (Pong(number=3), []))
+    assert supervisor.engine is None
+    assert supervisor.code == OK
 
 
 async def test_connections_reach_the_source_that_they_are_for(supervisor: Supervisor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, Final, final
@@ -13,18 +14,10 @@ from sluiceway.pipeline.model.parking import Parking
 
 _MAX_KEPT: Final = 64
 """Tasks at rest; more are ended."""
+_IN_A_ROW: Final = 16
+"""Jobs that a task does before others have their turn."""
 
-
-@final
-class _Kept:
-    """A task, as its owner sees it while it is at rest, and what it is to do next: nothing, once it is to end."""
-
-    __slots__ = ("args", "async_fn", "rest")
-
-    def __init__(self, async_fn: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
-        self.async_fn: Callable[..., Awaitable[object]] | None = async_fn
-        self.args = args
-        self.rest = Parking()
+_Job = tuple[Callable[..., Awaitable[object]], tuple[Any, ...]]
 
 
 _scopes: Final[dict[trio.lowlevel.Task, KeptScope]] = {}
@@ -38,10 +31,13 @@ def kept_scope() -> KeptScope | None:
 @final
 class KeptTasks:
     """
-    Hands jobs to tasks that are at rest, and starts one where there is none.
+    Hands jobs to tasks, and starts one where none is at rest.
 
-    A job begins as if its task was new: with a copy of the context in which this object was made, and under no cancel
-    scope but the nursery's. It may run for as long as it likes, and there is no limit to how many run.
+    A job begins as if its task was new: in a context that is as the one in which this object was made, and under no
+    cancel scope but the nursery's. It may run for as long as it likes, and there is no limit to how many run.
+
+    Jobs wait in line for whoever comes first. One task is called for the first in line, and it calls more if there is
+    more to do; but most jobs are taken by tasks that have just done another one, which saves waking one for each.
 
     Args:
         nursery: Whose children the tasks are. It ends when it is cancelled, or after `close`.
@@ -56,54 +52,90 @@ class KeptTasks:
         self._contain = contain
         self._max_kept = max_kept
         self._context = copy_context()
-        self._resting: list[_Kept] = []
+        self._jobs: deque[_Job] = deque()
+        self._resting: list[Parking] = []
+        self._called = 0
+        """Tasks that were woken or started, and will look for a job: one at least while jobs wait."""
+        self._round = 1
+        """How many were called together the last time."""
 
     @property
     def kept(self) -> int:
         """Tasks at rest."""
-        return sum(kept.rest.taken for kept in self._resting)
+        return sum(place.taken for place in self._resting)
 
     def run(self, async_fn: Callable[..., Awaitable[object]], *args: Any) -> None:
         """
-        Have a job done, from the next pass of the scheduler on.
+        Have a job done, after the caller's own step.
 
         Raises:
             RuntimeError: The nursery is closed.
         """
-        while self._resting:
-            kept = self._resting.pop()  # the one that came to rest last: its memory is the warmest
-            task = kept.rest.wake()
-            if task is not None:  # else it was cancelled, and ends
-                kept.async_fn, kept.args = async_fn, args
-                task.context = self._context.copy()
-                return
-        self._context.copy().run(self._nursery.start_soon, self._work, _Kept(async_fn, args))
+        self._jobs.append((async_fn, args))
+        if self._called:
+            return
+        try:
+            self._round = 1
+            self._call()
+        except RuntimeError:
+            self._jobs.pop()
+            raise
 
     def close(self) -> None:
         """Keep no task any more: those at rest end, the others when their job is done. Idempotent."""
         self._max_kept = 0
         while self._resting:
-            self._resting.pop().rest.wake()
+            self._called += self._resting.pop().wake() is not None
 
-    async def _work(self, kept: _Kept) -> None:
-        me = trio.lowlevel.current_task()
-        resting, rest = self._resting, kept.rest
+    def _call(self) -> None:
+        """Have a task look for a job: the one that came to rest last, whose memory is the warmest, or a new one."""
+        while self._resting:
+            if self._resting.pop().wake() is not None:  # else it was cancelled, and ends
+                break
+        else:
+            self._context.copy().run(self._nursery.start_soon, self._work)
+        self._called += 1
+
+    def _call_more(self) -> None:
+        """Twice as many each time: many jobs at once are soon all begun, also if nobody comes back from another one."""
+        self._round = min(len(self._jobs), 2 * self._round)
+        for _ in range(self._round):
+            self._call()
+
+    async def _work(self) -> None:
+        me, jobs, resting, place = trio.lowlevel.current_task(), self._jobs, self._resting, Parking()
         scope = _scopes[me] = KeptScope()
+        done = 0
         try:
-            while kept.async_fn is not None:
+            self._called -= 1
+            while True:
+                if not jobs or done == _IN_A_ROW:
+                    if jobs and not self._called:
+                        self._call()
+                    if len(resting) >= self._max_kept:
+                        return
+                    resting.append(place)
+                    await place.wait()
+                    self._called -= 1
+                    done = 0
+                    continue
+                async_fn, args = jobs.popleft()
+                if jobs and not self._called:
+                    self._call_more()
                 try:
-                    await kept.async_fn(*kept.args)
+                    await async_fn(*args)
                 except Exception as error:  # a boundary: what a job raises is for the owner to deal with
                     self._contain(error)
                     return
-                kept.async_fn, kept.args = None, ()
-                if len(resting) >= self._max_kept:
-                    return
-                me.context = self._context  # what the job left in its own goes with it
-                resting.append(kept)
-                await rest.wait()
+                del async_fn, args  # at rest, a task keeps nothing of its job alive
+                done += 1
+                if me.context != self._context:  # what the job left there goes with it: the next step has another
+                    me.context = self._context.copy()
+                    done = _IN_A_ROW
         finally:
-            if kept in resting:
-                resting.remove(kept)
+            if place in resting:
+                resting.remove(place)
             del _scopes[me]
             scope.close()
+            if jobs and not self._called:
+                self._call()

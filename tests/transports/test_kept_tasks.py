@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from itertools import pairwise
 
 import pytest
 import trio
@@ -209,3 +210,105 @@ async def test_closing_lets_a_nursery_come_to_its_end(contained: list[Exception]
         go.set()
 
     assert sorted(done) == ["after", "before"]
+
+
+async def test_who_has_done_a_job_does_the_next_without_being_called(tasks: KeptTasks) -> None:
+    """One task is called for all that was asked for at once, and does it in one step as long as nothing waits."""
+    ran = []
+
+    async def job(name: str) -> None:
+        task = trio.lowlevel.current_task()
+        ran.append((name, task, task._schedule_points))
+
+    for name in ("a", "b", "c"):
+        tasks.run(job, name)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert [name for name, _, _ in ran] == ["a", "b", "c"]
+    assert len({(task, steps) for _, task, steps in ran}) == 1
+
+
+async def test_many_jobs_that_wait_are_soon_all_begun(tasks: KeptTasks) -> None:
+    """Twice as many tasks are called each time: a hundred are begun within eight passes of the scheduler."""
+    begun = []
+
+    async def job() -> None:
+        begun.append(True)
+        await trio.sleep_forever()
+
+    for _ in range(100):
+        tasks.run(job)
+    for _ in range(8):
+        await trio.lowlevel.checkpoint()
+
+    assert len(begun) == 100
+
+
+async def test_a_task_with_much_to_do_lets_others_have_their_turn(tasks: KeptTasks) -> None:
+    """After sixteen jobs, also when each of them asks for the next one."""
+    ran = []
+
+    async def job() -> None:
+        ran.append(True)
+        if len(ran) < 50:
+            tasks.run(job)
+
+    tasks.run(job)
+    seen = []
+    while len(ran) < 50:
+        await trio.lowlevel.checkpoint()
+        seen.append(len(ran))
+
+    assert all(later - earlier <= 32 for earlier, later in pairwise(seen))
+    assert len(seen) >= 3
+
+
+async def test_who_has_changed_its_context_takes_no_other_job_in_that_step(tasks: KeptTasks) -> None:
+    """Jobs that were asked for at once are done all the same, each in a context that nobody has changed."""
+    seen = []
+
+    async def job() -> None:
+        seen.append(_said.get())
+        _said.set("something")
+
+    for _ in range(5):
+        tasks.run(job)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert seen == ["nothing"] * 5
+
+
+async def test_jobs_behind_one_that_fails_are_done(tasks: KeptTasks, contained: list[Exception]) -> None:
+    """By others: the task of the one that failed ends."""
+    ran = []
+
+    async def crash() -> None:
+        raise ValueError
+
+    async def job() -> None:
+        ran.append(True)
+
+    for async_fn in (crash, job, crash, job):
+        tasks.run(async_fn)
+    await trio.testing.wait_all_tasks_blocked()
+
+    assert ran == [True, True]
+    assert len(contained) == 2
+
+
+async def test_jobs_are_begun_while_a_task_at_rest_is_being_cancelled(contained: list[Exception]) -> None:
+    """It is not the one that is called."""
+    ran = []
+
+    async def job() -> None:
+        ran.append(True)
+
+    async with trio.open_nursery() as nursery:
+        tasks = KeptTasks(nursery, contained.append)
+        tasks.run(job)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        for _ in range(2):
+            tasks.run(job)
+
+    assert ran == [True] * 3

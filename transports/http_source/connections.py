@@ -57,6 +57,7 @@ class WireConnection(Connection):
             self.close()
 
     async def _read_later(self) -> None:
+        await trio.lowlevel.checkpoint()  # others have their turn
         self._read_on()
 
     def _send_nowait(self, data: bytes) -> int:

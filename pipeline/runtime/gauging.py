@@ -71,12 +71,12 @@ def _pipelines(pipelines: Iterable[Pipeline]) -> Iterator[Figure]:
         for end in _ENDS:
             text = "Exchanges by how they ended: answered, refused by the gateway, or left by their client."
             yield Figure("pipeline_exchanges_total", float(counts[end]), "counter", text, {**labels, "end": end})
-        admitted = float(pipeline.admission.admitted)
+        admitted = float(pipeline.admission.admitted + pipeline.listeners.admitted)
         yield Figure("pipeline_admitted_total", admitted, "counter", "Exchanges that were let in.", labels)
         most = float(pipeline.limits.max_in_flight)
         yield Figure("pipeline_max_in_flight", most, "gauge", "Exchanges that may be inside.", labels)
-        text = "Time that exchanges took which have ended, LISTEN not counted."
-        yield Figure("pipeline_seconds_total", pipeline.spent_s, "counter", text, labels)
+        text = "Time that exchanges took which were let in and have ended, LISTEN not counted."
+        yield Figure("pipeline_seconds_total", pipeline.admission.spent_s, "counter", text, labels)
         for name, text in _NOW:
             yield Figure(f"pipeline_{name}", float(counts[name]), "gauge", text, labels)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 import structlog
 import trio
@@ -16,11 +16,13 @@ from ..model.session import Asker, Client
 from ..protocol.errors import CODE_TABLES
 from ..protocol.mcp import Kind
 from ..protocol.messages import Notification, Request
-from .admission import Admission
+from .admission import Admission, Listeners
 from .chain import Chain
 from .deadlines import Deadlines, Line
 from .ids import random_id
 from .ticket import PipelineTicket
+
+_NOTIFY: Final = Kind.NOTIFY
 
 
 @final
@@ -109,6 +111,7 @@ class Pipeline:
         self.limits = limits
         self.codes = codes
         self.admission = Admission(limits)
+        self.listeners = Listeners(limits)
         self.deadlines = deadlines
         self.timeout: float = limits.timeout
         """Seconds that an exchange has, unless its client grants it less."""
@@ -126,10 +129,6 @@ class Pipeline:
         """Exchanges that ended with an error the gateway decided."""
         self.cancelled = 0
         """Exchanges that their client cancelled."""
-        self.spent_s = 0.0
-        """Seconds that exchanges took which have ended, LISTEN not counted."""
-        self.timed = 0
-        """How many those are."""
         self.log: Any = structlog.get_logger().bind(pipeline=pipeline_id)
 
     def handle(
@@ -142,10 +141,8 @@ class Pipeline:
         source: str = "test",
     ) -> PipelineTicket:
         """See `component.Handle`."""
-        kind = message.row.kind
-        if type(message) is Notification:
-            kind = Kind.NOTIFY
-        elif kind is Kind.NOTIFY:
+        kind = message.row.kind if type(message) is Request else _NOTIFY
+        if kind is _NOTIFY and type(message) is Request:
             kind = Kind.CALL
         lane = self.lane
         link = Link(emit, ask, math.inf, self._patience)
@@ -165,13 +162,14 @@ class Pipeline:
 
     def status(self) -> dict[str, int | float | str]:
         """Counts for `status`."""
+        admission = self.admission
         return {
             "id": self.id,
-            "in_flight": self.admission.in_flight,
-            "waiting": self.admission.waiting,
-            "listeners": self.admission.listeners,
+            "in_flight": admission.in_flight,
+            "waiting": admission.waiting,
+            "listeners": self.listeners.in_flight,
             "served": self.served,
             "refused": self.refused,
             "cancelled": self.cancelled,
-            "average_ms": round(self.spent_s / self.timed * 1000, 3) if self.timed else 0.0,
+            "average_ms": round(admission.spent_s / admission.left * 1000, 3) if admission.left else 0.0,
         }

@@ -32,6 +32,7 @@ from ..protocol.messages import ErrorReply, Reply, Result
 from .deadlines import Entry
 
 if TYPE_CHECKING:
+    from .admission import Admission
     from .pipeline import Lane, Pipeline
 
 Cause = Literal["client", "deadline", "shutdown"]
@@ -55,8 +56,6 @@ class PipelineTicket(msgspec.Struct, eq=False):
     """Its deadline, if it has one of its own and does not stand in the lane's line."""
     _scope: trio.CancelScope | KeptScope | None = None
     _cause: Cause | None = None
-    _inside: bool = False
-    """It was admitted."""
 
     def cancel(self, reason: Cause = "client") -> None:
         """Cancel the exchange from any task. The first cause stays."""
@@ -77,23 +76,27 @@ class PipelineTicket(msgspec.Struct, eq=False):
     async def run(self, kept: KeptScope | None = None) -> Reply | None:
         """Serve the exchange in the current task; see `handle.Ticket`."""
         pipeline, lane, exchange = self.pipeline, self.lane, self.exchange
-        link, now = exchange.link, pipeline.deadlines.now
+        request, link, now = exchange.request, exchange.link, pipeline.deadlines.now
         link.started = start = now()
-        if exchange.kind is _LISTEN or _TIMEOUT in exchange.request.meta:
-            self._stand_apart(start)
+        places = pipeline.admission
+        if exchange.kind is _LISTEN or _TIMEOUT in request.meta:
+            places = self._stand_apart(start)
         else:
             lane.times[self] = at = link.deadline = start + pipeline.timeout
             if not lane.is_listed:
                 lane.enlist(at)
         reply: Reply | None = None
         error: GatewayError | None = None
+        inside = False
         try:
             with trio.CancelScope() if kept is None else kept as self._scope:
                 if self._cause is not None:
                     self._scope.cancel(reason=self._cause)
-                if not self._enter():
-                    await pipeline.admission.enter()
-                self._inside = True
+                if pipeline.draining or (request.target is None and request.row.target is not None):
+                    raise self._unfit()
+                if not places.enter_nowait():
+                    await places.enter()
+                inside = True
                 reply = await lane.chain.service(exchange)
         except GatewayError as caught:
             error = caught
@@ -101,56 +104,51 @@ class PipelineTicket(msgspec.Struct, eq=False):
             error = self._failure(caught)
         finally:
             self._scope = None  # nothing can cancel it any more
-            self._leave()
-            if exchange.kind is not _LISTEN:
-                pipeline.spent_s += now() - start
-                pipeline.timed += 1
+            if lane.times.pop(self, None) is None:
+                self._leave_apart()
+            if inside:
+                places.leave()
+                places.spent_s += now() - start
+            if lane.idle is not None:
+                lane.tell_idle()
         if type(reply) is Result and self._cause is None and exchange.kind is _CALL:
             pipeline.served += 1
             return reply
-        return self._conclude(reply, error)
+        return self._conclude(reply, error, inside)
 
-    def _stand_apart(self, start: float) -> None:
-        """Set a deadline that is not the pipeline's: the client's, if that is nearer; none for LISTEN."""
-        exchange, pipeline = self.exchange, self.pipeline
+    def _stand_apart(self, start: float) -> Admission:
+        """
+        Set a deadline that is not the pipeline's: the client's, if that is nearer; none for LISTEN.
+
+        Returns:
+            Where it takes a place.
+        """
+        exchange, pipeline, link = self.exchange, self.pipeline, self.exchange.link
         self.lane.apart.add(self)
-        at, link = math.inf, exchange.link
-        if exchange.kind is not _LISTEN:
-            asked, timeout = exchange.request.meta.get(_TIMEOUT), pipeline.timeout
-            if isinstance(asked, int | float) and 0 < asked / 1000 < timeout:
-                timeout = asked / 1000
-                if link.patience is not None:
-                    link.patience = Patience(timeout, link.patience.most)
-            at = link.deadline = start + timeout
-        self._entry = pipeline.deadlines.add(at, self.expire)
+        if exchange.kind is _LISTEN:
+            return pipeline.listeners
+        asked, timeout = exchange.request.meta[_TIMEOUT], pipeline.timeout
+        if isinstance(asked, int | float) and 0 < asked / 1000 < timeout:
+            timeout = asked / 1000
+            if link.patience is not None:
+                link.patience = Patience(timeout, link.patience.most)
+        link.deadline = start + timeout
+        self._entry = pipeline.deadlines.add(link.deadline, self.expire)
+        return pipeline.admission
 
-    def _enter(self) -> bool:
-        """
-        Take a place if one is free.
+    def _leave_apart(self) -> None:
+        self.lane.apart.discard(self)
+        if self._entry is not None:
+            self.pipeline.deadlines.cancel(self._entry)
 
-        Raises:
-            GatewayError: It is refused, whether there is one or not.
-        """
-        pipeline, exchange = self.pipeline, self.exchange
-        if pipeline.draining:
-            raise Draining("the gateway is shutting down; try again elsewhere or later", retry_after_s=1.0)
-        request = exchange.request
-        if request.target is None and request.row.target is not None:
-            raise InvalidParams(f"{request.method} needs params.{request.row.target}, a string")
-        return pipeline.admission.enter_nowait(exchange.kind)
+    def _unfit(self) -> GatewayError:
+        """Why it is refused, whether a place is free or not."""
+        if self.pipeline.draining:
+            return Draining("the gateway is shutting down; try again elsewhere or later", retry_after_s=1.0)
+        request = self.exchange.request
+        return InvalidParams(f"{request.method} needs params.{request.row.target}, a string")
 
-    def _leave(self) -> None:
-        lane = self.lane
-        if lane.times.pop(self, None) is None:
-            lane.apart.discard(self)
-            if self._entry is not None:
-                self.pipeline.deadlines.cancel(self._entry)
-        if lane.idle is not None:
-            lane.tell_idle()
-        if self._inside:
-            self.pipeline.admission.leave(self.exchange.kind)
-
-    def _conclude(self, reply: Reply | None, error: GatewayError | None) -> Reply | None:
+    def _conclude(self, reply: Reply | None, error: GatewayError | None, inside: bool) -> Reply | None:
         """
         The answer, by the recorded cause: nobody is left to answer, the deadline passed, or the gateway shut down.
 
@@ -167,7 +165,7 @@ class PipelineTicket(msgspec.Struct, eq=False):
             error = self._failure(
                 TypeError(f"the chain returned {reply!r:.80}, not a reply; does a stage lack its return?")
             )
-        if not self._inside:
+        if not inside:
             self.lane.chain.turn_away(exchange, error)
         if cause == "client":
             pipeline.cancelled += 1

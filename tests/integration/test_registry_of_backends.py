@@ -89,7 +89,7 @@ async def test_a_modern_listener_ends_well_at_a_reload() -> None:
 
         nursery.start_soon(listen)
         with trio.fail_after(10):
-            while not engine.pipelines["main"].admission.listeners:  # noqa: ASYNC110  # nobody tells
+            while not engine.pipelines["main"].listeners.in_flight:  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.01)
             await engine.reload(load_text(CONFIG.replace("demo: {embedded", "demo: {required: false, embedded")))
 

@@ -11,32 +11,30 @@ from hypothesis import strategies as st
 
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
-from sluiceway.pipeline.protocol.mcp import Kind
-from sluiceway.pipeline.runtime.admission import Admission
+from sluiceway.pipeline.runtime.admission import Admission, Listeners
 
 
 def test_without_a_waiting_room_full_means_refused_at_once() -> None:
     """With the limit, the remedy and a hint when to come back."""
     admission = Admission(Limits(max_in_flight=1))
 
-    assert admission.enter_nowait(Kind.CALL)
-    assert not admission.enter_nowait(Kind.CALL)
+    assert admission.enter_nowait()
+    assert not admission.enter_nowait()
     with pytest.raises(CapacityExceeded, match="1 exchanges in flight and 0 waiting; raise max_in_flight") as caught:
         trio.run(admission.enter)
     assert 1.0 == caught.value.retry_after_s
 
 
-def test_listeners_have_a_pool_of_their_own() -> None:
-    """They neither use nor are refused for want of request capacity."""
-    admission = Admission(Limits(max_in_flight=1, max_listeners=1))
+async def test_a_listener_never_waits() -> None:
+    """It is refused when all places are taken, and may come back when one is free."""
+    listeners = Listeners(Limits(max_in_flight=5, max_waiting=5, max_listeners=1))
 
-    assert admission.enter_nowait(Kind.LISTEN)
-    assert admission.enter_nowait(Kind.CALL)
+    assert listeners.enter_nowait()
+    assert not listeners.enter_nowait()
     with pytest.raises(CapacityExceeded, match="max_listeners is 1"):
-        admission.enter_nowait(Kind.LISTEN)
-    admission.leave(Kind.LISTEN)
-    admission.leave(Kind.CALL)
-    assert (0, 0) == (admission.in_flight, admission.listeners)
+        await listeners.enter()
+    listeners.leave()
+    assert listeners.enter_nowait()
 
 
 async def test_waiters_are_served_in_order(autojump_clock: Any, nursery: trio.Nursery) -> None:
@@ -48,25 +46,25 @@ async def test_waiters_are_served_in_order(autojump_clock: Any, nursery: trio.Nu
         await admission.enter()
         served.append(number)
 
-    assert admission.enter_nowait(Kind.CALL)
+    assert admission.enter_nowait()
     for number in range(3):
         nursery.start_soon(come, number)
         await trio.testing.wait_all_tasks_blocked()
     assert 3 == admission.waiting
     for _ in range(3):
-        admission.leave(Kind.CALL)
-        assert not admission.enter_nowait(Kind.CALL)
+        admission.leave()
+        assert not admission.enter_nowait()
         await trio.testing.wait_all_tasks_blocked()
 
     assert [0, 1, 2] == served
-    admission.leave(Kind.CALL)
+    admission.leave()
     assert 0 == admission.in_flight
 
 
 async def test_waiting_ends_after_wait_at_most(autojump_clock: Any) -> None:
     """With a refusal that names the time."""
     admission = Admission(Limits(max_in_flight=1, max_waiting=1, wait_at_most=2))
-    admission.enter_nowait(Kind.CALL)
+    admission.enter_nowait()
 
     with pytest.raises(CapacityExceeded, match="within 2 s"):
         await admission.enter()
@@ -76,13 +74,13 @@ async def test_waiting_ends_after_wait_at_most(autojump_clock: Any) -> None:
 async def test_a_place_granted_to_somebody_who_is_cancelled_is_passed_on(autojump_clock: Any) -> None:
     """The cancel and the grant meet in the same step; no place is lost."""
     admission = Admission(Limits(max_in_flight=1, max_waiting=2, wait_at_most=100))
-    admission.enter_nowait(Kind.CALL)
+    admission.enter_nowait()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(admission.enter)
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
-            admission.leave(Kind.CALL)
+            admission.leave()
 
     assert (0, 0) == (admission.in_flight, admission.waiting)
 
@@ -105,7 +103,7 @@ def test_never_more_than_the_limit_and_no_place_is_lost(
         await trio.sleep(arrival)
         with trio.move_on_after(patience):
             try:
-                if not admission.enter_nowait(Kind.CALL):
+                if not admission.enter_nowait():
                     await admission.enter()
             except CapacityExceeded:
                 return
@@ -115,7 +113,7 @@ def test_never_more_than_the_limit_and_no_place_is_lost(
                 await trio.sleep(stay)
             finally:
                 inside -= 1
-                admission.leave(Kind.CALL)
+                admission.leave()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

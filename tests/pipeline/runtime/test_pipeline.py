@@ -327,7 +327,7 @@ async def test_listeners_have_no_deadline(bench: Any, autojump_clock: Any) -> No
 
         nursery.start_soon(run)
         await trio.sleep(1000)
-        assert 1 == bench.pipeline.admission.listeners
+        assert 1 == bench.pipeline.listeners.in_flight
         assert 0 == await bench.pipeline.lane.finish(5, 1)
 
     assert [Result({"resultType": "complete"})] == replies

@@ -15,7 +15,7 @@ from typing import Final
 
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import HeaderMismatch, InvalidParams, UnknownMethod, UnsupportedVersion
-from sluiceway.pipeline.protocol.mcp import METHODS, MODERN_VERSIONS, Era, MetaKey, meta_of, target_of
+from sluiceway.pipeline.protocol.mcp import METHODS, MODERN_VERSIONS, Era, MetaKey
 from sluiceway.pipeline.protocol.messages import EMPTY, Message, Notification, Request, Response
 
 VERSION_HEADER: Final = "mcp-protocol-version"
@@ -23,6 +23,7 @@ METHOD_HEADER: Final = "mcp-method"
 NAME_HEADER: Final = "mcp-name"
 PARAM_PREFIX: Final = "mcp-param-"
 
+_VERSION: Final = MetaKey.VERSION.value
 _SENTINEL: Final = "=?base64?"
 _SENTINEL_END: Final = "?="
 
@@ -34,7 +35,7 @@ def era_of(message: Message, headers: Mapping[str, str]) -> Era:
     A body that claims a version, whichever, is modern: what is wrong with the claim is told by `check_request`. So a
     removed method (`initialize`, `ping`) with modern metadata never gets a legacy answer.
     """
-    if not isinstance(message, Response) and MetaKey.VERSION in meta_of(message.params):
+    if not isinstance(message, Response) and _VERSION in message.meta:
         return Era.MODERN
     return Era.MODERN if headers.get(VERSION_HEADER) in MODERN_VERSIONS else Era.LEGACY
 
@@ -54,7 +55,7 @@ def check_request(request: Request, headers: Mapping[str, str], repeated: Collec
         UnsupportedVersion: The claimed version is not one we speak (-32022).
         UnknownMethod: The method was removed in this revision (-32601, HTTP 404).
     """
-    meta = meta_of(request.params)
+    meta, row = request.meta, request.row
     for key, kind, noun in ((MetaKey.VERSION, str, "a string"), (MetaKey.CLIENT_CAPABILITIES, dict, "an object")):
         if not isinstance(meta.get(key), kind):
             raise InvalidParams(f"params._meta needs {key}, {noun}, in every request of {MODERN_VERSIONS[-1]}")
@@ -64,28 +65,14 @@ def check_request(request: Request, headers: Mapping[str, str], repeated: Collec
     version = meta[MetaKey.VERSION]
     _check_mirror(headers, VERSION_HEADER, version)
     _check_mirror(headers, METHOD_HEADER, request.method)
-    row = METHODS.get(request.method)
-    target = target_of(request.method, request.params) if row is not None and row.modern else None
-    if target is not None:
-        _check_mirror(headers, NAME_HEADER, target, coded=True)
+    if row.modern and request.target is not None:
+        _check_mirror(headers, NAME_HEADER, request.target, coded=True)
     for name, value in headers.items():
         if name.startswith(PARAM_PREFIX) and decode_header_value(value) is None:
             raise HeaderMismatch(f"header {name} is not valid base64 of UTF-8 between {_SENTINEL} and {_SENTINEL_END}")
     check_version(version)
-    if row is not None and not row.modern:
+    if not row.modern:
         raise UnknownMethod(f"{request.method} does not exist in {version}")
-
-
-def claims_of(request: Request) -> tuple[str, str, str | None] | None:
-    """
-    All that `check_request` compares with headers, and nothing else that it would refuse: if a request passed, others
-    with the same claims and the same headers do. None if something is missing or malformed.
-    """
-    meta = meta_of(request.params)
-    version = meta.get(MetaKey.VERSION)
-    if not isinstance(version, str) or not isinstance(meta.get(MetaKey.CLIENT_CAPABILITIES), dict):
-        return None
-    return version, request.method, target_of(request.method, request.params)
 
 
 def check_notification(notification: Notification, headers: Mapping[str, str]) -> bool:
@@ -100,7 +87,7 @@ def check_notification(notification: Notification, headers: Mapping[str, str]) -
         HeaderMismatch: The version header says something else.
         UnsupportedVersion: The claimed version is not one we speak.
     """
-    claimed = meta_of(notification.params).get(MetaKey.VERSION)
+    claimed = notification.meta.get(MetaKey.VERSION)
     if claimed is not None:
         _check_mirror(headers, VERSION_HEADER, claimed)
         check_version(claimed)
@@ -111,7 +98,7 @@ def client_of(
     request: Request | Notification, headers: Mapping[str, str], address: str | None, certificate: str | None = None
 ) -> Client:
     """The sender of a message that `check_request` or `check_notification` let pass."""
-    meta = meta_of(request.params)
+    meta = request.meta
     capabilities, info = meta.get(MetaKey.CLIENT_CAPABILITIES), meta.get(MetaKey.CLIENT_INFO)
     return Client(
         era=Era.MODERN,

@@ -20,13 +20,12 @@ class Call(ABC):
         serving: The source.
     """
 
-    __slots__ = ("_broken", "_delivered", "_patience_s", "_serving")
+    _delivered: trio.Event | None = None
+    _broken: trio.BrokenResourceError | None = None
+    _is_late = False
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._patience_s: float = serving.config.keep_alive
-        self._delivered: trio.Event | None = None
-        self._broken: trio.BrokenResourceError | None = None
 
     @abstractmethod
     def _attach(self) -> None:
@@ -51,34 +50,28 @@ class Call(ABC):
             self._attach()
             self._serving.start(self._deliver_beside)
 
-    def _wait(self) -> None:
-        """Expire after `keep_alive`; `Serving.patience` is to be told when the answer is here before."""
-        self._serving.patience.add(self, trio.current_time() + self._patience_s)
-
     def expire(self) -> None:
         """It has waited long enough: become an event stream. See `Expires`."""
-        self._patience_s = 0.0
+        self._is_late = True
         self.begin()
 
     async def _deliver_beside(self) -> None:
         assert self._delivered is not None
         try:
-            await self._deliver(self._patience_s)
+            await self._deliver(0.0 if self._is_late else self._serving.config.keep_alive)
         except trio.BrokenResourceError as error:
             self._broken = error
         finally:
             self._delivered.set()
 
-    async def _until_delivered(self) -> bool:
+    async def _until_delivered(self) -> None:
         """
-        Wait for delivery to end; whether it had begun.
+        Wait for delivery to end, which has begun.
 
         Raises:
             trio.BrokenResourceError: See `_deliver`.
         """
-        if self._delivered is None:
-            return False
+        assert self._delivered is not None
         await self._delivered.wait()
         if self._broken is not None:
             raise self._broken
-        return True

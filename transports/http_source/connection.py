@@ -18,12 +18,12 @@ from sluiceway.pipeline.runtime.deadlines import SLOT_S
 
 from .edge import HeadRefused
 from .protocol import Http1, RequestStream, Upgrade, refusal
-from .request import HttpRequest
 from .response import HttpResponse
 
 if TYPE_CHECKING:
     from sluiceway.pipeline.runtime.deadlines import Entry
 
+    from .request import Remote
     from .server import HttpServer
 
 MAX_RECV: Final = 64 * 1024
@@ -45,27 +45,23 @@ class Connection(ABC):
 
     Args:
         server: Whose connection it is.
-        address: The client's, without port; None where it has none.
-        certificate: The client certificate that was verified, in PEM; None where there is none.
+        remote: The client.
     """
 
     __slots__ = (
-        "_address", "_armed", "_certificate", "_closed", "_closing", "_due", "_entry", "_lingered", "_moves_to",
-        "_protocol", "_server", "_writing", "is_paused",
+        "_armed", "_closed", "_closing", "_due", "_entry", "_lingered", "_protocol", "_server", "_writing", "is_paused",
     )  # fmt: skip
 
-    def __init__(self, server: HttpServer, address: str | None, certificate: str | None) -> None:
+    def __init__(self, server: HttpServer, remote: Remote) -> None:
         self.is_paused = False
         """Whether nothing should be fed, because what was fed has not been taken: `_read_on` ends that."""
         self._server = server
-        self._address = address
-        self._certificate = certificate
-        self._protocol = Http1(self._write, server.upgrades, server.heads, self._make_room)
+        self._protocol = Http1(self._write, server.upgrades, server.heads, self._make_room, remote)
+        self._protocol.is_last = server.stopping
         self._writing: trio.Lock | None = None
         self._closing = False
         self._closed = False
         self._lingered = 0
-        self._moves_to: str | None = None
         self._due = self._armed = math.inf
         self._entry: Entry | None = server.deadlines.add(math.inf, self._look_at_the_time)
         server.opened(self)
@@ -137,9 +133,11 @@ class Connection(ABC):
         protocol = self._protocol
         stream = protocol.stream
         if stream is None:
-            fresh = not protocol.backlog
-            protocol.feed(data)
-            if not self._begin_request() and fresh:
+            stream = protocol.begin(data)
+            if stream is not None:
+                self._due = math.inf
+                self._server.tasks.run(self._serve, stream)
+            elif protocol.backlog == len(data):
                 self._expect(self._server.limits.head_timeout)
             return
         protocol.feed(data)
@@ -147,20 +145,11 @@ class Connection(ABC):
         if event is not None:
             stream.inbox.put(event)
             self.is_paused = stream.inbox.is_full
-        elif stream.body.done and protocol.backlog > MAX_BACKLOG:
+        elif stream.framing.done and protocol.backlog > MAX_BACKLOG:
             if stream.answered:  # it has its answer before we are done with it, and may ask for the next thing
                 self.is_paused = True
             else:
                 self.close()
-
-    def _begin_request(self) -> bool:
-        """Have a request served, if a head is there; whether it was. Raises `HeadRefused`, or `Upgrade`."""
-        stream = self._protocol.next_request()
-        if stream is None:
-            return False
-        self._due = math.inf
-        self._server.tasks.run(self._serve, stream)
-        return True
 
     def _make_room(self) -> None:
         if self.is_paused:
@@ -175,7 +164,7 @@ class Connection(ABC):
 
     def _refuse(self, status: int) -> None:
         """End the connection for what was sent on it; with an answer, if none is under way."""
-        self._server.refused(self._address)
+        self._server.refused(self._protocol.remote.address)
         stream = self._protocol.stream
         self._leave()
         self._closing = True
@@ -198,14 +187,14 @@ class Connection(ABC):
 
         Most of what is expected comes, so the one entry among the deadlines stays where it is, and looks again.
         """
-        due = self._due = trio.current_time() + seconds
+        due = self._due = self._server.clock() + seconds
         if due < self._armed and self._entry is not None:
             self._armed = due
             self._server.deadlines.move(self._entry, due)
 
     def _look_at_the_time(self) -> None:
         self._armed = math.inf
-        if self._due <= trio.current_time() + SLOT_S:  # as exact as deadlines are
+        if self._due <= self._server.clock() + SLOT_S:  # as exact as deadlines are
             self.close()
         elif self._due != math.inf and self._entry is not None:
             self._armed = self._due
@@ -220,6 +209,7 @@ class Connection(ABC):
 
     async def _serve(self, stream: RequestStream) -> None:
         """Serve a request, and those that were sent behind it and have arrived."""
+        server = self._server
         following: RequestStream | None = stream
         count = 0
         try:
@@ -227,49 +217,42 @@ class Connection(ABC):
                 count += 1
                 if count % _IN_A_ROW == 0:
                     await trio.lowlevel.checkpoint()
-                await self._serve_one(following)
-                following = await self._finish(following)
+                stream = following
+                try:
+                    await server.application.serve(stream, HttpResponse(stream))
+                except Exception as error:  # a boundary: a bug in one request ends that request
+                    server.contain(error)
+                finally:
+                    stream.abandon()
+                if not stream.answered or stream.closes or not stream.framing.done or self._protocol.is_last:
+                    await self._part(stream)
+                    return
+                following = self._behind(stream)
+                if self.is_paused:
+                    self._make_room()
         except Exception:  # what is raised here is a bug of ours: its task's owner contains it
             self.close()
             raise
 
-    async def _serve_one(self, stream: RequestStream) -> None:
-        server = self._server
-        request = HttpRequest(
-            stream.known.request, stream.receive, None,
-            address=self._address, certificate=self._certificate, on_gone=stream.on_gone, whole=stream.whole,
-        )  # fmt: skip
-        application = server.application
-        try:
-            await application.serve(request, HttpResponse(stream.send, application.is_draining, stream.answer))
-        except Exception as error:  # a boundary: a bug in one request ends that request
-            server.contain(error)
-        finally:
-            stream.abandon()
-            self._moves_to = request.lives_in
-
-    async def _finish(self, stream: RequestStream) -> RequestStream | None:
-        """What comes behind a request that was served: the next one that is there already; else the reader goes on."""
-        following = await self._behind(stream)
-        self._make_room()
-        return following
-
-    async def _behind(self, stream: RequestStream) -> RequestStream | None:
-        protocol = self._protocol
+    async def _part(self, stream: RequestStream) -> None:
+        """No request comes behind this one, which was served."""
         if not stream.answered and not stream.started and not stream.gone:
             await self._write(refusal(500))
-            stream.closes = True
-        whole = stream.answered and stream.body.done
+        self._protocol.stream = None
+        if not self._closing and not self._closed:
+            await self._begin_close()
+        self._make_room()
+
+    def _behind(self, stream: RequestStream) -> RequestStream | None:
+        """The next request, if it is there already, behind one that was answered; else the reader goes on."""
+        protocol = self._protocol
         protocol.stream = None
         if self._closing or self._closed:
             return None
-        if not whole or stream.closes or self._server.stopping:
-            await self._begin_close()
-            return None
         self._expect(self._server.limits.idle_timeout)
         if not protocol.backlog:
-            if self._moves_to is not None:
-                self._move(self._moves_to)
+            if stream.lives_in is not None:
+                self._move(stream.lives_in)
             return None
         try:
             following = protocol.next_request()
@@ -304,6 +287,7 @@ class Connection(ABC):
 
     def drain(self) -> None:
         """Close at once if the connection is idle; else its current response is its last."""
+        self._protocol.is_last = True
         if self.idle and not self._closing:
             self.close()
 

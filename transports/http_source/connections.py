@@ -10,6 +10,7 @@ import trio
 from ..tls_stream import TlsStream
 from ..wire import Wire
 from .connection import GONE, MAX_RECV, Connection
+from .request import Remote
 
 if TYPE_CHECKING:
     from .protocol import Upgrade
@@ -34,7 +35,7 @@ class WireConnection(Connection):
 
     def __init__(self, server: HttpServer, wire: Wire) -> None:
         self._wire = wire
-        super().__init__(server, _address_of(wire), None)
+        super().__init__(server, Remote(_address_of(wire)))
         wire.on_readable = self._read_on
 
     def _read_on(self) -> None:
@@ -108,7 +109,7 @@ class StreamConnection(Connection):
         self._room = trio.Event()
         self._upgrade: Upgrade | None = None
         certificate = stream.certificate if isinstance(stream, TlsStream) else None
-        super().__init__(server, _address_of(stream), certificate)
+        super().__init__(server, Remote(_address_of(stream), certificate))
 
     async def run(self) -> None:
         """Serve the connection to its end."""

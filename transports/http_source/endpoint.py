@@ -7,20 +7,18 @@ The same callable runs under our own server and under a plain hypercorn.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, final
 
 import trio
-from attrs import frozen
 
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.security import Refusal
 from sluiceway.pipeline.protocol.codec import decode_batch
 from sluiceway.pipeline.protocol.errors import (
     CODE_TABLES,
-    Forbidden,
     GatewayError,
     InvalidMessage,
-    Misdirected,
     SessionNotFound,
 )
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, Era
@@ -29,16 +27,14 @@ from sluiceway.pipeline.protocol.messages import Json, encode_json
 from ..eras import modern
 from .aliases import ALIASES, SAMPLING, Aliases
 from .answers import Answer, HttpError, error_answer, json_answer, refusal_answer
-from .compression import Encoder, choose_coding, installed_codings
+from .checks import Checked, Checks, Route, is_fit, is_preflight, preflight_answer, refuse_other_bodies, refuse_unfit
 from .config import HttpConfig
-from .hosts import HostPolicy, split_host
 from .legacy_posts import LegacyPosts
 from .legacy_sse import LegacySse
-from .media import EVENTS, accepts, is_json
 from .modern_posts import ModernPosts
 from .protection import is_place_of, metadata_answer, refuse_query_token
-from .request import ON_GONE, ClientGone, HttpRequest, Receive, Send
-from .response import HttpResponse
+from .request import ON_GONE, ClientGone, HttpRequest, Receive, RequestHead, ScopeRequest, Send
+from .response import HttpResponse, ScopeWay
 from .serving import Serving
 
 HEALTH: Final = "/healthz"
@@ -47,40 +43,6 @@ STREAM_SUFFIX: Final = "/stream"
 
 SHORT_BODY: Final = 16 * KIB
 """Bytes of a body that is read before anybody is asked whose it is: mostly it is there already, with its head."""
-_PREFLIGHT_S: Final = "600"
-"""Seconds a browser may remember a preflight answer."""
-_EXPOSED: Final = (
-    "mcp-session-id, mcp-protocol-version, x-request-id, retry-after, www-authenticate, ratelimit, ratelimit-policy, "
-    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
-)
-"""Response headers that pages of an allowed origin may read."""
-
-
-Route = Callable[[HttpRequest, HttpResponse], Awaitable[None]]
-
-
-@final
-@frozen
-class Checked:
-    """What follows from the head of a request that is let in."""
-
-    route: Route | None
-    """Who serves its path; None if nobody does as a rule."""
-    headers: Mapping[str, str]
-    """For whatever is answered."""
-    coding: tuple[str, Encoder] | None
-    """How a long answer is compressed; None if it is not."""
-    takes_events: bool
-    """Whether the answer may become an event stream."""
-    is_json: bool
-    """Whether the body is JSON, and can be read as it is."""
-
-
-def _checked(request: HttpRequest) -> Checked:
-    """What was found of a request that is being served."""
-    checked = request.head.verdict
-    assert type(checked) is Checked
-    return checked
 
 
 @final
@@ -103,16 +65,16 @@ class Endpoint:
         self._config = config
         self._readiness = readiness
         self._resource_metadata = resource_metadata
-        self._policy = HostPolicy(config.binds, config.allowed_hosts, config.allowed_origins)
+        self._checks = Checks(config)
+        self._short = min(SHORT_BODY, config.max_body)
         self._serving: Serving | None = None
-        self._codings = installed_codings() if config.compress_from is not None else {}
-        self._routes: dict[str, Route] = {config.path: self._endpoint}
+        self._routes: dict[str, Callable[[RequestHead], Route]] = {config.path: self._at_endpoint}
         if config.aliases:
-            self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._stream
-            self._routes["/"] = self._endpoint
-            self._routes |= dict.fromkeys((*ALIASES, SAMPLING), self._alias)
+            self._routes[config.path.rstrip("/") + STREAM_SUFFIX] = self._at_stream
+            self._routes["/"] = self._at_endpoint
+            self._routes |= dict.fromkeys((*ALIASES, SAMPLING), self._at_alias)
         if config.sse is not None:
-            self._routes[config.sse.path] = self._sse
+            self._routes[config.sse.path] = self._at_sse
 
     def connect(self, serving: Serving | None) -> None:
         """Say where requests go from now on; None for nowhere."""
@@ -131,41 +93,28 @@ class Endpoint:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1002})
             return
-        response = HttpResponse(send, self.is_draining)
+        response = HttpResponse(ScopeWay(send, self.is_draining))
         if scope["http_version"] not in ("1.0", "1.1") and ON_GONE not in scope.get("extensions", {}):
             text = b"this listener speaks HTTP/1.1; for HTTP/2, run the gateway with its own server\n"
             await response.answer(Answer(505, text, {"content-type": "text/plain"}))
             return
         nursery = None if self._serving is None else self._serving.nursery
-        await self.serve(HttpRequest.of_scope(scope, receive, nursery), response)
+        await self.serve(ScopeRequest(scope, receive, nursery), response)
 
     async def serve(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Answer one request."""
-        if request.path in (HEALTH, READY):
-            await response.answer(self._health(request.path, request.method))
-        elif self._serving is None:
-            await response.answer(Answer(503, b"not ready\n", {"content-type": "text/plain", "retry-after": "1"}))
-        else:
-            await self._guarded(request, response)
-
-    async def _guarded(self, request: HttpRequest, response: HttpResponse) -> None:
-        """Dispatch, and turn what is refused into an answer. Other exceptions are the server's to contain."""
+        """Answer one request: what is refused too. Other exceptions are the server's to contain."""
         try:
-            checked = request.head.verdict
-            if type(checked) is not Checked:
-                checked = request.head.verdict = self._check(request)
+            head = request.head
+            checked = head.verdict
+            if checked is None or self._serving is None:
+                checked = self._checked(head)
             if checked.headers:
-                response.headers |= checked.headers
+                response.headers = checked.headers
             if checked.coding is not None:
                 response.encode, response.encode_from = checked.coding, self._config.compress_from or 0
-            if request.query:
-                refuse_query_token(request.query)
-            if checked.route is not None:
-                await checked.route(request, response)
-            elif (document := self._published_at(request.path)) is not None:
-                await self._publish(document, request, response)
-            else:
-                raise HttpError(404, f"nothing here; the endpoint is {self._config.path}")
+            if head.query:
+                refuse_query_token(head.query)
+            await checked.route(request, response)
         except ClientGone:
             return
         except HttpError as error:
@@ -200,52 +149,21 @@ class Endpoint:
         if not request.unread:
             await response.answer(answer)
             return
-        response.headers["connection"] = "close"
+        response.headers = {**response.headers, "connection": "close"}
         async with trio.open_nursery() as nursery:  # hypercorn cannot end a response while a body waits for a reader
             nursery.start_soon(request.discard)
             await response.answer(answer)
             nursery.cancel_scope.cancel()
 
-    # Checks of every request to the endpoint.
-
-    def _check(self, request: HttpRequest) -> Checked:
-        """
-        What follows from a head, whatever comes behind it and whenever it comes.
-
-        Raises:
-            HttpError: It names no host.
-            Misdirected: It names one that is not served here.
-            Forbidden: It comes from a page that may not use this source.
-        """
-        headers = request.headers
-        host = headers.get("host")
-        if host is None or split_host(host) is None:
-            raise HttpError(400, "a request needs one Host header, host or host:port")
-        if not self._policy.allows_host(host):
-            raise Misdirected(f"host {host[:100]!r} is not served here; if it should be, list it in allowed_hosts")
-        answered, coding = self._answer_to_origin(headers.get("origin")), None
-        if self._config.compress_from is not None:
-            vary = answered.get("vary")
-            answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
-            coding = choose_coding(headers.get("accept-encoding"), self._codings)
-        return Checked(
-            self._routes.get(request.path),
-            answered,
-            None if coding is None else (coding, self._codings[coding]),
-            takes_events=accepts(headers.get("accept"), EVENTS),
-            is_json=is_json(headers.get("content-type"), headers.get("content-encoding")),
-        )
-
-    def _answer_to_origin(self, origin: str | None) -> dict[str, str]:
-        if origin is None:
-            return {}
-        if not self._policy.allows_origin(origin):
-            raise _foreign(origin)
-        return {
-            "access-control-allow-origin": origin,
-            "access-control-expose-headers": _EXPOSED,
-            "vary": "origin",
-        }
+    def _checked(self, head: RequestHead) -> Checked:
+        """What follows from a head. Anybody may ask for our health, under any name, for that tells nothing else."""
+        if head.path in (HEALTH, READY):
+            return Checked(self._tell_health)
+        if self._serving is None:
+            return Checked(_unready)
+        route = self._routes[head.path](head) if head.path in self._routes else self._elsewhere
+        head.verdict = checked = self._checks.check(head, route)
+        return checked
 
     # What is published about the endpoint.
 
@@ -255,77 +173,101 @@ class Endpoint:
         document = self._resource_metadata()
         return document if document is not None and is_place_of(path, self._config.path, document) else None
 
-    async def _publish(self, document: Mapping[str, Json], request: HttpRequest, response: HttpResponse) -> None:
-        preflight = request.method == "OPTIONS" and _is_preflight(request)
-        await response.answer(_preflight(request, "GET") if preflight else metadata_answer(request.method, document))
+    async def _elsewhere(self, request: HttpRequest, response: HttpResponse) -> None:
+        document = self._published_at(request.path)
+        if document is None:
+            raise HttpError(404, f"nothing here; the endpoint is {self._config.path}")
+        if is_preflight(request.head):
+            await response.answer(preflight_answer(request, "GET"))
+        else:
+            await response.answer(metadata_answer(request.method, document))
 
     # Routes.
 
-    async def _endpoint(self, request: HttpRequest, response: HttpResponse, *, patience_s: float | None = None) -> None:
-        match request.method:
+    def _at_endpoint(self, head: RequestHead) -> Route:
+        match head.method:
             case "POST":
-                await self._post(request, response, patience_s)
+                return self._post if is_fit(head) else _refuse_unfit
             case "GET":
-                await self._legacy.listen(request, response)
+                return self._legacy.listen
             case "DELETE":
-                await self._legacy.end(request, response)
-            case "OPTIONS" if _is_preflight(request):
-                await response.answer(_preflight(request, "GET, POST, DELETE"))
-            case _:
-                raise HttpError(405, f"{request.method} is not used here", {"allow": "GET, POST, DELETE"})
+                return self._legacy.end
+        return _other_methods(head, "GET, POST, DELETE")
+
+    def _at_stream(self, head: RequestHead) -> Route:
+        return self._stream if head.method == "POST" else partial(_refuse_method, "POST")
+
+    def _at_sse(self, head: RequestHead) -> Route:
+        match head.method:
+            case "GET":
+                return self._legacy_sse.listen
+            case "POST":
+                return self._sse
+        return _other_methods(head, "GET, POST")
+
+    def _at_alias(self, head: RequestHead) -> Route:
+        return self._alias if head.method == "POST" else _other_methods(head, "POST")
 
     async def _stream(self, request: HttpRequest, response: HttpResponse) -> None:
-        if request.method != "POST":
-            raise HttpError(405, "only POST here", {"allow": "POST"})
         assert self._serving is not None
         await self._serving.identify(modern.visitor(request.headers, request.address, request.certificate), None)
-        await self._post(request, response, 0.0)  # from here on the status is 200, whatever the answer is
+        refuse_unfit(request.head)
+        await self._serve(
+            await self._body(request), request, response, 0.0
+        )  # its status is 200, whatever the answer is
 
     async def _sse(self, request: HttpRequest, response: HttpResponse) -> None:
-        match request.method:
-            case "GET":
-                await self._legacy_sse.listen(request, response)
-            case "POST":
-                await self._legacy_sse.post(await self._body(request), request, response)
-            case "OPTIONS" if _is_preflight(request):
-                await response.answer(_preflight(request, "GET, POST"))
-            case _:
-                raise HttpError(405, f"{request.method} is not used here", {"allow": "GET, POST"})
+        refuse_other_bodies(request.head)
+        await self._legacy_sse.post(await self._body(request), request, response)
 
     async def _alias(self, request: HttpRequest, response: HttpResponse) -> None:
-        if request.method == "OPTIONS" and _is_preflight(request):
-            await response.answer(_preflight(request, "POST"))
-            return
-        if request.method != "POST":
-            raise HttpError(405, "only POST here", {"allow": "POST"})
-        body = await self._body(request)
-        await self._aliases.serve(body, request, response)
+        refuse_other_bodies(request.head)
+        await self._aliases.serve(await self._body(request), request, response)
 
-    async def _post(self, request: HttpRequest, response: HttpResponse, patience_s: float | None) -> None:
-        if not _checked(request).takes_events:
-            raise HttpError(406, "Accept must list application/json and text/event-stream")
+    def _post(self, request: HttpRequest, response: HttpResponse) -> Awaitable[None]:
+        body = request.whole
+        if body is None or len(body) > self._short:
+            return self._post_long(request, response)
+        return self._serve(body, request, response, None)
+
+    async def _post_long(self, request: HttpRequest, response: HttpResponse) -> None:
+        await self._serve(await self._body(request), request, response, None)
+
+    def _serve(
+        self, body: bytes, request: HttpRequest, response: HttpResponse, patience_s: float | None
+    ) -> Awaitable[None]:
+        """
+        Answer what was posted.
+
+        Args:
+            body: What was.
+            request: As which.
+            response: Where the answer goes.
+            patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
+        """
         assert self._serving is not None
-        message = decode_batch(await self._body(request), self._serving.limits)
+        message = decode_batch(body, self._serving.limits)
         if isinstance(message, list):
             if request.headers.get(modern.VERSION_HEADER) in MODERN_VERSIONS:
                 raise InvalidMessage("a body is one JSON object; batches exist in MCP 2025-03-26 only")
-            await self._legacy.serve(message, request, response, patience_s=patience_s)
-        elif modern.era_of(message, request.headers) is Era.MODERN:
-            await self._modern.serve(message, request, response, patience_s=patience_s)
-        else:
-            await self._legacy.serve(message, request, response, patience_s=patience_s)
+            return self._legacy.serve(message, request, response, patience_s)
+        if modern.era_of(message, request.head.headers) is Era.MODERN:
+            return self._modern.serve(message, request, response, patience_s)
+        return self._legacy.serve(message, request, response, patience_s)
 
     async def _body(self, request: HttpRequest) -> bytes:
-        if not _checked(request).is_json:
-            raise HttpError(415, "the body must be application/json in UTF-8, not encoded otherwise")
-        config, length = self._config, request.head.length
-        if length is None or length > SHORT_BODY:
+        config, whole = self._config, request.whole
+        size = request.declared if whole is None else len(whole)
+        if size is None or size > SHORT_BODY or (whole is None and request.head.waits):
             assert self._serving is not None
             visitor = modern.visitor(request.headers, request.address, request.certificate)
             await self._serving.refuse_unread(visitor)
         return await request.body(config.max_body, config.body_grace, config.min_body_rate)
 
-    # Health checks: anybody may ask, under any name, for they tell nothing else.
+    # Health checks.
+
+    async def _tell_health(self, request: HttpRequest, response: HttpResponse) -> None:
+        await response.answer(self._health(request.path, request.method))
 
     def _health(self, path: str, method: str) -> Answer:
         if method not in ("GET", "HEAD"):
@@ -344,23 +286,22 @@ def _status(word: str, status: int) -> Answer:
     return json_answer(status, encode_json({"status": word}), {"cache-control": "no-store"})
 
 
-def _is_preflight(request: HttpRequest) -> bool:
-    return "origin" in request.headers and "access-control-request-method" in request.headers
+async def _unready(_: HttpRequest, response: HttpResponse) -> None:
+    await response.answer(Answer(503, b"not ready\n", {"content-type": "text/plain", "retry-after": "1"}))
 
 
-def _preflight(request: HttpRequest, methods: str) -> Answer:
-    """Answer a browser that asks whether a page of an origin, which has been checked, may send what it wants to."""
-    return Answer(
-        204,
-        headers={
-            "access-control-allow-methods": methods,
-            "access-control-allow-headers": request.headers.get("access-control-request-headers", "content-type"),
-            "access-control-max-age": _PREFLIGHT_S,
-        },
-    )
+async def _refuse_unfit(request: HttpRequest, _: HttpResponse) -> None:
+    refuse_unfit(request.head)
 
 
-def _foreign(origin: str) -> Forbidden:
-    refusal = Forbidden(f"origin {origin[:100]!r} is not allowed; if it should be, list it in allowed_origins")
-    refusal.event = "foreign_origin"
-    return refusal
+def _other_methods(head: RequestHead, methods: str) -> Route:
+    """For methods that do nothing here: what a browser asks before it uses one that does is answered."""
+    return partial(_allow, methods) if is_preflight(head) else partial(_refuse_method, methods)
+
+
+async def _allow(methods: str, request: HttpRequest, response: HttpResponse) -> None:
+    await response.answer(preflight_answer(request, methods))
+
+
+async def _refuse_method(methods: str, request: HttpRequest, _: HttpResponse) -> None:
+    raise HttpError(405, f"{request.method} is not used here; {methods} may be", {"allow": methods})

@@ -28,8 +28,8 @@ from sluiceway.pipeline.model.worker import Worker, elsewhere
 
 from ..eras import legacy
 from .legacy_sse import STREAM_ID
-from .request import HttpRequest, RequestHead, nothing
-from .response import HttpResponse
+from .request import HttpRequest, Remote, RequestHead
+from .response import HttpResponse, ScopeWay
 
 MAX_IDLE: Final = 64
 """Connections to other workers that wait for the next request."""
@@ -180,7 +180,7 @@ class Fellows:
         head = request.head
         said = _Request(
             head.method, head.path, head.query, dict(head.headers), list(head.repeated),
-            request.address, request.certificate, request.said,
+            request.address, request.certificate, request.whole or b"",
         )  # fmt: skip
         with suppress(*_GONE):  # then nothing comes back either
             await wire.send((_REQUEST, _encode(said)))
@@ -210,20 +210,20 @@ class Fellows:
         """Answer one request; the frame behind it, None when the other worker is gone."""
         self.taken += 1
         following: list[tuple[int, bytes] | None] = []
-        gone = _Gone()
+        request = _PassedOn(said)
         async with trio.open_nursery() as nursery:
 
             async def read_on() -> None:
                 """What comes next: another request when this one is answered, or the end of its client."""
                 following.append(await wire.receive())
-                gone.happen()
+                request.leave()
 
             nursery.start_soon(read_on)
             self._busy += 1
             try:
-                await self._serve(_request(said, gone), HttpResponse(_sender(wire), lambda: False))
+                await self._serve(request, HttpResponse(ScopeWay(_sender(wire))))
             finally:
-                gone.over = True
+                request.end()
                 self._busy -= 1
                 self._rest.set()
         return following[0]
@@ -240,37 +240,38 @@ class Fellows:
             self._idle.popleft()[1].stream.socket.close()
 
 
-@define(eq=False)
-class _Gone:
-    """Whether the client has left, for whoever wants to know (`HttpRequest.on_gone`)."""
+@final
+class _PassedOn(HttpRequest):
+    """A request that another worker passed on, with its body, and whose connection tells when the client leaves."""
 
-    _callback: Callable[[], None] = nothing
-    _happened: bool = False
-    over: bool = False
-    """The answer is complete; nobody cares any more."""
+    _callback: Callable[[], None] | None = None
+    _is_gone = False
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-        if self._happened:
-            callback()
+    def __init__(self, said: _Request) -> None:
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.headers.items()]
+        head = RequestHead(said.method, said.path, said.query, fields)
+        head.repeated = frozenset(said.repeated)
+        super().__init__(head, Remote(said.address, said.certificate), said.body)
 
-    def happen(self) -> None:
-        self._happened = True
-        if not self.over:
-            self._callback()
-
-
-def _request(said: _Request, gone: _Gone) -> HttpRequest:
-    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in said.headers.items()]
-    head = RequestHead(said.method, said.path, said.query, fields)
-    head.repeated = frozenset(said.repeated)
-
-    async def receive() -> Mapping[str, Any]:
+    async def receive(self) -> Mapping[str, Any]:
+        """Nothing comes behind the body."""
         await trio.sleep_forever()
 
-    return HttpRequest(
-        head, receive, None, address=said.address, certificate=said.certificate, on_gone=gone.watch, whole=said.body
-    )
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """See `HttpRequest`."""
+        self._callback = callback
+        if self._is_gone:
+            callback()
+
+    def leave(self) -> None:
+        """The client is gone, or the worker to which it is connected."""
+        self._is_gone = True
+        if self._callback is not None:
+            self._callback()
+
+    def end(self) -> None:
+        """The answer is complete; nobody cares any more whether the client leaves."""
+        self._callback = None
 
 
 def _sender(wire: _Wire) -> Callable[[Mapping[str, Any]], Awaitable[None]]:

@@ -13,8 +13,6 @@ from typing import Final, final
 from urllib.parse import unquote
 from weakref import WeakValueDictionary
 
-from attrs import evolve
-
 from sluiceway.pipeline.model.options import KIB
 
 from .edge import MAX_DIGITS, Head, read_head
@@ -36,16 +34,23 @@ class KnownHead:
         request: What the application sees of it.
     """
 
-    __slots__ = ("__weakref__", "_after", "_before", "head", "raw", "request")
+    __slots__ = ("__weakref__", "_after", "_before", "end", "head", "length", "raw", "request", "size")
 
     def __init__(self, raw: bytes, head: Head, request: RequestHead) -> None:
         self.raw = raw
         self.head = head
+        """As it was read first: the length and the size of this one are `length` and `size`."""
         self.request = request
-        found = _LENGTH.search(raw)
+        self.size = len(raw)
+        """Bytes of it."""
+        self.length = head.length
+        """Bytes of the body; 0 if it comes in chunks."""
+        self.end = -1 if head.chunked or head.switches else self.size + self.length
+        """Where the request ends, if its head tells."""
+        found = None if head.switches else _LENGTH.search(raw)
         self._before, self._after = (raw[: found.start(1)], raw[found.end(1) :]) if found else (raw, b"")
 
-    def begins(self, data: bytearray) -> KnownHead | None:
+    def begins(self, data: bytes | bytearray) -> KnownHead | None:
         """
         The head that `data` begins with, if it is this one, or differs from it in the value of Content-Length only.
 
@@ -66,10 +71,12 @@ class KnownHead:
         return self._with_length(digits) if digits.isdigit() else None
 
     def _with_length(self, digits: bytes) -> KnownHead:
-        raw = self._before + digits + self._after
-        fields = [(name, digits if name == b"content-length" else value) for name, value in self.head.headers]
-        head = evolve(self.head, headers=fields, length=int(digits), size=len(raw))
-        return KnownHead(raw, head, self.request.with_length(digits.decode("ascii")))
+        other = object.__new__(KnownHead)
+        other.raw = raw = self._before + digits + self._after
+        other.head, other.request, other._before, other._after = self.head, self.request, self._before, self._after
+        other.size, other.length = len(raw), int(digits)
+        other.end = other.size + other.length
+        return other
 
 
 @final

@@ -43,8 +43,7 @@ class LegacyPosts:
         message: Message | list[Message | GatewayError],
         request: HttpRequest,
         response: HttpResponse,
-        *,
-        patience_s: float | None = None,
+        patience_s: float | None,
     ) -> None:
         """
         Answer one message, or a batch of them.

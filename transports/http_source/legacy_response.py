@@ -8,7 +8,7 @@ A dropped connection is not a cancel (2025-11-25, transports): the exchanges run
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import final
 
 import trio
@@ -26,7 +26,7 @@ from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
 from .media import prefers_events
-from .request import HttpRequest, nothing
+from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving, put_piece
 from .sessions import HttpSession
@@ -45,11 +45,6 @@ class LegacyResponse(Call):
         response: Where the answer goes.
         batch: Whether they came in an array, and must be answered in one.
     """
-
-    __slots__ = (
-        "_as_events", "_batch", "_body", "_delivery", "_expiry", "_failed", "_jobs", "_left", "_over", "_reply",
-        "_request", "_response", "_stream", "session",
-    )  # fmt: skip
 
     def __init__(
         self, serving: Serving, session: HttpSession, request: HttpRequest, response: HttpResponse, *, batch: bool
@@ -93,28 +88,28 @@ class LegacyResponse(Call):
         Raises:
             trio.BrokenResourceError: The reply broke off, and so must the response.
         """
-        on_gone = self._request.on_gone
-        if on_gone is not None and patience_s is None and not self._as_events:
-            await self._serve_here(on_gone)
+        if self._request.tells and patience_s is None and not self._as_events:
+            await self._serve_here()
             return
         self._delivered = trio.Event()
         self._attach()
         self._serving.start(self.run)
-        await self._deliver(self._patience_s if patience_s is None else patience_s)
+        await self._deliver(self._serving.config.keep_alive if patience_s is None else patience_s)
 
-    async def _serve_here(self, on_gone: Callable[[Callable[[], None]], None]) -> None:
+    async def _serve_here(self) -> None:
         serving = self._serving
-        on_gone(self.left)
-        self._wait()
+        self._request.on_gone(self.left)
+        serving.patience.add(self, serving.clock() + serving.config.keep_alive)
         try:
             await self.run()
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
             serving.contain(error)
         finally:
             serving.patience.discard(self)
-        if not await self._until_delivered():
+        if self._delivered is not None:
+            await self._until_delivered()
+        else:
             await self._response.answer(self.whole())
-            on_gone(nothing)
             self._jobs.clear()  # they hold what they were given of this
 
     async def run(self) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, final
 
 import trio
 
 from sluiceway.pipeline.model.handle import Ticket
+from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import InternalError
 from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Request
 
-from ..eras import modern
 from ..kept_tasks import kept_scope
 from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
-from .media import JSON, accepts
-from .request import HttpRequest, nothing
+from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving, put_piece
 from .stream import MessageStream
@@ -36,28 +35,29 @@ class ModernCall(Call):
     Args:
         serving: The source.
         message: What was posted.
+        client: By whom.
         request: As which.
         response: Where the answer goes.
     """
 
-    __slots__ = (
-        "_body", "_delivery", "_events_only", "_message", "_reply", "_request", "_response", "_stream", "_ticket",
-    )  # fmt: skip
+    _stream: MessageStream | None = None
+    _delivery: Delivery | None = None
+    _reply: Reply | None = None
+    _body: bytes | None = None
+    """The reply, as bytes, where no stream was needed for it."""
 
-    def __init__(self, serving: Serving, message: Request, request: HttpRequest, response: HttpResponse) -> None:
+    def __init__(
+        self, serving: Serving, message: Request, client: Client, request: HttpRequest, response: HttpResponse
+    ) -> None:
         super().__init__(serving)
         self._message = message
         self._request = request
         self._response = response
-        self._events_only = not accepts(request.headers.get("accept"), JSON)
-        self._stream: MessageStream | None = None
-        self._delivery: Delivery | None = None
-        self._reply: Reply | None = None
-        self._body: bytes | None = None
-        client = modern.client_of(message, request.headers, request.address, request.certificate)
+        verdict = request.head.verdict
+        self._may_be_json = verdict is None or verdict.takes_json
         self._ticket: Ticket | None = serving.handle(message, client=client, emit=self._emit)
 
-    async def serve(self, patience_s: float | None) -> None:
+    def serve(self, patience_s: float | None) -> Awaitable[None]:
         """
         Serve the exchange, and answer.
 
@@ -67,60 +67,75 @@ class ModernCall(Call):
         Raises:
             trio.BrokenResourceError: The reply broke off, and so must the response.
         """
-        ticket, request = self._ticket, self._request
+        ticket = self._ticket
         assert ticket is not None
-        listens = ticket.exchange.kind is Kind.LISTEN
-        if self._response.encode is None and not listens:
+        if ticket.exchange.kind is Kind.LISTEN:  # which needs the second task anyway
+            patience_s = self._serving.config.keep_alive if patience_s is None else patience_s
+            return self._serve_apart(ticket, min(LISTEN_PATIENCE_S, patience_s))
+        if self._response.encode is None:
             ticket.exchange.link.pieces = self._pass_on
-        try:
-            if request.on_gone is None or listens or patience_s is not None:  # a listener needs the second task anyway
-                if patience_s is None:
-                    patience_s = self._patience_s
-                await self._serve_apart(ticket, min(LISTEN_PATIENCE_S, patience_s) if listens else patience_s)
-            else:
-                await self._serve_here(ticket, request.on_gone)
-        finally:
-            self._ticket = None  # which holds what it was given of this call
+        if patience_s is None and self._request.tells:
+            return self._serve_here(ticket)
+        return self._serve_apart(ticket, self._serving.config.keep_alive if patience_s is None else patience_s)
 
     async def _serve_apart(self, ticket: Ticket, patience_s: float) -> None:
         self._delivered = trio.Event()
         self._attach()
         self._serving.start(self._run, ticket)
-        await self._deliver(patience_s)
-
-    async def _serve_here(self, ticket: Ticket, on_gone: Callable[[Callable[[], None]], None]) -> None:
-        serving = self._serving
-        on_gone(self._leave)
-        self._wait()
         try:
-            await self._run(ticket)
-        except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
-            serving.contain(error)
+            await self._deliver(patience_s)
         finally:
-            serving.patience.discard(self)
-        if await self._until_delivered():
-            return
+            self._ticket = None  # which holds what it was given of this call
+
+    async def _run(self, ticket: Ticket) -> None:
+        """Serve the exchange; ends the stream."""
+        try:
+            self._take(ticket, await ticket.run())
+        finally:
+            assert self._stream is not None
+            self._stream.end()
+
+    async def _serve_here(self, ticket: Ticket) -> None:
+        serving = self._serving
+        self._request.on_gone(ticket.cancel)
+        serving.patience.add(self, serving.clock() + serving.config.keep_alive)
+        try:
+            try:
+                self._take(ticket, await ticket.run(kept_scope()))
+            except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
+                serving.contain(error)
+            finally:
+                serving.patience.discard(self)
+                if self._stream is not None:
+                    self._stream.end()
+            if self._delivered is not None:
+                await self._until_delivered()
+            elif self._body is not None and self._may_be_json:
+                status = http_status(self._reply, Era.MODERN)
+                await self._response.answer_json(status, self._body, ticket.exchange.reply_headers)
+            else:
+                await self._answer_otherwise()
+        finally:
+            self._ticket = None  # which holds what it was given of this call
+
+    async def _answer_otherwise(self) -> None:
+        """Answer a client that takes no JSON, or one whose exchange ended without an answer."""
         answer = self._whole()
         if answer is not None:
             await self._response.answer(answer)
-            on_gone(nothing)
-            return
-        self._attach()
-        await self._deliver(0.0)
+        else:
+            self._attach()
+            await self._deliver(0.0)
 
-    async def _run(self, ticket: Ticket) -> None:
-        """Serve the exchange; ends the stream, if there is one."""
-        try:
-            reply = await ticket.run(kept_scope())
-            if reply is not None:
-                stream, request_id = self._stream, self._message.id
-                if stream is None:
-                    self._reply, self._body = self._serving.encode_reply(request_id, reply)
-                else:
-                    self._reply = self._serving.put_reply(stream, request_id, ticket.exchange.link, reply)
-        finally:
-            if self._stream is not None:
-                self._stream.end()
+    def _take(self, ticket: Ticket, reply: Reply | None) -> None:
+        """Take what the exchange ended with."""
+        if reply is None:
+            return
+        stream, request_id = self._stream, self._message.id
+        if stream is None:
+            self._reply, self._body = self._serving.encode_reply(request_id, reply)
+        else:
+            self._reply = self._serving.put_reply(stream, request_id, ticket.exchange.link, reply)
 
     # What the exchange says before its reply.
 
@@ -155,7 +170,7 @@ class ModernCall(Call):
             on_start=self._reply_headers,
             on_gone=self._leave,
             whole=self._whole,
-            json=not self._events_only,
+            json=self._may_be_json,
             patience_s=patience_s,
         )
 
@@ -167,7 +182,7 @@ class ModernCall(Call):
         if self._reply is None:
             return error_answer(InternalError("the exchange ended without an answer"), self._message.id)
         status = http_status(self._reply, Era.MODERN)
-        if status == 200 and self._events_only:
+        if status == 200 and not self._may_be_json:
             return None
         body = self._body
         if body is None:

@@ -7,16 +7,18 @@ basic/transports/streamable-http).
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import final
 
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
-from sluiceway.pipeline.protocol.messages import Message, Notification, Response
+from sluiceway.pipeline.protocol.messages import Message, Notification, Request, Response
 
 from ..eras import modern
 from .answers import Answer
 from .modern_call import ModernCall
 from .request import HttpRequest
 from .response import HttpResponse
+from .said import Said
 from .serving import Serving
 
 
@@ -27,9 +29,9 @@ class ModernPosts:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    async def serve(
-        self, message: Message, request: HttpRequest, response: HttpResponse, *, patience_s: float | None = None
-    ) -> None:
+    def serve(
+        self, message: Message, request: HttpRequest, response: HttpResponse, patience_s: float | None
+    ) -> Awaitable[None]:
         """
         Answer one message.
 
@@ -42,22 +44,26 @@ class ModernPosts:
         Raises:
             GatewayError: It cannot become an exchange.
         """
-        if isinstance(message, Response):
-            raise InvalidMessage("a client of this revision posts no responses; answers go into the retried request")
-        if isinstance(message, Notification):
-            await self._notify(message, request)
-            await response.answer(Answer(202))
-            return
+        if not isinstance(message, Request):
+            return self._take(message, request, response)
+        serving = self._serving
         try:
-            claims = modern.claims_of(message)
-            if claims is None or claims != request.head.passed:
-                modern.check_request(message, request.headers, request.repeated)
-                request.head.passed = claims
-            self._serving.refuse_if_draining()
+            said = request.remote.said
+            if said is None or not said.is_said_by(message, request.head):
+                said = request.remote.said = Said(message, request)
+            if serving.draining:
+                serving.refuse_if_draining()
         except GatewayError as error:
             error.request_id = message.id
             raise
-        await ModernCall(self._serving, message, request, response).serve(patience_s)
+        return ModernCall(serving, message, said.client, request, response).serve(patience_s)
+
+    async def _take(self, message: Notification | Response, request: HttpRequest, response: HttpResponse) -> None:
+        """Take what has no reply."""
+        if isinstance(message, Response):
+            raise InvalidMessage("a client of this revision posts no responses; answers go into the retried request")
+        await self._notify(message, request)
+        await response.answer(Answer(202))
 
     async def _notify(self, notification: Notification, request: HttpRequest) -> None:
         means_something = modern.check_notification(notification, request.headers)

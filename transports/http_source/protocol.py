@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import starmap
 from typing import Any, Final, final
 
 import h11
@@ -23,76 +22,73 @@ from .edge import Head
 from .framing import LAST_CHUNK, Chunks, Sized, chunk
 from .heads import Heads, KnownHead
 from .inbox import Inbox
+from .request import HttpRequest, Remote
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 _BAD_LINE: Final = re.compile(rb"[\0\r\n]")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @final
-class RequestStream:
+class RequestStream(HttpRequest):
     """
-    One request and its response, as plain ASGI 3 sees them.
+    One request of a connection and its response: the request that the application sees, and plain ASGI 3.
 
     Args:
-        known: The head of the request.
-        write: Writes to the connection.
-        on_room: See `Inbox`.
+        known: Its head.
+        http: The connection's protocol.
         whole: The body, if it came with the head; nothing is received then.
     """
 
-    __slots__ = (
-        "_callback", "_expects", "_held", "_in_chunks", "_inbox", "_on_room", "_silent", "_write", "answered", "body",
-        "closes", "gone", "head", "known", "started", "whole",
-    )  # fmt: skip
+    started = False
+    """Whether some of the response was written."""
+    answered = False
+    """Whether the response is complete."""
+    gone = False
+    """Whether the client left before that."""
+    _callback: Callable[[], None] | None = None
+    _inbox: Inbox | None = None
+    _expects = False
+    _held: bytes | None = None
+    _in_chunks = False
+    _silent = False
 
-    def __init__(
-        self,
-        known: KnownHead,
-        write: Callable[[bytes], Any],
-        on_room: Callable[[], None],
-        whole: bytes | None = None,
-    ) -> None:
+    def __init__(self, known: KnownHead, http: Http1, whole: bytes | None = None) -> None:
+        self.head = known.request
+        self.remote = http.remote
+        self.whole = whole
         head = known.head
-        self.known: Final = known
-        self.head: Final = head
-        self.whole: Final = whole
-        self.body: Final = _TAKEN if whole is not None else Chunks() if head.chunked else Sized(head.length)
-        self._inbox: Inbox | None = None
-        self._on_room = on_room
-        self.started = False
-        """Whether some of the response was written."""
-        self.answered = False
-        """Whether the response is complete."""
-        self.gone = False
-        """Whether the client left before that."""
         self.closes = head.closes
         """Whether the connection ends behind the response."""
-        self._write = write
-        self._expects = head.expects and not self.body.done
-        self._callback: Callable[[], None] | None = None
-        self._held: bytes | None = None
-        self._in_chunks = False
-        self._silent = False
+        self._head = head
+        self._http = http
+        if whole is not None:
+            self.framing: Chunks | Sized = _TAKEN
+            """What is left of the body."""
+        else:
+            self.framing = Chunks() if head.chunked else Sized(known.length)
+            self.declared = known.length
+            self._expects = head.expects and not self.framing.done
 
     @property
     def inbox(self) -> Inbox:
         """What was read of the body and not taken."""
         if self._inbox is None:
-            self._inbox = Inbox(self._on_room)
+            self._inbox = Inbox(self._http.on_room)
             if self.gone:
                 self._inbox.put(_GONE)
         return self._inbox
 
     def abandon(self) -> None:
         """Nobody will receive any more."""
-        if self.whole is None:
+        if self.framing is not _TAKEN:
             self.inbox.abandon()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the client leaves before its response is complete; at once if it has left."""
+        """See `HttpRequest`."""
         self._callback = callback
         if self.gone:
             callback()
@@ -104,15 +100,16 @@ class RequestStream:
         self.gone = True
         if self._inbox is not None:
             self._inbox.put(_GONE)
-        if self._callback is not None:
-            self._callback()
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
 
     async def receive(self) -> Mapping[str, Any]:
         """ASGI's. A client that waits for leave to send the body gets it here."""
         if self._expects:
             self._expects = False
             if self.inbox.is_empty and not self.gone and not self.started:
-                await self._write(CONTINUE)
+                await self._http.write(CONTINUE)
         return await self.inbox.receive()
 
     async def send(self, message: Mapping[str, Any]) -> None:
@@ -129,24 +126,29 @@ class RequestStream:
         if self._held is not None:
             data, self._held = self._held + data, None
         self.started = True
-        self.answered = last
+        if last:
+            self._end()
         if data:
-            await self._write(data)
+            await self._http.write(data)
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole response, in one write: the bytes that `send` makes of its head and its body."""
         if self.gone or self.answered:
             return
-        lines = [status_line(status), *starmap(_text_line, headers.items())]
+        lines = [status_line(status), text_lines(headers)]
         if status != _NO_CONTENT:
             lines.append(b"content-length: %d\r\n" % len(body))
-        if headers.get("connection") == "close":
-            self.closes = True
-        self._end_head(lines, status, sized=True)
+        self._end_head(lines, status, sized=True, closes=headers.get("connection") == "close")
         if not self._silent:
             lines.append(body)
-        self.started = self.answered = True
-        await self._write(b"".join(lines))
+        self.started = True
+        self._end()
+        await self._http.write(b"".join(lines))
+
+    def _end(self) -> None:
+        """The response is complete; nobody cares any more whether the client leaves."""
+        self.answered = True
+        self._callback = None
 
     def _framed(self, body: bytes, *, last: bool) -> bytes:
         if not self._in_chunks:
@@ -157,23 +159,26 @@ class RequestStream:
     def _rendered(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head of the response, and with it how its body is framed."""
         lines = [status_line(status)]
-        sized = False
+        sized = closes = False
         for name, value in headers:
             lines.append(_field_line(name, value))
             sized = sized or name == b"content-length"
-            self.closes = self.closes or (name == b"connection" and value == b"close")
-        self._end_head(lines, status, sized=sized)
+            closes = closes or (name == b"connection" and value == b"close")
+        self._end_head(lines, status, sized=sized, closes=closes)
         return b"".join(lines)
 
-    def _end_head(self, lines: list[bytes], status: int, *, sized: bool) -> None:
-        """What stands in every head, and what says how the body is framed."""
+    def _end_head(self, lines: list[bytes], status: int, *, sized: bool, closes: bool) -> None:
+        """What stands in every head; and what says how the body is framed, and what comes behind it, unless it did."""
         bodiless = status in _BODILESS
-        self._silent = bodiless or self.head.method == b"HEAD"
+        self._silent = bodiless or self._head.method == b"HEAD"
         if not sized and not bodiless:
-            self._in_chunks = not self.head.old
+            self._in_chunks = not self._head.old
             if self._in_chunks:
                 lines.append(b"transfer-encoding: chunked\r\n")
-        if self.head.closes:
+        if closes:
+            self.closes = True
+        elif self.closes or self._http.is_last:
+            self.closes = True
             lines.append(b"connection: close\r\n")
         lines += (date_line(), b"\r\n")
 
@@ -204,23 +209,28 @@ class Http1:
         upgrades: Whether a request is for a WebSocket that is served here.
         heads: Keeps equal heads of different connections once.
         on_room: Called when `is_full` has ended.
+        remote: Who sends the requests.
     """
 
-    __slots__ = ("_buffer", "_heads", "_known", "_on_room", "_upgrades", "_write", "stream")
+    __slots__ = ("_buffer", "_heads", "_known", "_upgrades", "is_last", "on_room", "remote", "stream", "write")
 
     def __init__(
         self,
-        write: Callable[[bytes], Any],
+        write: Callable[[bytes], Awaitable[object]],
         upgrades: Callable[[h11.Request], bool],
         heads: Heads,
         on_room: Callable[[], None],
+        remote: Remote,
     ) -> None:
         self.stream: RequestStream | None = None
         """The request that is being served; None between requests."""
-        self._write = write
+        self.is_last = False
+        """Whether the connection ends behind the response that comes next."""
+        self.write: Final = write
+        self.on_room: Final = on_room
+        self.remote: Final = remote
         self._upgrades = upgrades
         self._heads = heads
-        self._on_room = on_room
         self._known: KnownHead | None = None
         self._buffer = bytearray()
 
@@ -233,6 +243,22 @@ class Http1:
         """Take what was read; `next_request` and `next_body` look at it."""
         self._buffer += data
 
+    def begin(self, data: bytes) -> RequestStream | None:
+        """
+        Take what was read while no request is being served, and tell the next one: `feed` and `next_request` in one.
+
+        What is one request, no more and no less, and begins like the last one, is not even copied.
+        """
+        known = self._known
+        if known is not None and not self._buffer:
+            known = known.begins(data)
+            if known is not None and known.end == len(data):
+                self._known = known
+                self.stream = stream = RequestStream(known, self, data[known.size :])
+                return stream
+        self._buffer += data
+        return self.next_request()
+
     def next_request(self) -> RequestStream | None:
         """
         The next request, if none is being served and a whole head is there. What has come of its body is with it.
@@ -241,23 +267,24 @@ class Http1:
             HeadRefused: What was sent is none.
             Upgrade: It is one to open a WebSocket.
         """
-        if self.stream is not None or not self._buffer:
+        buffer = self._buffer
+        if self.stream is not None or not buffer:
             return None
-        known = self._heads.read(self._buffer, self._known)
+        known = self._heads.read(buffer, self._known)
         if known is None:
             return None
-        head, buffer, self._known = known.head, self._buffer, known
-        if head.switches:
-            request = _as_h11(head)
+        self._known = known
+        if known.head.switches:
+            request = _as_h11(known.head)
             if self._upgrades(request):
-                raise Upgrade(request, bytes(buffer[head.size :]))
-        end = head.size + head.length
-        if not head.chunked and len(buffer) >= end:
-            self.stream = stream = RequestStream(known, self._write, self._on_room, bytes(buffer[head.size : end]))
+                raise Upgrade(request, bytes(buffer[known.size :]))
+        end = known.size + known.length
+        if not known.head.chunked and len(buffer) >= end:
+            self.stream = stream = RequestStream(known, self, bytes(buffer[known.size : end]))
             del buffer[:end]
             return stream
-        self.stream = stream = RequestStream(known, self._write, self._on_room)
-        del buffer[: head.size]
+        self.stream = stream = RequestStream(known, self)
+        del buffer[: known.size]
         event = self.next_body()
         if event is not None:
             stream.inbox.put(event)
@@ -271,12 +298,12 @@ class Http1:
             HeadRefused: It is not framed as it should be.
         """
         stream = self.stream
-        if stream is None or stream.body.done:
+        if stream is None or stream.framing.done:
             return None
-        piece = stream.body.take(self._buffer)
-        if not piece and not stream.body.done:
+        piece = stream.framing.take(self._buffer)
+        if not piece and not stream.framing.done:
             return None
-        return {"type": "http.request", "body": piece, "more_body": not stream.body.done}
+        return {"type": "http.request", "body": piece, "more_body": not stream.framing.done}
 
 
 _TAKEN: Final = Sized(0)
@@ -311,9 +338,27 @@ def _date_line(second: int) -> bytes:
     return f"date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
 
 
-@lru_cache(maxsize=512)
-def _text_line(name: str, value: str) -> bytes:
-    return _field_line(name.encode("latin-1"), value.encode("latin-1", "replace"))
+def text_lines(headers: Mapping[str, str]) -> bytes:
+    """
+    The headers of a response.
+
+    Raises:
+        ValueError: One of them would end its line, and be read as more than one.
+    """
+    text = _form_of(tuple(headers)) % tuple(headers.values())
+    ends = len(headers)
+    if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
+        raise ValueError(f"one of the response headers {', '.join(headers)} has a value that HTTP cannot carry")
+    return text.encode("latin-1", "replace")
+
+
+@lru_cache(maxsize=256)
+def _form_of(names: tuple[str, ...]) -> str:
+    """Their lines, without their values: most responses have the same headers."""
+    for name in names:
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a response header")
+    return "".join(name.replace("%", "%%") + ": %s\r\n" for name in names)
 
 
 def _field_line(name: bytes, value: bytes) -> bytes:

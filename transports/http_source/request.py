@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -14,8 +15,13 @@ from sluiceway.pipeline.protocol.errors import MessageTooLarge
 from .answers import HttpError
 from .edge import MAX_DIGITS
 
+if TYPE_CHECKING:
+    from .checks import Checked
+    from .said import Said
+
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+OnGone = Callable[[Callable[[], None]], None]
 
 ON_GONE: Final = "sluiceway.on_gone"
 """ASGI extension of our server: a function that takes a callback for when the client leaves before its answer ends."""
@@ -28,7 +34,8 @@ class ClientGone(Exception):
 @final
 class RequestHead:
     """
-    What the head of a request says to the application. Shared by requests with equal heads, so nobody changes it.
+    What the head of a request says to the application. Shared by requests whose heads differ in nothing but the length
+    of their bodies, so nobody changes it.
 
     Args:
         method: In capitals.
@@ -37,105 +44,114 @@ class RequestHead:
         fields: The header lines, in the order they came.
     """
 
-    __slots__ = ("has_body", "headers", "length", "method", "passed", "path", "query", "repeated", "verdict")
+    __slots__ = ("headers", "method", "path", "query", "repeated", "verdict", "waits")
 
     def __init__(self, method: str, path: str, query: bytes, fields: Iterable[tuple[bytes, bytes]]) -> None:
         self.method = method
         self.path = path
         self.query = query
         headers, repeated = read_headers(fields)
+        headers.pop("content-length", None)
         self.headers: Mapping[str, str] = headers
-        """Names in lower case."""
+        """Names in lower case; without Content-Length (see `HttpRequest.declared`)."""
         self.repeated: Collection[str] = repeated
         """Names that stood more than once."""
-        declared = headers.get("content-length", "0")
-        self.has_body = "transfer-encoding" in headers or declared != "0"
-        waits = "transfer-encoding" in headers or "expect" in headers
-        self.length = int(declared) if declared.isdecimal() and len(declared) <= MAX_DIGITS and not waits else None
-        """Bytes of the body; None if nobody said how many in earnest, or its sender waits for a word."""
-        self.passed: object = None
-        """The claims of a body that this head was last found to agree with (`eras.modern.claims_of`)."""
-        self.verdict: object = None
+        self.waits = "transfer-encoding" in headers or "expect" in headers
+        """Whether the body comes in pieces of any number, or not before its sender got a word."""
+        self.verdict: Checked | None = None
         """What whoever checked it found, for the next request with this head; None if nobody has."""
-
-    def with_length(self, length: str) -> RequestHead:
-        """The head that differs in its `Content-Length` only; the verdict stays, for it must not depend on that."""
-        other = object.__new__(RequestHead)
-        other.method, other.path, other.query = self.method, self.path, self.query
-        other.headers = {**self.headers, "content-length": length}
-        other.repeated = self.repeated
-        other.has_body = length != "0"
-        other.length = None if self.length is None else int(length)
-        other.passed, other.verdict = self.passed, self.verdict
-        return other
 
 
 @final
-class HttpRequest:
+class Remote:
     """
-    A request whose body is still to be read.
+    The other end of a connection.
+
+    Args:
+        address: Without port; None where there is none.
+        certificate: The client certificate that the server verified, in PEM; None where there is none.
+    """
+
+    __slots__ = ("address", "certificate", "said")
+
+    def __init__(self, address: str | None = None, certificate: str | None = None) -> None:
+        self.address: Final = address
+        self.certificate: Final = certificate
+        self.said: Said | None = None
+        """Who its last request said it was from, for the next one to say the same."""
+
+
+class HttpRequest(ABC):
+    """
+    A request, whose body may still have to be read.
 
     Args:
         head: What it says before its body.
-        receive: ASGI's. Nobody else may call it.
-        nursery: Where to watch for a client that leaves, on servers that do not tell; None where one does.
-        address: Remote address without port; None where there is none.
-        certificate: The client certificate that the server verified, in PEM; None where there is none.
-        on_gone: Takes a callback for when the client leaves before its answer ends; None if the server does not tell.
+        remote: Who sent it.
         whole: The body, where it has been read already; None where `receive` brings it.
     """
 
-    __slots__ = (
-        "_nursery", "_receive", "_whole", "address", "certificate", "head", "headers", "lives_in", "method", "on_gone",
-        "path", "query", "repeated", "unread",
-    )  # fmt: skip
+    declared: int | None = 0
+    """Bytes of the body that `receive` brings, as the head says; None if it does not say so in earnest."""
+    has_body: bool = True
+    """Whether `receive` brings one."""
+    lives_in: str | None = None
+    """The mark of another worker, in which its session lives, and which has answered."""
+    tells: bool = True
+    """Whether the server tells when the client leaves, and does not hold on to who writes to one that stalls."""
 
-    def __init__(
-        self,
-        head: RequestHead,
-        receive: Receive,
-        nursery: trio.Nursery | None,
-        *,
-        address: str | None,
-        certificate: str | None = None,
-        on_gone: Callable[[Callable[[], None]], None] | None = None,
-        whole: bytes | None = None,
-    ) -> None:
+    def __init__(self, head: RequestHead, remote: Remote, whole: bytes | None) -> None:
         self.head = head
-        self.method, self.path, self.query = head.method, head.path, head.query
-        self.headers, self.repeated = head.headers, head.repeated
-        self.address = address
-        self.certificate = certificate
-        self.on_gone = on_gone
-        self.lives_in: str | None = None
-        """The mark of another worker, in which its session lives, and which has answered."""
-        self.unread = head.has_body and whole is None
-        """Whether it has a body of which something was not read yet."""
-        self._receive = receive
-        self._nursery = nursery
-        self._whole = whole
-
-    @classmethod
-    def of_scope(cls, scope: Mapping[str, Any], receive: Receive, nursery: trio.Nursery | None) -> HttpRequest:
-        """The request of an ASGI scope of type `http`."""
-        head = RequestHead(scope["method"], scope["path"], scope.get("query_string", b""), scope["headers"])
-        client = scope.get("client")
-        return cls(
-            head, receive, nursery,
-            address=client[0] if client else None,
-            certificate=certificate_of(scope),
-            on_gone=(scope.get("extensions") or {}).get(ON_GONE),
-        )  # fmt: skip
+        self.remote = remote
+        self.whole = whole
+        """The body, once it has been read: all of it."""
 
     @property
-    def said(self) -> bytes:
-        """The body as far as it has been read: all of it, or nothing."""
-        return self._whole or b""
+    def method(self) -> str:
+        """In capitals."""
+        return self.head.method
 
     @property
-    def tells(self) -> bool:
-        """Whether the server tells when the client leaves, and does not hold on to who writes to one that stalls."""
-        return self.on_gone is not None
+    def path(self) -> str:
+        """Decoded, without the query."""
+        return self.head.path
+
+    @property
+    def query(self) -> bytes:
+        """As sent."""
+        return self.head.query
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """See `RequestHead`."""
+        return self.head.headers
+
+    @property
+    def address(self) -> str | None:
+        """See `Remote`."""
+        return self.remote.address
+
+    @property
+    def certificate(self) -> str | None:
+        """See `Remote`."""
+        return self.remote.certificate
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is a body that has not been read."""
+        return self.has_body and self.whole is None
+
+    @abstractmethod
+    async def receive(self) -> Mapping[str, Any]:
+        """ASGI's. One task at a time."""
+
+    @abstractmethod
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """
+        Have `callback` called when the client leaves before its response is complete; at once if it has left.
+
+        Only where the server `tells`. The latest callback counts.
+        """
 
     async def body(self, limit: int, grace_s: float, rate: float) -> bytes:
         """
@@ -151,41 +167,84 @@ class HttpRequest:
             HttpError: 408, the client is too slow.
             ClientGone: It left.
         """
-        if self._whole is not None and len(self._whole) <= limit:
-            return self._whole
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
+        whole, declared = self.whole, self.declared
+        if whole is not None:
+            if len(whole) <= limit:
+                return whole
+            declared = len(whole)
+        if declared is not None and declared > limit:
             raise MessageTooLarge(f"the body has {declared} bytes; max_body is {limit}")
         body = bytearray()
         start = trio.current_time()
         with trio.CancelScope(deadline=start + grace_s) as patience:
             while True:
-                event = await self._receive()
+                event = await self.receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
                 body += event.get("body", b"")
                 if len(body) > limit:
                     raise MessageTooLarge(f"the body has more than {limit} bytes; max_body is {limit}")
                 if not event.get("more_body", False):
-                    self.unread = False
-                    self._whole = bytes(body)
-                    return self._whole
+                    self.whole = bytes(body)
+                    return self.whole
                 patience.deadline = start + grace_s + len(body) / rate
         raise HttpError(408, f"the body came slower than {rate:g} bytes per second")
 
     @contextmanager
     def watch(self, callback: Callable[[], None]) -> Iterator[None]:
-        """
-        Have `callback` called once if the client leaves while the block runs. Only after the body was read.
+        """Have `callback` called once if the client leaves while the block runs. Only after the body was read."""
+        self.on_gone(callback)
+        try:
+            yield
+        finally:
+            self.on_gone(nothing)
 
-        Our server tells; on others a task waits in `receive`, for a handler that does not wait there never learns.
-        """
-        if self.on_gone is not None:
-            self.on_gone(callback)
-            try:
+    async def discard(self) -> None:
+        """Read and drop what still comes, until the client leaves or has said everything."""
+        while True:
+            event = await self.receive()
+            if event["type"] == "http.disconnect":
+                return
+
+
+@final
+class ScopeRequest(HttpRequest):
+    """
+    The request of an ASGI scope of type `http`.
+
+    Args:
+        scope: ASGI's.
+        receive: ASGI's. Nobody else may call it.
+        nursery: Where to watch for a client that leaves, on servers that do not tell; None where one does.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], receive: Receive, nursery: trio.Nursery | None) -> None:
+        fields, client = list(scope["headers"]), scope.get("client")
+        head = RequestHead(scope["method"], scope["path"], scope.get("query_string", b""), fields)
+        super().__init__(head, Remote(client[0] if client else None, certificate_of(scope)), None)
+        declared: bytes = next((value for name, value in fields if name.lower() == b"content-length"), b"0")
+        self.declared = int(declared) if declared.isdigit() and len(declared) <= MAX_DIGITS else None
+        self.has_body = "transfer-encoding" in head.headers or self.declared != 0
+        self._receive = receive
+        self._nursery = nursery
+        self._on_gone: OnGone | None = (scope.get("extensions") or {}).get(ON_GONE)
+        self.tells = self._on_gone is not None
+
+    async def receive(self) -> Mapping[str, Any]:
+        """See `HttpRequest`."""
+        return await self._receive()
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """See `HttpRequest`."""
+        assert self._on_gone is not None
+        self._on_gone(callback)
+
+    @contextmanager
+    def watch(self, callback: Callable[[], None]) -> Iterator[None]:
+        """See `HttpRequest`. A task waits in `receive` if need be, for a handler that does not wait never learns."""
+        if self.tells:
+            with super().watch(callback):
                 yield
-            finally:
-                self.on_gone(nothing)
             return
         assert self._nursery is not None
         scope = trio.CancelScope()
@@ -201,13 +260,6 @@ class HttpRequest:
                 pass
             if not scope.cancel_called:
                 callback()
-
-    async def discard(self) -> None:
-        """Read and drop what still comes, until the client leaves or has said everything."""
-        while True:
-            event = await self._receive()
-            if event["type"] == "http.disconnect":
-                return
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str], set[str]]:

@@ -211,7 +211,8 @@ async def test_a_client_that_was_answered_may_send_a_long_request_at_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.send_all, post(served, long))
             await until(lambda: any(each.is_paused for each in connections_of(served)))
-            server.stopping = closing
+            if closing:
+                server.stop_accepting()
             free.set()
             if closing:
                 assert b"" == await stream.receive_some(65536)
@@ -317,12 +318,12 @@ async def test_a_bug_while_a_request_is_handed_on_ends_its_connection(
 ) -> None:
     """It is contained there, whoever's task it is in."""
 
-    async def broken(*_: object) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("by accident")
 
     async with running(bound=True) as served:
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "_finish", broken)
+            patch.setattr(Connection, "_behind", broken)
             stream = await dial(served)
             await stream.send_all(post(served, served.modern("tools/list")))
             while await stream.receive_some():

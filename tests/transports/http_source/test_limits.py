@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from sluiceway.pipeline.protocol.messages import Result
+from sluiceway.transports.http_source.checks import Checked
 
 
 async def test_a_body_over_the_limit_is_refused_at_once_by_its_length(running, autojump_clock):
@@ -227,7 +228,7 @@ async def test_a_bug_before_the_body_was_read_does_not_hold_the_connection(runni
             await trio.sleep(1)
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(type(served.source.app), "_guarded", broken)
+        monkeypatch.setattr(served.source.app, "_checked", lambda _: Checked(broken))
         wire = served.connect()
         await wire.send_raw(served.raw_post(b"x" * 2_000_000))
         answer = await wire.response()

@@ -9,7 +9,7 @@ import pytest
 from sluiceway.pipeline.protocol.errors import MalformedCredentials
 from sluiceway.transports.http_source.answers import HttpError
 from sluiceway.transports.http_source.protection import is_place_of, metadata_answer, refuse_query_token
-from sluiceway.transports.http_source.request import HttpRequest
+from sluiceway.transports.http_source.request import ScopeRequest
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -84,4 +84,4 @@ async def test_a_certificate_counts_if_the_server_verified_it(nursery, tls, foun
     async def receive():
         raise AssertionError("nothing is read")
 
-    assert HttpRequest.of_scope(scope, receive, nursery).certificate == found
+    assert ScopeRequest(scope, receive, nursery).certificate == found

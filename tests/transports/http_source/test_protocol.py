@@ -11,6 +11,7 @@ from sluiceway.transports.http_source.edge import HeadRefused
 from sluiceway.transports.http_source.heads import Heads
 from sluiceway.transports.http_source.inbox import MAX_UNREAD, Inbox
 from sluiceway.transports.http_source.protocol import Http1, status_line
+from sluiceway.transports.http_source.request import Remote
 
 
 def body(size):
@@ -47,7 +48,7 @@ async def test_who_left_stays_gone(autojump_clock):
 
 def http1(write=None):
     """The protocol of a connection without WebSockets."""
-    return Http1(write, lambda _: False, Heads(), lambda: None)
+    return Http1(write, lambda _: False, Heads(), lambda: None, Remote())
 
 
 async def response_of(request, *messages):
@@ -184,26 +185,27 @@ WHOLE = st.sampled_from(
 
 def read(pieces):
     """What a connection makes of these bytes when each request is answered as soon as it is complete."""
-    protocol, seen = http1(), []
+    protocol, seen, end = http1(), [], []
     try:
         for piece in pieces:
-            protocol.feed(piece)
-            while True:
-                if protocol.stream is None:
-                    stream = protocol.next_request()
-                    if stream is None:
-                        break
+            stream = protocol.stream
+            if stream is None:
+                stream = protocol.begin(piece)
+            else:
+                protocol.feed(piece)
+                event = protocol.next_body()
+                seen[-1][2] += event["body"] if event else b""
+            while stream is not None:
+                if not seen or seen[-1][3] is not stream:
                     body = stream.whole or b"".join(event.get("body", b"") for event in stream.inbox._events or ())
-                    seen.append([stream.head.method, stream.head.target, body])
-                else:
-                    event = protocol.next_body()
-                    seen[-1][2] += event["body"] if event else b""
-                if not protocol.stream.body.done:
+                    seen.append([stream.method, stream.path, body, stream])
+                if not stream.framing.done:
                     break
                 protocol.stream = None
+                stream = protocol.next_request()
     except HeadRefused:
-        seen.append("refused")
-    return seen
+        end = ["refused"]
+    return [each[:3] for each in seen] + end
 
 
 @given(st.lists(st.one_of(WHOLE, PARTS), max_size=12), st.lists(st.integers(0, 600), max_size=12))

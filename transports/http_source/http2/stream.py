@@ -86,8 +86,9 @@ class RequestStream:
         self.gone = True
         self._news.set()
         self.open_window()
-        if self._callback is not None:
-            self._callback()
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
 
     def open_window(self) -> None:
         """There may be room for more of the response."""
@@ -201,6 +202,7 @@ class RequestStream:
     def _done(self, *, last: bool) -> None:
         if last:
             self.answered = True
+            self._callback = None
             self._news.set()
         self._connection.wake()
 

@@ -1,0 +1,54 @@
+"""What clients of the modern era say in every request, looked at once for as long as they say the same."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.protocol.mcp import MetaKey
+from sluiceway.pipeline.protocol.messages import Request
+
+from ..eras import modern
+from .request import HttpRequest, RequestHead
+
+_VERSION: Final = MetaKey.VERSION.value
+_CAPABILITIES: Final = MetaKey.CLIENT_CAPABILITIES.value
+_INFO: Final = MetaKey.CLIENT_INFO.value
+
+
+@final
+class Said:
+    """
+    What the last request on a connection said about its sender and about itself, and agreed with its head.
+
+    Whoever says all of that again, in a head that is the same one, needs no checks, and is the same `Client`.
+
+    Args:
+        message: What was posted.
+        request: As which.
+
+    Raises:
+        GatewayError: It does not agree; see `modern.check_request`.
+    """
+
+    __slots__ = ("_capabilities", "_head", "_info", "_meta", "_method", "_target", "_version", "client")
+
+    def __init__(self, message: Request, request: HttpRequest) -> None:
+        head, meta = request.head, message.meta
+        modern.check_request(message, head.headers, head.repeated)
+        self._head = head
+        self._meta = meta
+        self._version, self._capabilities, self._info = meta.get(_VERSION), meta.get(_CAPABILITIES), meta.get(_INFO)
+        self._method, self._target = message.method, message.target
+        self.client: Final[Client] = modern.client_of(message, head.headers, request.address, request.certificate)
+
+    def is_said_by(self, message: Request, head: RequestHead) -> bool:
+        """Whether another request of the connection says the same."""
+        if head is not self._head or message.method != self._method or message.target != self._target:
+            return False
+        meta = message.meta
+        return meta == self._meta or (  # which differs in a progress token or a trace, mostly
+            meta.get(_VERSION) == self._version
+            and meta.get(_CAPABILITIES) == self._capabilities
+            and meta.get(_INFO) == self._info
+        )

@@ -389,3 +389,45 @@ async def test_no_more_are_had_at_once_than_there_may_be(autojump_clock):
     assert pool.acquire_nowait() is first
     assert pool.acquire_nowait() is None
     assert pool.taken == 1
+
+
+async def test_every_place_is_counted_once(autojump_clock):
+    """Of connections that were opened elsewhere, and of dead ones in whose place another one stands."""
+    pool, lines = pool_of(max_connections=3)
+    pool.adopt(Line())
+    assert (pool.open, pool.idle, pool.taken) == (1, 1, 0)
+
+    found = [await pool.acquire() for _ in range(3)]
+    for connection in found:
+        pool.release(connection, reusable=True)
+    for connection in found:
+        connection.transport.readable = True  # type: ignore[attr-defined]  # it is a line
+    assert await pool.acquire() not in found
+    assert (pool.open, pool.idle, pool.taken) == (1, 0, 1)
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(("wait_s", "usable"), [(14, True), (15, False)])
+async def test_no_rest_is_longer_than_a_connection_may_live(autojump_clock, wait_s, usable):
+    """Also if it comes to rest shortly before."""
+    pool, _ = pool_of(idle_s=30, soft_age_s=50, hard_age_s=60)
+    connection = await pool.acquire()
+    await trio.sleep(45)
+    pool.release(connection, reusable=True)
+
+    await trio.sleep(wait_s)
+
+    assert (pool.acquire_nowait() is connection) == usable
+
+
+async def test_a_pool_that_was_closed_stays_so(autojump_clock):
+    """Even if new connections are asked for."""
+    pool, lines = pool_of()
+    connection = await pool.acquire()
+    await trio.sleep(1)
+    pool.close()
+    pool.renew()
+    pool.release(connection, reusable=True)
+
+    assert lines[0].closed
+    assert ended(pool) == {"closed": 1}

@@ -25,7 +25,7 @@ from ..model.exchange import Exchange, Service
 from ..model.security import Alarm, ignore
 from ..model.store import Store
 from ..model.worker import Worker
-from ..protocol.errors import CODE_TABLES, CapacityExceeded
+from ..protocol.errors import CODE_TABLES, CapacityExceeded, ComponentError, SluicewayError
 from ..protocol.mcp import Kind
 from ..protocol.messages import Reply
 from .chain import Probe, Stage, around_stages, compile_chain, count_attempts, nest
@@ -126,7 +126,7 @@ class Surroundings:
             alarm=self.alarm,
             kept=self.kept.setdefault(component_id, {}),
         )
-        return spec.cls(spec.config, context), row
+        return _made(spec, context), row
 
 
 @final
@@ -292,6 +292,15 @@ class Generation:
             new_id=self._around.edges.new_id(owner, self._around.new_id),
             alarm=self._around.alarm,
         )
+
+
+def _made(spec: Spec, context: Context) -> Component:
+    try:
+        return spec.cls(spec.config, context)
+    except SluicewayError:
+        raise
+    except Exception as error:  # the boundary: a reload is refused for it, and does not end the gateway
+        raise ComponentError(context.id, "open", f"{type(error).__name__}: {error}") from error
 
 
 def _named(owner: str, probe: Probe) -> Probe:

@@ -191,7 +191,7 @@ async def test_workers_are_renewed_one_by_one_and_nobody_notices(start: Callable
 async def test_what_workers_say_comes_out_as_of_one_gateway(start: Callable[..., Any]) -> None:
     """Counts are added up in status and metrics, actions reach all, and each worker can be asked by its number."""
     data = tools()
-    data["pipelines"]["main"]["chain"] = ["request_id", "metrics", "cache"]
+    data["pipelines"]["main"]["chain"] = ["trace", "request_id", "metrics", "cache"]
     with trio.fail_after(60), start(data) as gateway:
         for _ in range(2):
             async with Client(gateway.port) as one, Client(gateway.port) as two:
@@ -200,6 +200,10 @@ async def test_what_workers_say_comes_out_as_of_one_gateway(start: Callable[...,
         status = await gateway.admin("/-/status")
         metrics = await gateway.admin("/-/metrics")
         each = [await gateway.admin(f"/-/workers/{number}/status") for number in (0, 1)]
+        spans = (await gateway.admin("/-/traces"))["spans"]
+        parts = [(await gateway.admin(f"/-/workers/{number}/traces"))["spans"] for number in (0, 1)]
+        latest = (await gateway.admin("/-/traces?limit=2"))["spans"]
+        one = (await gateway.admin(f"/-/traces?trace={parts[1][0]['trace_id']}"))["spans"]
         cache = await gateway.admin("/-/components/pipelines.main.cache")
         done = await gateway.admin("/-/components/pipelines.main.cache/purge", "POST")
         unknown = await gateway.admin("/-/workers/7/status")
@@ -214,6 +218,10 @@ async def test_what_workers_say_comes_out_as_of_one_gateway(start: Callable[...,
     assert sum(row["pipelines"][0]["served"] for row in each) == 4
     assert 'sluiceway_pipeline_exchanges_total{end="served",pipeline="main"} 4.0' in metrics
     assert 'sluiceway_workers{state="ready"} 2.0' in metrics
+    assert spans == sorted((*parts[0], *parts[1]), key=lambda span: span["start_ns"], reverse=True)
+    assert all(parts)
+    assert latest == spans[:2]
+    assert {span["trace_id"] for span in one} == {parts[1][0]["trace_id"]}
     assert "purge" in cache["actions"]
     assert "result" in done
     assert "there are: 0, 1" in unknown["error"]

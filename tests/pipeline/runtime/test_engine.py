@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from sluiceway.pipeline.model.component import Component, Middleware, Sink, Source
+from sluiceway.pipeline.model.component import Component, Context, Middleware, Sink, Source
 from sluiceway.pipeline.model.document import (
     Document,
     Limits,
@@ -37,6 +37,7 @@ CLIENT = Client(era=Era.MODERN, version="2026-07-28")
 class Behaviour:
     """What a component does wrong, and when."""
 
+    fail_make: bool = False
     fail_open: bool = False
     hang_close: bool = False
     crash_after: float | None = None
@@ -46,6 +47,11 @@ class Behaviour:
 
 class Logged(Component):
     """Writes down its life."""
+
+    def __init__(self, config: Behaviour, context: Context) -> None:
+        super().__init__(config, context)
+        if config.fail_make:
+            raise ZeroDivisionError("a bug")
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -368,3 +374,15 @@ async def test_a_reload_that_cannot_open_leaves_everything_as_it_was(autojump_cl
     assert isinstance(reply, Result)
     assert reply.value["sink"] == "1"
     assert LOG.count("close k2") == 1
+
+
+async def test_a_reload_whose_component_cannot_be_made_leaves_everything_as_it_was(autojump_clock: Any) -> None:
+    """Whatever its constructor raises: a bug in a plugin is no reason to end a gateway that serves."""
+    engine = Engine(document(k=Behaviour(label="1")))
+    async with engine.running():
+        with pytest.raises(ComponentError, match=r"pipelines\.main\.a: open: ZeroDivisionError: a bug"):
+            await engine.reload(document(k=Behaviour(label="2"), a=Behaviour(fail_make=True)))
+        reply = await call(engine)
+
+    assert isinstance(reply, Result)
+    assert reply.value["sink"] == "1"

@@ -1,5 +1,5 @@
 """
-What a JSON-RPC 2.0 message is in MCP: the rules about the envelope, on values that passed the gate.
+What a JSON-RPC 2.0 message is in MCP: the rules about the envelope, on values that passed, or now pass, the gate.
 
 Stricter than JSON-RPC where MCP is: params are objects, ids are never null (basic/index). A key that only looks like
 one we know is refused, because the upstream's parser may take it for that one.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from .errors import InvalidMessage
-from .gate import known_keys, refuse_lookalikes
-from .mcp import METHODS, MetaKey, method_of
+from .gate import Limits, inspect, inspect_all, known_keys, refuse_lookalikes
+from .mcp import METHODS, MetaKey
 from .messages import EMPTY, Body, ErrorReply, Json, Message, Notification, Request, RequestId, Response, Result
 
 GREATEST_ID: Final = 2**53 - 1
@@ -22,9 +22,35 @@ _ENVELOPE: Final = known_keys("jsonrpc", "id", "method", "params", "result", "er
 _TARGETS: Final = {row.target for row in METHODS.values() if row.target is not None}
 _PARAMS: Final = known_keys(*_TARGETS, "arguments", "cursor", "_meta", "inputResponses", "requestState")
 _META: Final = known_keys(*MetaKey)
-_ENVELOPE_KEYS: Final = frozenset(_ENVELOPE.values())
-_PARAMS_KEYS: Final = frozenset(_PARAMS.values())
-_META_KEYS: Final = frozenset(_META.values())
+_has_envelope_keys: Final = frozenset(_ENVELOPE.values()).issuperset
+_has_request_keys: Final = frozenset({"jsonrpc", "id", "method", "params"}).issuperset
+_has_known_params: Final = frozenset(_PARAMS.values()).issuperset
+_has_known_meta: Final = frozenset(_META.values()).issuperset
+
+
+def read_message(value: Json, line: bytes, limits: Limits) -> Message:
+    """
+    The message that a parsed value is: `gate.inspect` and `message_of`, for the common request in one pass.
+
+    What has known keys only has no two that could be confused; so of such a request, and its params, nothing is left to
+    inspect but the members of the params.
+
+    Args:
+        value: What `gate.parse` made of the text.
+        line: Its text, on one line; a request keeps it.
+        limits: For `max_depth`.
+
+    Raises:
+        InvalidMessage: It is not one JSON-RPC message, or `gate.inspect` finds that it is ambiguous or too deep.
+        ParseError: As `gate.inspect`.
+    """
+    if type(value) is dict and _has_request_keys(value) and value.get("jsonrpc") == "2.0" and limits.max_depth > 1:
+        method, params = value.get("method"), value.get("params")
+        if type(method) is str and type(params) is dict and _has_known_params(params):
+            inspect_all(params.values(), limits.max_depth - 2, limits, [])
+            return _asked(value, method, params, line)
+    inspect(value, limits)
+    return message_of(value, line)
 
 
 def message_of(value: Json, line: bytes) -> Message:
@@ -40,7 +66,7 @@ def message_of(value: Json, line: bytes) -> Message:
     """
     if type(value) is not dict:
         raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
-    if not _ENVELOPE_KEYS.issuperset(value):
+    if not _has_envelope_keys(value):
         refuse_lookalikes(value, _ENVELOPE, "the message")
     if value.get("jsonrpc") != "2.0":
         raise InvalidMessage('the message needs "jsonrpc": "2.0"')
@@ -54,26 +80,28 @@ def message_of(value: Json, line: bytes) -> Message:
     params = value.get("params", EMPTY)
     if type(params) is not dict and params is not EMPTY:
         raise InvalidMessage("params must be an object")
-    if not _PARAMS_KEYS.issuperset(params):
+    if not _has_known_params(params):
         refuse_lookalikes(params, _PARAMS, "params")
+    return _asked(value, method, params, line)
+
+
+def _asked(value: Mapping[str, Json], method: str, params: Mapping[str, Json], line: bytes) -> Request | Notification:
+    """The request, or notification, of which this much is in order already."""
     meta = params.get("_meta")
     if type(meta) is not dict:
         meta = EMPTY
-    elif not _META_KEYS.issuperset(meta):
+    elif not _has_known_meta(meta):
         refuse_lookalikes(meta, _META, "params._meta")
     if "id" not in value:
         return Notification(method, Body(params))
     id_ = value["id"]
     if type(id_) is not int or not -GREATEST_ID <= id_ <= GREATEST_ID:
-        request_id_of(id_)
-    row, target = METHODS.get(method), None
+        id_ = request_id_of(id_)
+    row = METHODS.get(method)
     if row is None:
-        row = method_of(method)
-    elif row.target is not None:
-        target = params.get(row.target)
-        if type(target) is not str:
-            target = None
-    return Request(id_, method, params, line, row, target, meta)
+        return Request(id_, method, params, line)
+    target = None if row.target is None else params.get(row.target)
+    return Request(id_, method, params, line, row, target if type(target) is str else None, meta)
 
 
 def request_id_of(value: Json) -> RequestId:
@@ -95,7 +123,7 @@ def _response(value: Mapping[str, Json]) -> Response:
     if "result" in value:
         if type(value["result"]) is not dict:
             raise InvalidMessage("result must be an object")
-        return Response(request_id_of(value.get("id")), Result(Body(value["result"])))
+        return Response(request_id_of(value.get("id")), Result(value["result"]))
     error = value["error"]
     if type(error) is not dict or type(error.get("code")) is not int or type(error.get("message")) is not str:
         raise InvalidMessage("error must be an object with an integer code and a string message")

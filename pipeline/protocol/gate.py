@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import jiter
@@ -24,12 +24,17 @@ MIB: Final = 1024 * 1024
 
 _GREATEST: Final = int(sys.float_info.max)
 
-_distinct: Final[set[tuple[str, ...]]] = set()
-"""Keys of objects that were inspected and cannot be confused: the same few come with every message."""
-_MAX_DISTINCT: Final = 1024
+_known: Final[set[str]] = set()
+_spelled: Final[dict[str, str]] = {}
+"""
+Keys that were inspected, and how a folded one was spelled last: of keys that fold alike only one is known at a time. So
+an object that has known keys only has no two that can be confused; and the same few come with every message.
+"""
+_are_known: Final = _known.issuperset
+_MAX_KNOWN: Final = 4096
 _MAX_KEYS: Final = 32
-_MAX_CHARS: Final = 1024
-"""Objects remembered, and how many keys, of how many characters together, one may have for that."""
+_MAX_CHARS: Final = 64
+"""Keys known, how many an object may have that they are learned from, and how many characters one may have."""
 
 
 _LONGEST_KNOWN: Final = 128
@@ -135,7 +140,7 @@ def inspect(value: Json, limits: Limits = DEFAULT_LIMITS) -> None:
         InvalidMessage: Too deep, or two keys of one object differ only by case or Unicode form.
         ParseError: A number overflows a double.
     """
-    _inspect((value,), limits.max_depth, limits, [])
+    inspect_all((value,), limits.max_depth, limits, [])
 
 
 def inspect_each(values: Iterable[Json], limits: Limits = DEFAULT_LIMITS) -> Iterator[GatewayError | None]:
@@ -143,15 +148,30 @@ def inspect_each(values: Iterable[Json], limits: Limits = DEFAULT_LIMITS) -> Ite
     odd: list[int] = []
     for value in values:
         try:
-            _inspect((value,), limits.max_depth - 1, limits, odd)
+            inspect_all((value,), limits.max_depth - 1, limits, odd)
         except (InvalidMessage, ParseError) as error:
             yield error
         else:
             yield None
 
 
-def _inspect(values: Iterable[Json], room: int, limits: Limits, odd: list[int]) -> None:
-    """Inspect values side by side, with room for so many levels; the parser's own limit bounds the recursion."""
+def inspect_all(values: Iterable[Json], room: int, limits: Limits, odd: list[int]) -> None:
+    """
+    Inspect values side by side; the parser's own limit bounds the recursion.
+
+    Plain steps on purpose: what the C loops of `map` and `itertools` would save is less than beginning them costs,
+    where objects have three members.
+
+    Args:
+        values: The values.
+        room: How many levels they may have.
+        limits: For the error.
+        odd: How long those keys of the message are that are in no normal form; added to.
+
+    Raises:
+        InvalidMessage: As `inspect`.
+        ParseError: As `inspect`.
+    """
     for value in values:
         kind = type(value)
         if kind is str:
@@ -159,13 +179,14 @@ def _inspect(values: Iterable[Json], room: int, limits: Limits, odd: list[int]) 
         if kind is dict:
             if not room:
                 raise _too_deep(limits)
-            if tuple(value) not in _distinct:
-                _refuse_twins(value, odd)
-            _inspect(value.values(), room - 1, limits, odd)
+            if value:
+                if not _are_known(value):
+                    _refuse_twins(value, odd)
+                inspect_all(value.values(), room - 1, limits, odd)
         elif kind is list:
             if not room:
                 raise _too_deep(limits)
-            _inspect(value, room - 1, limits, odd)
+            inspect_all(value, room - 1, limits, odd)
         elif (kind is int or kind is float) and not -_GREATEST <= value <= _GREATEST:
             raise ParseError("the message is not JSON that every parser reads alike: a number overflows a double")
 
@@ -248,27 +269,49 @@ def _too_deep(limits: Limits) -> InvalidMessage:
 
 def _refuse_twins(item: Mapping[str, Json], odd: list[int]) -> None:
     """
-    Refuse an object with keys that differ only by case or Unicode form; remember one that has none.
+    Refuse an object with keys that differ only by case or Unicode form; learn the keys of one that has none.
 
     Args:
         item: The object.
         odd: How long those keys of the message are that are in no normal form; added to.
     """
     joined = "".join(item)
-    if len(item) > 1 and not (joined.isascii() and joined.islower()):
-        if not joined.isascii():
-            _bound_odd(item, odd)
-        folded: dict[str, str] = {}
-        for key, form in zip(item, _folded(item, joined), strict=True):
-            twin = folded.setdefault(form, key)
-            if twin is not key:
-                raise InvalidMessage(
-                    f"the keys {twin!r} and {key!r} of one object differ only by case or Unicode form; rename one"
-                )
-    if len(item) <= _MAX_KEYS and len(joined) <= _MAX_CHARS:
-        if len(_distinct) >= _MAX_DISTINCT:
-            _distinct.clear()
-        _distinct.add(tuple(item))
+    forms: Collection[str] = item
+    if not joined.isascii():
+        if len(item) == 1:
+            return
+        _bound_odd(item, odd)
+        forms = _folded(item, joined)
+    elif not joined.islower():
+        forms = list(map(str.lower, item))
+    if len(set(forms)) < len(forms):
+        _refuse_first_twin(item, forms)
+    if len(item) <= _MAX_KEYS:
+        for key in item:
+            _learn(key)
+
+
+def _refuse_first_twin(keys: Iterable[str], forms: Iterable[str]) -> None:
+    folded: dict[str, str] = {}
+    for key, form in zip(keys, forms, strict=True):
+        twin = folded.setdefault(form, key)
+        if twin is not key:
+            raise InvalidMessage(
+                f"the keys {twin!r} and {key!r} of one object differ only by case or Unicode form; rename one"
+            )
+
+
+def _learn(key: str) -> None:
+    """Know a key, in the place of one that folds alike; but none that is long, or counts as odd wherever it stands."""
+    if len(key) > _MAX_CHARS or not unicodedata.is_normalized("NFKC", key):
+        return
+    if len(_spelled) >= _MAX_KNOWN:
+        _spelled.clear()
+        _known.clear()
+    form = fold(key)
+    _known.discard(_spelled.get(form, key))
+    _spelled[form] = key
+    _known.add(key)
 
 
 def _bound_odd(keys: Iterable[str], odd: list[int]) -> None:

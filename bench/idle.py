@@ -61,9 +61,9 @@ def gateway() -> Iterator[tuple[int, int]]:
             process.wait(60)
 
 
-def port_in(log: Path, process: subprocess.Popen[bytes] | None = None) -> int:
+def port_in(log: Path, process: subprocess.Popen[bytes] | None = None, patience_s: float = 20) -> int:
     """The port of a gateway, once its log says that it is ready; not waited for once its process has ended."""
-    for _ in range(400):
+    for _ in range(int(patience_s * 20)):
         if process is not None and process.poll() is not None:
             break
         for line in log.read_text().splitlines():

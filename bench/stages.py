@@ -5,7 +5,7 @@ Run it with `make bench`. Options are such as an operator would write; whatever 
 is decoded and an exchange of its own, of one of 64 callers, and every answer comes as bytes, as from a wire. Rounds
 with the stage and without it alternate, and each figure is the difference of the cheapest round of either: a busy
 neighbour takes caches and clock away, and only ever adds. Bounds are those of the project; a figure over its bound is
-marked, and the exit code says so.
+marked, and the exit code says so. `--instructions` has valgrind count machine instructions instead.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from counters import Callgrind, under_valgrind
 from figures import report
 
 from sluiceway.middlewares.auth.api_keys import ApiKey, check_pepper, digest_of, render_keys
@@ -235,17 +238,29 @@ async def _opened(component):
         yield component
 
 
+class CpuTime:
+    """Counts microseconds of CPU of this process."""
+
+    def begin(self) -> None:
+        """From here on."""
+        self._start = time.process_time()
+
+    def end(self) -> float:
+        """What it came to since `begin`."""
+        return (time.process_time() - self._start) * 1e6
+
+
 class Senders:
     """Sends requests of many callers through a chain."""
 
     def __init__(self, credentials: list[dict[str, str]]) -> None:
-        modern = Client(era=Era.MODERN, version="2026-07-28", transport="http", address="192.0.2.7")
-        self._clients = [evolve(modern, headers={**HEADERS, **own}) for own in credentials]
+        modern = partial(Client, era=Era.MODERN, version="2026-07-28", transport="http", address="192.0.2.7")
+        self._clients = [modern(headers={**HEADERS, **own}) for own in credentials]
         self._callers = [Caller(f"user-{n}", "acme", how="api_key", credential=f"k{n}") for n in range(CALLERS)]
         self._sent = 0
 
-    async def spent_us(self, service: Service, row: Row, count: int) -> float:
-        """CPU per request, in microseconds."""
+    async def spent(self, service: Service, row: Row, count: int, meter: CpuTime | Callgrind) -> float:
+        """Of what the meter counts, per request."""
         clients, callers = self._clients, self._callers
         first = self._sent
         self._sent = last = first + count
@@ -253,7 +268,7 @@ class Senders:
         draining = trio.Event()
         messages = [row.request(number) for number in range(first, last)]
         gc.collect()
-        start = time.process_time()
+        meter.begin()
         for number, message in enumerate(messages):
             who = number % CALLERS
             request = decode_message(message)
@@ -269,10 +284,12 @@ class Senders:
             )
             await service(exchange)
         await trio.sleep(BEHIND_S)
-        return (time.process_time() - start) / count * 1e6
+        return meter.end() / count
 
 
-async def measure(chosen: list[Row], senders: Senders, rounds: int, count: int) -> dict[str, float]:
+async def measure(
+    chosen: list[Row], senders: Senders, rounds: int, count: int, meter: CpuTime | Callgrind
+) -> dict[str, float]:
     """The figure of each row."""
     without: dict[str, list[float]] = {row.title: [] for row in chosen}
     with_it: dict[str, list[float]] = {row.title: [] for row in chosen}
@@ -280,11 +297,11 @@ async def measure(chosen: list[Row], senders: Senders, rounds: int, count: int) 
         bare = await stack.enter_async_context(opened(()))
         services = {row.title: await stack.enter_async_context(opened(row.chain)) for row in chosen}
         for row in chosen:
-            await senders.spent_us(services[row.title], row, 2 * CALLERS)
+            await senders.spent(services[row.title], row, 2 * CALLERS, meter)
         for _ in range(rounds):
             for row in chosen:
-                without[row.title].append(await senders.spent_us(bare, row, count))
-                with_it[row.title].append(await senders.spent_us(services[row.title], row, count))
+                without[row.title].append(await senders.spent(bare, row, count, meter))
+                with_it[row.title].append(await senders.spent(services[row.title], row, count, meter))
     return {row.title: min(with_it[row.title]) - min(without[row.title]) for row in chosen}
 
 
@@ -304,20 +321,44 @@ async def limiter_mib() -> float:
     return held
 
 
+def costs(options: argparse.Namespace, meter: CpuTime | Callgrind) -> tuple[list[Row], dict[str, float]]:
+    """What was chosen, and the figure of each."""
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        configure_logging("info", "json", nowhere)
+        senders = Senders(files(Path(folder)))
+        chosen = [row for row in rows(Path(folder)) if row.title.startswith(tuple(options.only or [""]))]
+        return chosen, trio.run(measure, chosen, senders, options.rounds, options.count, meter)
+
+
+def instructions(only: Sequence[str]) -> int:
+    """Have valgrind run this, and count; a minute and a half for all rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "callgrind"
+        command = [sys.executable, __file__, "--rounds", "2", "--count", "128", "--valgrind", str(out), *only]
+        return subprocess.run(under_valgrind(out, command), env={**os.environ, "PYTHONHASHSEED": "0"}).returncode
+
+
 def main() -> int:
     """Measure, print a table, and write it as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--instructions", action="store_true", help="have valgrind count instructions instead")
+    parser.add_argument(
+        "--valgrind", type=Path, metavar="OUT", help="what --instructions passes on: valgrind runs this"
+    )
     parser.add_argument("only", nargs="*", help="beginnings of the rows to measure; all without")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
-        configure_logging("info", "json", nowhere)
-        senders = Senders(files(Path(folder)))
-        chosen = [row for row in rows(Path(folder)) if row.title.startswith(tuple(options.only or [""]))]
-        costs = trio.run(measure, chosen, senders, options.rounds, options.count)
-    figures = {f"{title}, us": cost for title, cost in costs.items()}
+    if options.instructions:
+        return instructions(options.only)
+    if options.valgrind is not None:
+        gc.disable()  # a collection that falls into one round and not into another is no cost of a stage
+        with Callgrind(options.valgrind) as counter:
+            _, counted = costs(options, counter)
+        return report({f"{title}, instructions": value for title, value in counted.items()}, {})
+    chosen, spent = costs(options, CpuTime())
+    figures = {f"{title}, us": cost for title, cost in spent.items()}
     bounds = {f"{row.title}, us": row.bound for row in chosen if row.bound is not None}
     if not options.only:
         figures[LIMITER_KEYS], bounds[LIMITER_KEYS] = trio.run(limiter_mib), 20

@@ -179,7 +179,7 @@ def gateway(command: Sequence[str], config: str, folder: Path) -> Iterator[Gatew
             [*command, str(path)], stdout=subprocess.PIPE, stderr=errors, env={**quiet, "PYTHONHASHSEED": "0"}
         )
     try:
-        yield Gateway(process, port_in(log, process), folder)
+        yield Gateway(process, port_in(log, process, 120), folder)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

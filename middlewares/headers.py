@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, final
 
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
@@ -135,7 +136,7 @@ class Headers(Middleware):
             exchange.reply_headers["access-control-expose-headers"] = self._exposed
 
     def _without_hidden(self, client: Client) -> Client:
-        return evolve(client, headers={k: v for k, v in client.headers.items() if k not in self._hidden})
+        return replace(client, headers={k: v for k, v in client.headers.items() if k not in self._hidden})
 
 
 def _allow_list(patterns: tuple[str, ...] | None) -> Callable[[str], bool] | None:

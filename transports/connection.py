@@ -18,7 +18,8 @@ from typing import Final, final
 
 import msgspec
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.handle import Handle, Ticket
@@ -218,7 +219,7 @@ class Connection:
     def _at_home(self, client: Client) -> Client:
         """The same client, said to be where it is."""
         peer = self.peer
-        return evolve(
+        return replace(
             client,
             transport=self._transport,
             address=peer.address,

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
-from attrs import Factory, define, field, frozen
+import msgspec
+from attrs import define, field, frozen
+from msgspec.structs import replace
 
 from ..protocol.mcp import Era
 from ..protocol.messages import EMPTY, Json, Notification, Reply
@@ -129,9 +131,9 @@ Asker = Callable[[str, Mapping[str, Json]], Awaitable[Reply]]
 """Puts a question (method, params) to the client on the stream of the request that caused it; returns its answer."""
 
 
-@frozen(kw_only=True, slots=False)
-class Client:
-    """The sender of one request, as far as protocol and transport tell."""
+@final
+class Client(msgspec.Struct, frozen=True, kw_only=True):
+    """The sender of one request, as far as protocol and transport tell. A struct, for one is made with most calls."""
 
     era: Era
     version: str | None
@@ -145,19 +147,14 @@ class Client:
     """`http`, `sse` (HTTP+SSE of 2024-11-05), `stdio`, `websocket`, `memory`."""
     address: str | None = None
     """Remote address without port, where there is one."""
-    headers: Mapping[str, str] = Factory(dict)
+    headers: Mapping[str, str] = {}
     """Request headers, names in lower case; empty where the transport has none. Never forwarded as they are."""
     certificate: str | None = None
     """The client certificate that the TLS layer verified, in PEM; None where there is none, or nobody verified it."""
 
     def with_headers(self, headers: Mapping[str, str]) -> Client:
-        """
-        The same client with other headers. For auth stages, which do this with every request: as a copy of what the
-        instance holds (which is why it has no slots) it takes a third of the time of making one.
-        """
-        client = object.__new__(Client)
-        client.__dict__.update(self.__dict__, headers=headers)
-        return client
+        """The same client with other headers."""
+        return replace(self, headers=headers)
 
     def without(self, names: frozenset[str]) -> Client:
         """The same client without some headers; itself if it has none of them."""

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Literal, NoReturn, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from ..model.changes import Changes
 from ..model.document import Document
@@ -256,7 +257,7 @@ class Player(Edges):
         assert entry.client is not None
         assert self._nursery is not None
         session = None if entry.client.session is None else self._sessions.get(entry.client.session)
-        client = evolve(client_of(entry.client), session=session)
+        client = replace(client_of(entry.client), session=session)
         if session is not None:
             session.capabilities, session.info = client.capabilities, client.info
         live: _Live

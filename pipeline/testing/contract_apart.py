@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from ..model.component import Middleware
 from ..model.exchange import Exchange
@@ -53,7 +54,7 @@ def principals(client: Client) -> list[Principal]:
     }
     known = [Principal(name, Sender(client, caller)) for name, caller in callers.items()]
     sessions = [legacy_client(session_id=f"session of {name}") for name in ("eve", "dan")]
-    nameless = [evolve(each, headers=client.headers, transport=client.transport) for each in sessions]
+    nameless = [replace(each, headers=client.headers, transport=client.transport) for each in sessions]
     return known + [Principal(f"nobody {n}", Sender(each, ANONYMOUS)) for n, each in enumerate(nameless, 1)]
 
 

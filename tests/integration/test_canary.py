@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import structlog
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.middlewares.access.stage import Access
 from sluiceway.middlewares.audit.stage import Audit
@@ -60,7 +60,7 @@ async def test_no_canary_is_in_logs_or_audit(key, tmp_path, monkeypatch, capsys)
         async with PipelineHarness.from_stages(stages, sink=FakeSink.script(replies)) as gateway:
             headers = {"x-api-key": key, "authorization": f"Basic {CANARY}", "cookie": CANARY}
             session = Session(id=CANARY, source="test", version="2025-06-18")
-            gateway.client = evolve(gateway.client, headers=headers, session=session)
+            gateway.client = replace(gateway.client, headers=headers, session=session)
             for method, params in REQUESTS:
                 await gateway.call(method, **params)
     finally:

@@ -15,6 +15,7 @@ import attrs
 import jsonschema_rs
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from sluiceway.pipeline.config import check, load
 from sluiceway.pipeline.config.schema import schema
@@ -64,7 +65,7 @@ def test_it_says_what_it_is_for(path):
 async def test_it_starts_and_lists_its_tools(path, overlays, environment):
     """With its real stores, sinks and stages, and a fake in place of its listeners, it answers. On the real clock."""
     async with PipelineHarness(load(path, overlays=overlays, env=environment)) as gateway:
-        gateway.client = attrs.evolve(gateway.client, headers=KEY if path.name in KEYED else {})
+        gateway.client = replace(gateway.client, headers=KEY if path.name in KEYED else {})
         reply = await gateway.call("tools/list")
 
     assert isinstance(reply, Result)

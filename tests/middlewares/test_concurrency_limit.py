@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 import trio.testing
-from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from sluiceway.middlewares.concurrency_limit import ConcurrencyLimit
@@ -331,6 +331,6 @@ async def test_anonymous_callers_are_told_apart_by_their_addresses(bench, autoju
     """Nobody's place is not everybody's."""
     service = bench.service(Gauge(), _stage(bench, max_in_flight=1, per="caller"))
     exchanges = _calls(bench, 3)
-    exchanges[1].client = evolve(exchanges[1].client, address="192.0.2.2")
+    exchanges[1].client = replace(exchanges[1].client, address="192.0.2.2")
 
     assert await _all(service, exchanges) == ["in", "in", "refused"]

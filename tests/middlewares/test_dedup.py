@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import asynccontextmanager
 
-import attrs
 import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sluiceway.middlewares.dedup import Dedup
@@ -519,7 +519,7 @@ def _keyed(gate, key="k", name="pay", by="meta", **more):
 
 
 def _with_headers(exchange, headers):
-    return exchange.with_client(attrs.evolve(exchange.client, headers=headers))
+    return exchange.with_client(replace(exchange.client, headers=headers))
 
 
 @pytest.mark.parametrize("by", ["meta", "header"])

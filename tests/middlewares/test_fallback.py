@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from sluiceway.middlewares.fallback import PROVENANCE, Answer, Fallback
@@ -367,7 +368,7 @@ async def test_fixed_answers_go_by_what_matches_first(bench: Any) -> None:
 async def test_empty_lists_say_that_they_are_makeshift(bench: Any, method: str, member: str) -> None:
     """With status and reason; for a legacy client, without what its revisions do not know."""
     exchange = bench.exchange(method)
-    exchange = exchange.with_client(evolve(exchange.client, era=Era.LEGACY, version="2025-06-18"))
+    exchange = exchange.with_client(replace(exchange.client, era=Era.LEGACY, version="2025-06-18"))
     outcome = await _outcome(bench.service(_service(ConnectFailed("x")), _stage(bench, empty_lists=True)), exchange)
     without = await _one(bench, _stage(bench), ConnectFailed("x"), method)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from sluiceway.middlewares.hedge import Hedge
@@ -160,7 +160,7 @@ async def test_nobody_is_asked_twice(
 
     exchange = bench.exchange("tools/list")
     exchange.link.ask = ask
-    exchange = exchange.with_client(evolve(exchange.client, capabilities=capabilities))
+    exchange = exchange.with_client(replace(exchange.client, capabilities=capabilities))
     upstream = Upstream(10, 1)
 
     await _one(bench, upstream, _stage(bench, after=1.0), exchange)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from sluiceway.middlewares.log import MAX_DECISIONS, Log
@@ -103,7 +103,7 @@ async def test_one_id_is_in_the_response_the_log_and_the_span(autojump_clock):
     """`x-request-id`, as the client sent it; and the trace leads from the log to the spans."""
     chain = [(Trace, {}), (RequestId, {}), (Log, {})]
     async with PipelineHarness.from_stages(chain) as gateway:
-        gateway.client = evolve(gateway.client, headers={"x-request-id": "abc-1"})
+        gateway.client = replace(gateway.client, headers={"x-request-id": "abc-1"})
         with capture_logs() as logs:
             call = gateway.start("tools/list")
             await call.wait()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import ComponentKind, Context, Middleware
 from sluiceway.pipeline.model.exchange import Exchange
@@ -22,7 +22,7 @@ from sluiceway.pipeline.testing.configs import make_config
 READ: tuple[str, Mapping[str, Json]] = ("resources/read", {"uri": "file:///a"})
 CALL: tuple[str, Mapping[str, Json]] = ("tools/call", {"name": "echo", "arguments": {}})
 KEYED: tuple[str, Mapping[str, Json]] = ("tools/call", {"name": "echo", "_meta": {MetaKey.IDEMPOTENCY_KEY: "k"}})
-TASKS = evolve(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
+TASKS = replace(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
 ECHO = {"name": "echo", "inputSchema": {"type": "object"}, "outputSchema": {"type": "object"}}
 ALL = {"rules": [{"allow": "*"}]}
 KEEP = {"keep": "1h", "store": "state"}

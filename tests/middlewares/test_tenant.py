@@ -10,6 +10,7 @@ import trio
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from sluiceway.middlewares.tenant import NoChoice, Tenant, TenantStage, allowed_to, choose
@@ -54,7 +55,7 @@ async def visit(
 
     headers: Mapping[str, str] = {} if header is None else {"x-tenant": header}
     params = {"name": "t"} if meta is None else {"name": "t", "_meta": {META: meta}}
-    exchange = memory_exchange("tools/call", params, caller=caller, client=evolve(client, headers=headers))
+    exchange = memory_exchange("tools/call", params, caller=caller, client=replace(client, headers=headers))
     try:
         reply: Reply | GatewayError = await stage(exchange, inner)
     except GatewayError as error:
@@ -254,7 +255,7 @@ async def arrive(stage: TenantStage, caller: Caller, client: Client, header: str
         await trio.lowlevel.checkpoint()
         return Result()
 
-    exchange = memory_exchange("ping", client=evolve(client, headers={} if header is None else {"x-tenant": header}))
+    exchange = memory_exchange("ping", client=replace(client, headers={} if header is None else {"x-tenant": header}))
     exchange.authenticate(caller)
     await stage(exchange, inner)
     return exchange.caller

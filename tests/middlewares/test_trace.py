@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 from opentelemetry import trace as api
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, jsonrpc_attributes, mcp_attributes
 
@@ -449,7 +449,7 @@ def legacy_exchange(bench: Any) -> Exchange:
 
     exchange: Exchange = bench.exchange()
     session = Session(id="s3cret-session", source="test", version="2025-06-18")
-    exchange.client = evolve(exchange.client, session=session, transport="stdio")
+    exchange.client = replace(exchange.client, session=session, transport="stdio")
     assert isinstance(exchange.request, Request)
     return exchange
 
@@ -490,7 +490,7 @@ async def test_before_its_handshake_a_client_has_no_version(rig, autojump_clock)
     """Then the span has none either."""
     async with rig() as r:
         exchange = r.bench.exchange(method="initialize")
-        exchange.client = evolve(exchange.client, version=None)
+        exchange.client = replace(exchange.client, version=None)
         await r.service()(exchange)
 
     assert "mcp.protocol.version" not in r.spans[-1].attributes

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.errors import HeaderMismatch
@@ -17,7 +17,7 @@ from sluiceway.transports.mirrors import Mirrors
 
 REGION = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
 CHANGED = Notification("notifications/tools/list_changed")
-HTTP = evolve(MODERN_CLIENT, transport="http")
+HTTP = replace(MODERN_CLIENT, transport="http")
 
 
 def tool(name: str, schema: Any = REGION) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def call(region: Any = "eu", *, name: str = "t", **headers: str) -> Exchange:
     """A call over HTTP."""
     sent = {key.replace("_", "-"): value for key, value in headers.items()}
     params = {"name": name, "arguments": {} if region is None else {"region": region}}
-    return memory_exchange("tools/call", params, client=evolve(HTTP, headers=sent))
+    return memory_exchange("tools/call", params, client=replace(HTTP, headers=sent))
 
 
 def headerless(arguments: Any, name: str = "t") -> Exchange:

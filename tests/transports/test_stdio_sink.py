@@ -11,7 +11,7 @@ import psutil
 import pytest
 import trio
 import trio.testing
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
@@ -51,7 +51,7 @@ def sink_of(name: str = "echo", **options: object) -> StdioSink:
     """A sink whose graces are short enough for a test."""
     options = {"command": program(name), "stop_grace": 0.2, "kill_grace": 0.2, **options}
     sink = StdioSink(StdioSinkConfig(**options), Context(id="files", random=NoPause()))
-    sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
+    sink._lines._era.is_modern = True  # what it finds out is the business of test_stdio_era.py
     return sink
 
 
@@ -445,7 +445,7 @@ async def test_headers_are_compared_for_a_server_that_sees_none() -> None:
         "    print(json.dumps({'jsonrpc': '2.0', 'id': message['id'], 'result': result}), flush=True)\n"
     )
     command = (sys.executable, "-S", "-c", script)
-    client = evolve(MODERN_CLIENT, transport="http", headers={"mcp-param-region": "eu"})
+    client = replace(MODERN_CLIENT, transport="http", headers={"mcp-param-region": "eu"})
     context, told = Context(id="files"), []
     context.changes.listen(lambda sink, notification: told.append((sink, notification.method)))
 

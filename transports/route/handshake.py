@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, final
 
-from attrs import evolve
 from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link, deliver
@@ -66,7 +65,7 @@ class Handshake:
                 exchange, self._fabric.upstreams, lambda u: u.service(self._fabric.part(exchange))
             )
             return self._introduce(exchange, outcomes)
-        client = evolve(
+        client = replace(
             client,
             capabilities=capabilities if isinstance(capabilities, dict) else {},
             info=info if isinstance(info, dict) else {},

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.model.session import Asker, Client, Session
@@ -185,7 +186,7 @@ class Leg:
 
     def client(self, client: Client) -> Client:
         """The client as this upstream knows it."""
-        return evolve(client, session=self.session)
+        return replace(client, session=self.session)
 
     def _begin(self) -> None:
         """Open a session of its own, in a task that outlives whoever needs it first."""

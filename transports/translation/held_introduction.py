@@ -7,7 +7,7 @@ from itertools import count
 from typing import Final, final
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link, Service
 from sluiceway.pipeline.model.session import Asker, Session
@@ -38,7 +38,9 @@ class Introduction:
         self._name = name
         self._call = call
         self._source, self._caller = exchange.source, exchange.caller
-        self._client = evolve(exchange.client, era=Era.LEGACY, version=None, session=None, headers={}, certificate=None)
+        self._client = replace(
+            exchange.client, era=Era.LEGACY, version=None, session=None, headers={}, certificate=None
+        )
         self._ask = ask
         self._make_room = make_room
         self._ids = count(1)
@@ -94,7 +96,7 @@ class Introduction:
         return Exchange(
             request=message,
             kind=method_of(message.method).kind,
-            client=evolve(self._client, version=session.version, session=session),
+            client=replace(self._client, version=session.version, session=session),
             source=self._source,
             caller=self._caller,
             link=Link(drop, self._ask, caller=self._caller),

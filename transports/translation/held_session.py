@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
@@ -187,7 +187,7 @@ class HeldSession:
             return replace(
                 exchange,
                 request=legacy_request(request, number),
-                client=evolve(exchange.client, era=Era.LEGACY, version=session.version, session=session, headers={}),
+                client=replace(exchange.client, era=Era.LEGACY, version=session.version, session=session, headers={}),
                 link=link,
                 marks={},
                 way_back=deliver,

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, final
 
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Service
@@ -140,7 +140,7 @@ class ToModern:
                 f"{self._name}: the upstream speaks no revision that we speak",
                 data={"supported": list(MODERN_VERSIONS), "requested": params["protocolVersion"]},
             )
-        held.client = evolve(held.client, version=version)
+        held.client = replace(held.client, version=version)
         answer = introduction(discovered.value, negotiate(params["protocolVersion"]), self._name)
         held.server = answer["capabilities"]
         held.knows_tasks = has_extension(held.server)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.model.session import Client, Session
@@ -73,7 +74,7 @@ class Held:
 
     def tasking(self) -> Client:
         """Its client, as one that knows the extension for tasks."""
-        return evolve(self.client, capabilities=with_extension(self.client.capabilities))
+        return replace(self.client, capabilities=with_extension(self.client.capabilities))
 
     def offers(self, kind: str, part: str) -> bool:
         """Whether the upstream has declared part of a capability."""

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Final, final
 
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from ...config.case_rules import Declared, component_ids, jump_s, sendings
 from ...model.cases import CallerGiven, Case, ClientGiven, Expect, Sending, Step
@@ -148,7 +149,7 @@ class Player:
         gateway.source = self.source
         gateway.caller = caller_of(sending.caller or self.case.caller)
         gateway.ask = asker_of(given, asked)
-        gateway.client = evolve(self._client(given), headers={**given.headers, **request.headers})
+        gateway.client = replace(self._client(given), headers={**given.headers, **request.headers})
         began = trio.current_time()
         call = gateway.start(request.method, request.params)
         if sending.cancel_after is not None:
@@ -180,7 +181,7 @@ class Player:
         given = sending.client or self.case.client
         if sending.request is None or given is None or given.era == "modern" or given.session in self._sessions:
             return
-        client = evolve(self._client(given), headers={**given.headers, **sending.request.headers})
+        client = replace(self._client(given), headers={**given.headers, **sending.request.headers})
         session = client.session
         assert session is not None
         session.caller = caller_of(sending.caller or self.case.caller)

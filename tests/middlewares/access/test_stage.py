@@ -10,6 +10,7 @@ import trio
 from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sluiceway.middlewares.access.arguments import Condition
 from sluiceway.middlewares.access.config import Rule
@@ -36,7 +37,7 @@ LAW = settings(max_examples=80, deadline=None, suppress_health_check=[HealthChec
 
 ANA = Caller("ana", "acme", frozenset({"read"}), "bearer", frozenset({"reader"}))
 BOB = Caller("bob", "acme", how="bearer")
-TASKS = evolve(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
+TASKS = replace(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
 
 
 def stage_of(*rules: Rule, now: Callable[[], float] = lambda: 0.0, **options: Any) -> Access:
@@ -418,7 +419,7 @@ async def test_a_rule_with_a_rate_lets_so_many_through_and_no_more(autojump_cloc
 async def test_nobody_gets_more_by_opening_sessions(autojump_clock: Any) -> None:
     """Who is not authenticated is counted by address; somebody authenticated of that name is somebody else."""
     stage = stage_of(Rule(allow="t", rate=Rate(1, 60.0)))
-    clients = [evolve(legacy_client(session_id=f"s{n}"), address=address) for n, address in enumerate("aab")]
+    clients = [replace(legacy_client(session_id=f"s{n}"), address=address) for n, address in enumerate("aab")]
     replies = [
         (await ask(stage, "tools/call", {"name": "t"}, caller=ANONYMOUS, client=client))[0] for client in clients
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.middlewares.access.config import Rule
 from sluiceway.middlewares.access.stage import Access
@@ -19,7 +19,7 @@ from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.testing import MODERN_CLIENT, cancel_everywhere, memory_exchange
 
 ANA, BOB = (Caller(name, "acme", how="bearer") for name in ("ana", "bob"))
-CLIENT = evolve(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
+CLIENT = replace(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
 
 
 class Flaky(MemoryStore):

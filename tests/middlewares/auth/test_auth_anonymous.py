@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.middlewares.auth_anonymous import AuthAnonymous
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
@@ -54,10 +54,10 @@ async def test_a_credential_that_nobody_took_is_refused(bench, answer, header):
 
 async def test_other_transports_are_refused_or_left_to_the_next_stage(bench, answer):
     """By `optional`."""
-    stdio = evolve(bench.exchange().client, transport="stdio")
+    stdio = replace(bench.exchange().client, transport="stdio")
     for transport, optional, subject in (("stdio", False, "me"), ("http", True, "anonymous"), ("http", False, None)):
         exchange = bench.exchange()
-        exchange.client = evolve(stdio, transport=transport)
+        exchange.client = replace(stdio, transport=transport)
         serve = service(bench, answer, subject="me", transports=("stdio",), optional=optional)
         if subject is None:
             with pytest.raises(Unauthenticated, match="over http"):

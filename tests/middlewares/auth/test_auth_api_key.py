@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.middlewares.auth.api_keys import ApiKey, digest_of, make_key, render_keys
 from sluiceway.middlewares.auth_api_key import AuthApiKey
@@ -202,7 +202,7 @@ async def test_a_session_is_its_principals(bench, keys, answer):
     async with opened(bench, keys, answer) as (_, service, _seen):
         client = legacy_client()
         client.session.caller = Caller("bob", how="api_key")
-        exchange = memory_exchange(client=evolve(client, headers={"x-api-key": ANA}))
+        exchange = memory_exchange(client=replace(client, headers={"x-api-key": ANA}))
         with pytest.raises(SessionNotFound):
             await service(exchange)
 
@@ -435,7 +435,7 @@ async def test_decisions_are_counted(bench, keys, answer):
 
 def test_it_keeps_the_contract_of_stages(keys):
     """With a client that shows a key."""
-    client = evolve(MODERN_CLIENT, headers={"x-api-key": ANA})
+    client = replace(MODERN_CLIENT, headers={"x-api-key": ANA})
     options = {"pepper": {"from_env": "PEPPER"}}
     check_middleware(AuthApiKey, {**options, "file": str(keys)}, client=client)
     check_middleware(AuthApiKey, {**options, "store": "state", "optional": True})

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
 from sluiceway.middlewares.auth.bearer_config import BearerConfig, Claims, Introspect, Need
@@ -218,10 +219,10 @@ async def test_each_endpoint_has_its_own_address(bench, answer, issuer, own_keys
     async with opened(bench, answer, **options) as (stage, service, _told):
         ours, theirs = issuer.token(), issuer.token(aud="https://gateway.example.com/partners")
         for token, source in ((ours, "public"), (theirs, "partners")):
-            await service(evolve(bearer(bench, token), source=source))
+            await service(replace(bearer(bench, token), source=source))
         for token, source in ((ours, "partners"), (theirs, "public")):
             with pytest.raises(Unauthenticated, match="wrong audience"):
-                await service(evolve(bearer(bench, token), source=source))
+                await service(replace(bearer(bench, token), source=source))
 
         assert stage.resource_metadata("partners") == {
             "resource": "https://gateway.example.com/partners",
@@ -589,7 +590,7 @@ async def test_keys_of_ones_own_must_be_keys(bench, answer, tmp_path, content):
 def test_it_keeps_the_contract_of_stages(issuer, own_keys):
     """With a client that shows a token, and with one that shows none."""
     far = issuer.token(exp=9_999_999_999, nbf=None, iat=None, scope="mcp")
-    client = evolve(MODERN_CLIENT, headers={"authorization": f"Bearer {far}"})
+    client = replace(MODERN_CLIENT, headers={"authorization": f"Bearer {far}"})
     options = {"issuer": ISSUER, "resource": GATEWAY, "jwks": {"from_file": str(own_keys["jwks"].from_file)}}
 
     check_middleware(AuthBearer, {**options, "require": ["mcp"]}, client=client)

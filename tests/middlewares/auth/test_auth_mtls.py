@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
-from attrs import evolve
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sluiceway.middlewares.auth.certificates import MalformedCertificate, read_header, read_xfcc
 from sluiceway.middlewares.auth_mtls import AuthMtls, Holder
@@ -63,7 +63,7 @@ def service(bench, sink, **options):
 
 def exchange(bench, *, certificate=None, address="192.0.2.1", transport="http", **headers):
     made = bench.exchange(headers={k.replace("_", "-"): v for k, v in headers.items()})
-    made.client = evolve(made.client, certificate=certificate, address=address, transport=transport)
+    made.client = replace(made.client, certificate=certificate, address=address, transport=transport)
     return made
 
 
@@ -252,5 +252,5 @@ def test_it_keeps_the_contract_of_stages():
     pem = make(begins=0, ends=4_000_000_000).public_bytes(Encoding.PEM).decode()
     holders = [{"name": ["spiffe://*"]}]
 
-    check_middleware(AuthMtls, {"holders": holders}, client=evolve(MODERN_CLIENT, certificate=pem))
+    check_middleware(AuthMtls, {"holders": holders}, client=replace(MODERN_CLIENT, certificate=pem))
     check_middleware(AuthMtls, {"holders": holders, "optional": True})

@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sluiceway.middlewares.rate_limit.keys import bounded, key_of
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Session
@@ -18,7 +19,7 @@ def exchange(method="tools/call", name="echo", *, caller=ANONYMOUS, address=None
     """An exchange of a method, about a tool, from somebody, somewhere."""
     made = memory_exchange(method, {"name": name}, caller=caller)
     made.source = source
-    made.client = evolve(made.client, address=address, session=session)
+    made.client = replace(made.client, address=address, session=session)
     return made
 
 
@@ -81,7 +82,7 @@ def test_each_part_counts_what_it_names():
 def test_an_address_behind_a_trusted_proxy_is_the_clients():
     """And a subscriber of IPv6 is one sender, whatever address it takes."""
     proxied = exchange(address="10.0.0.1")
-    proxied.client = evolve(proxied.client, headers={"x-forwarded-for": "192.0.2.1"})
+    proxied.client = replace(proxied.client, headers={"x-forwarded-for": "192.0.2.1"})
 
     assert together(["address"], proxied, exchange(address="192.0.2.1"), trusted_proxies=["10.0.0.0/8"])
     assert not together(["address"], proxied, exchange(address="192.0.2.1"))

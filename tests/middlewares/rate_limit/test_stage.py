@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from sluiceway.middlewares.rate_limit.options import Override, Weight
@@ -501,4 +501,4 @@ async def test_another_limit_under_another_name_shares_nothing(mock_clock):
     async with one.open(), other.open():
         assert await outcome(one, call()) == "in"
         assert await outcome(other, call()) == "in"
-        assert await outcome(one, evolve(call())) == pytest.approx(1.0, abs=0.01)
+        assert await outcome(one, replace(call())) == pytest.approx(1.0, abs=0.01)

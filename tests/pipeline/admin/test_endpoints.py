@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from structlog.testing import capture_logs
@@ -247,7 +247,7 @@ async def test_nothing_secret_is_in_metrics_or_traces():
         client,
     ):
         session = Session(id=canary, source="test", version="2025-06-18")
-        gateway.client = evolve(gateway.client, headers=headers, session=session, info={"name": canary})
+        gateway.client = replace(gateway.client, headers=headers, session=session, info={"name": canary})
         await gateway.call("tools/call", name="echo", arguments={"text": canary}, _meta={"baggage": f"a={canary}"})
         await gateway.call("resources/read", uri=f"https://{canary}@host/x?token={canary}#{canary}")
         metrics = await client.get("/metrics")

@@ -1,6 +1,6 @@
 """Sessions end once, and tell those who asked."""
 
-from attrs import evolve, fields
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Session
 from sluiceway.pipeline.protocol.mcp import Era
@@ -88,10 +88,10 @@ def test_a_client_without_a_session_is_in_memory():
 
 def test_a_client_with_other_headers_is_the_same_in_all_else():
     """Every field is taken over, and the first one keeps its own."""
-    client = Client(**{each.name: object() for each in fields(Client)})
+    client = Client(**{name: object() for name in Client.__struct_fields__})
     headers = {"host": "example.com"}
 
-    assert client.with_headers(headers) == evolve(client, headers=headers)
+    assert client.with_headers(headers) == replace(client, headers=headers)
     assert client.headers != headers
 
 

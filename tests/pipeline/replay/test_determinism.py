@@ -20,6 +20,7 @@ import msgspec
 import pytest
 import structlog
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sluiceway.pipeline.config import ConfigError, from_data
@@ -312,7 +313,7 @@ def request_of(r: random.Random) -> tuple[str, Data]:
 def clients_of(more: random.Random) -> list[Client]:
     """A modern and a legacy client, with the credentials that they have."""
     keys = [{}, {"x-api-key": "slw_of-nobody"}, *({"x-api-key": key} for key in KEYS)]
-    return [attrs.evolve(each, headers=more.choice(keys)) for each in (MODERN_CLIENT, legacy_client())]
+    return [replace(each, headers=more.choice(keys)) for each in (MODERN_CLIENT, legacy_client())]
 
 
 async def send(

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from sluiceway.pipeline.config import from_data
@@ -244,9 +245,9 @@ def test_a_session_is_what_its_handshake_left(taped):
 
     async def traffic(gateway: PipelineHarness) -> None:
         session = Session(id="secret", source="in")
-        gateway.client = evolve(gateway.client, era=Era.LEGACY, version=None, session=session)
+        gateway.client = replace(gateway.client, era=Era.LEGACY, version=None, session=session)
         await gateway.call("initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "c"})
-        gateway.client = evolve(gateway.client, version="2025-06-18")
+        gateway.client = replace(gateway.client, version="2025-06-18")
         await gateway.call("tools/call", name="find", arguments={})
         session.close()
 
@@ -393,7 +394,7 @@ def test_sessions_are_told_and_changes_announced_as_they_were(taped):
 
     async def traffic(gateway: PipelineHarness) -> None:
         session = Session(id="secret", source="in", version="2025-06-18")
-        gateway.client = evolve(gateway.client, era=Era.LEGACY, version="2025-06-18", session=session)
+        gateway.client = replace(gateway.client, era=Era.LEGACY, version="2025-06-18", session=session)
         await gateway.call("tools/call", name="find", arguments={})
         await trio.sleep(1)
         session.notify(changed)

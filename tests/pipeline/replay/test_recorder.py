@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.model.exchange import Exchange
@@ -338,7 +338,7 @@ async def test_a_session_is_a_number_on_the_tape(recorded, entries, autojump_clo
     told: list[Notification] = []
     session = Session(id="sesame", source="in", notify=told.append)
     async with recorded() as gateway:
-        gateway.client = evolve(gateway.client, era=Era.LEGACY, version="2025-11-25", session=session)
+        gateway.client = replace(gateway.client, era=Era.LEGACY, version="2025-11-25", session=session)
         await gateway.call("tools/list")
         await gateway.call("tools/list")
         session.notify(Notification("notifications/tools/list_changed"))
@@ -362,7 +362,7 @@ async def test_a_question_that_no_request_caused_is_on_the_tape(recorded, entrie
 
     session = Session(id="sesame", source="in", ask=ask)
     async with recorded() as gateway:
-        gateway.client = evolve(gateway.client, era=Era.LEGACY, version="2025-11-25", session=session)
+        gateway.client = replace(gateway.client, era=Era.LEGACY, version="2025-11-25", session=session)
         await gateway.call("ping")
         assert session.ask is not None
         assert await session.ask("roots/list", {}) == Result({"roots": []})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.config import ConfigError, from_data, load
 from sluiceway.pipeline.model.document import Document, Record
@@ -116,7 +117,7 @@ async def test_headers_are_kept_if_they_are_named(tmp_path, options, recorded, e
     """`headers` names more of them; credentials are none of them."""
     headers = {"x-client-name": "c", "x-other": "o", "authorization": "Bearer x", "user-agent": "me"}
     async with recorded(headers=("x-client-*", "authorization")) as gateway:
-        gateway.client = evolve(gateway.client, headers=headers)
+        gateway.client = replace(gateway.client, headers=headers)
         await gateway.call("ping")
 
     assert entries(Begun)[0].client.headers == {"x-client-name": "c", "user-agent": "me"}

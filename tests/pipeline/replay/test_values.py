@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
 from sluiceway.pipeline.protocol import errors
@@ -142,6 +142,6 @@ def test_clients_and_callers_come_back():
     data = RENDER.client(client, 4)
 
     assert (data.session, len(data.certificate)) == (4, 64)
-    assert client_of(data) == evolve(client, certificate=None)
+    assert client_of(data) == replace(client, certificate=None)
     assert caller_of(RENDER.caller(caller)) == caller
     assert caller_of(RENDER.caller(ANONYMOUS)) is ANONYMOUS

@@ -1,7 +1,7 @@
 """Tasks go by their ids, which say whose they are; what upstreams say of a task names it as its client knows it."""
 
-import attrs
 import trio
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.messages import Notification, Result
@@ -54,9 +54,7 @@ async def test_with_a_key_a_task_is_its_callers_alone(autojump_clock, scripted, 
     async with gateway, again:
         for each in (gateway, again):
             each.caller = Caller("ana", tenant="acme")
-            each.client = attrs.evolve(
-                MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}}
-            )
+            each.client = replace(MODERN_CLIENT, capabilities={"extensions": {"io.modelcontextprotocol/tasks": {}}})
         made = await gateway.call("tools/call", name="two.x")
         found = await again.call("tasks/get", taskId=made.value["taskId"])
         again.caller = Caller("bo", tenant="acme")

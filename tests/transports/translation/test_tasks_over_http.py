@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.client.handlers import Handlers
 from sluiceway.pipeline.client.memory import open_service_client
@@ -175,7 +175,7 @@ async def test_a_modern_client_has_tasks_at_a_legacy_server():
         MetaKey.CLIENT_CAPABILITIES.value: declared,
         MetaKey.CLIENT_INFO.value: {"name": "peer", "version": "2"},
     }
-    client = evolve(MODERN_CLIENT, capabilities=declared, info={"name": "peer", "version": "2"})
+    client = replace(MODERN_CLIENT, capabilities=declared, info={"name": "peer", "version": "2"})
     send, heard = trio.open_memory_channel[Notification](10)
 
     async with behind(LegacyTaskServer(), "legacy") as sink:

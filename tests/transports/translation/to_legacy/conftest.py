@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange
@@ -152,7 +153,7 @@ class Peer:
             MetaKey.CLIENT_INFO.value: {"name": "peer", "version": "2"},
             **(meta or {}),
         }
-        client = evolve(
+        client = replace(
             MODERN_CLIENT,
             capabilities=declared,
             info={"name": "peer", "version": "2"},

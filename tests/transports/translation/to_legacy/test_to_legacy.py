@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from attrs import evolve
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller
@@ -779,7 +779,7 @@ async def test_headers_that_say_something_else_than_the_body_are_refused(autojum
         await peer.call("tools/list")
         exchange = peer.exchange("tools/call", {"name": "t", "arguments": {"x": "a"}})
         for value, fits in (("a", True), ("b", False)):
-            client = evolve(exchange.client, headers={"mcp-param-x": value})
+            client = replace(exchange.client, headers={"mcp-param-x": value})
             with nullcontext() if fits else pytest.raises(HeaderMismatch):
                 await peer.service(exchange.with_client(client))
 

@@ -211,11 +211,13 @@ class Lines(Generic[L]):
         return await self._ask(line, exchange)
 
     async def _serve_modern(self, exchange: Exchange) -> Reply:
-        self._era.check(exchange)
+        era = self._era
+        if not era.is_modern:
+            era.check(exchange)
         line = self._lines.get(None)
         if line is None or line.is_ending:
             line = await self._shared_line()
-        if not self._era.is_modern or self._mirrors.concern(exchange):
+        if not era.is_modern or self._mirrors.concern(exchange):
             return await self._serve_checked(line, exchange)
         reply = await line.connection.call(exchange)
         assert self.health is not None

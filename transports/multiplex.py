@@ -52,6 +52,7 @@ from .questions import Questions
 from .readdress import readdress, with_token
 
 _CANCELLED: Final = "notifications/cancelled"
+_REPLIES: Final = (Result, ErrorReply)
 _MAX_QUESTIONS: Final = 64
 """Questions of one upstream that may be open at once."""
 _MAX_TASK_TOKENS: Final = 256
@@ -131,7 +132,7 @@ class Multiplexer:
                 if listens:
                     return await self._listen(call)
                 reply = await call.receive()
-                if not isinstance(reply, Result | ErrorReply):
+                if not isinstance(reply, _REPLIES):
                     reply = await self._converse(call, reply)
             finally:
                 self.last_used = self._now()
@@ -158,7 +159,7 @@ class Multiplexer:
 
     def receive(self, item: Message | GatewayError) -> None:
         """Take what the reader decoded. Never blocks, whatever clients do."""
-        if isinstance(item, Response):
+        if type(item) is Response:
             self._table.resolve(item)
         elif isinstance(item, Notification):
             self._announce(item)
@@ -204,7 +205,7 @@ class Multiplexer:
         """The rest of a conversation in which the upstream asks: only these pay for a nursery."""
         with unwrap_single():
             async with trio.open_nursery() as questions:
-                while not isinstance(item, Result | ErrorReply):
+                while not isinstance(item, _REPLIES):
                     if isinstance(item, Request):
                         questions.start_soon(self._ask, call, item)
                     else:

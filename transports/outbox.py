@@ -89,10 +89,12 @@ class Outbox:
         """
         if self._closed:
             raise trio.ClosedResourceError("the outbox is closed")
-        if alone and not self._size and self._write_at_once(message + b"\n"):
+        size = self._size
+        if size:
+            if size + len(message) >= self.max_bytes:
+                raise trio.WouldBlock
+        elif alone and self._write_at_once(message + b"\n"):
             return
-        if self._size and self._size + len(message) >= self.max_bytes:
-            raise trio.WouldBlock
         self._waiting[object() if key is None else key] = message
         self._size += len(message) + 1
         self._writer.wake()

@@ -20,6 +20,7 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _FIRST: Final = b'{"jsonrpc":"2.0","id":'
 _LAST: Final = b',"jsonrpc":"2.0","id":'
+_TOKEN: Final = MetaKey.PROGRESS_TOKEN.value
 
 
 def readdress(request: Request, upstream_id: int) -> bytes:
@@ -28,39 +29,30 @@ def readdress(request: Request, upstream_id: int) -> bytes:
 
     The token is the id: both are unique among what is in flight on one connection, which is all that MCP asks.
     """
-    wants_progress = MetaKey.PROGRESS_TOKEN in meta_of(request.params)
-    if request.raw is None:
+    raw, wants_progress = request.raw, _TOKEN in request.meta
+    if raw is None:
         params = request.params
         if wants_progress:
-            params = {**params, "_meta": {**meta_of(params), MetaKey.PROGRESS_TOKEN.value: upstream_id}}
+            params = {**params, "_meta": {**request.meta, _TOKEN: upstream_id}}
         return encode_message(Request(upstream_id, request.method, params))
-    if not wants_progress and (spliced := _spliced(request.raw, _encode(request.id), b"%d" % upstream_id)):
-        return spliced
+    if not wants_progress:  # its id is the second member, or the last one, with most clients
+        old = _encode(request.id)
+        start = _FIRST + old + b","  # what the ends look like of a text that passed the gate is part of nothing inside
+        if raw.startswith(start):
+            return b"%b%d,%b" % (_FIRST, upstream_id, raw[len(start) :])
+        end = _LAST + old + b"}"
+        if raw.endswith(end):
+            return b"%b%b%d}" % (raw[: -len(end)], _LAST, upstream_id)
     number = msgspec.Raw(b"%d" % upstream_id)
-    message = _members(request.raw)
+    message = _members(raw)
     message["id"] = number
     if wants_progress:
         params_members = _members(message["params"])
         meta = _members(params_members["_meta"])
-        meta[MetaKey.PROGRESS_TOKEN.value] = number
+        meta[_TOKEN] = number
         params_members["_meta"] = msgspec.Raw(_encode(meta))
         message["params"] = msgspec.Raw(_encode(params_members))
     return _encode(message)
-
-
-def _spliced(raw: bytes, old: bytes, new: bytes) -> bytes | None:
-    """
-    A request with another id, if its own stands where most clients write it: the second member, or the last one.
-
-    A text that passed the gate has one id only, and what its ends look like cannot be part of anything inside.
-    """
-    start = _FIRST + old
-    if raw.startswith(start) and raw[len(start)] in b",}":
-        return _FIRST + new + raw[len(start) :]
-    end = _LAST + old + b"}"
-    if raw.endswith(end):
-        return raw[: -len(end)] + _LAST + new + b"}"
-    return None
 
 
 def with_token(notification: Notification, token: Json) -> Notification:

@@ -38,7 +38,8 @@ class StdioEra:
 
     def __init__(self, name: str, era: Literal["auto", "legacy", "modern"]) -> None:
         self._name = name
-        self._modern = era == "modern"
+        self.is_modern = era == "modern"
+        """Whether the server is known to speak revisions without a handshake."""
         self._modern_only = era == "modern"
         self._legacy_until = float("inf" if era == "legacy" else "-inf")
         self._asking = trio.Lock()
@@ -47,11 +48,6 @@ class StdioEra:
     def is_legacy(self) -> bool:
         """Whether the server is known to speak legacy revisions only."""
         return self._legacy_until > 0 and trio.current_time() < self._legacy_until
-
-    @property
-    def is_modern(self) -> bool:
-        """Whether the server is known to speak revisions without a handshake."""
-        return self._modern
 
     def check(self, exchange: Exchange) -> None:
         """
@@ -88,7 +84,7 @@ class StdioEra:
             UnsupportedVersion: The server speaks legacy revisions only, or does not say what it speaks.
             GatewayError: As `call` does.
         """
-        if not self._modern:
+        if not self.is_modern:
             if exchange.method == DISCOVER:
                 return self._judged(exchange, await call(exchange))
             await self._find_out(exchange, call)
@@ -96,7 +92,7 @@ class StdioEra:
 
     async def _find_out(self, exchange: Exchange, call: Service) -> None:
         async with self._asking:
-            if self._modern:
+            if self.is_modern:
                 return
             self.check(exchange)
             with trio.move_on_after(SILENCE_S):
@@ -109,7 +105,7 @@ class StdioEra:
         if not speaks_modern(_OK, reply):
             self._legacy_until = trio.current_time() + _REMEMBER_S
             raise self._legacy_only(exchange)
-        self._modern = True
+        self.is_modern = True
         return reply
 
     def _legacy_only(self, exchange: Exchange) -> UnsupportedVersion:

@@ -215,8 +215,9 @@ class Correlation(Generic[E]):
         Returns:
             False if nobody waits for this id: unknown, late, or a second reply. It is dropped and counted.
         """
-        entry, counts = self._waiting(response.id), self.counts
-        if entry is None:
+        counts, entry_id = self.counts, response.id
+        entry = self.entries.get(entry_id) if type(entry_id) is int else None
+        if entry is None or entry._reply is not None or entry._error is not None:
             counts.late += 1
             return False
         entry._reply = response.reply

@@ -35,7 +35,7 @@ async def opened(command: tuple[str, ...] = GLUTTON, **options: object):
     """A sink whose server reads, writes and looks around when it is told to."""
     with trio.fail_after(30):
         sink = StdioSink(StdioSinkConfig(command=command, stop_grace=0.2, kill_grace=0.2, **options), Context(id="up"))
-        sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
+        sink._lines._era.is_modern = True  # what it finds out is the business of test_stdio_era.py
         async with sink.open():
             yield sink
 

@@ -24,7 +24,7 @@ async def opened(**options: object):
     """A sink whose server tries to exceed its limits when it is told to."""
     with trio.fail_after(30):
         sink = StdioSink(StdioSinkConfig(command=GLUTTON, stop_grace=0.2, kill_grace=0.2, **options), Context(id="up"))
-        sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
+        sink._lines._era.is_modern = True  # what it finds out is the business of test_stdio_era.py
         async with sink.open():
             yield sink
 

@@ -47,7 +47,7 @@ async def opened(name: str = "plain", **options: object):
     options = {"command": command, "stop_grace": 0.2, "kill_grace": 0.2, **options}
     with trio.fail_after(240):
         sink = StdioSink(StdioSinkConfig(**options), Context(id="files"))
-        sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
+        sink._lines._era.is_modern = True  # what it finds out is the business of test_stdio_era.py
         async with sink.open():
             yield sink
 

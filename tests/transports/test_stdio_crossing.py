@@ -69,7 +69,7 @@ class Visitor:
 async def test_over_100_000_messages_nothing_crosses() -> None:
     """Every answer, every word of progress and every notice reaches the client that it is for, exactly once."""
     sink = StdioSink(StdioSinkConfig(command=SHUFFLER), Context(id="up"))
-    sink._lines._era._modern = True  # what it finds out is the business of test_stdio_era.py
+    sink._lines._era.is_modern = True  # what it finds out is the business of test_stdio_era.py
     with trio.fail_after(240):
         async with sink.open(), trio.open_nursery() as nursery:
             visitors = [Visitor(sink, name) for name in ("ana", "bob")]

@@ -119,14 +119,14 @@ class HttpSink(Sink):
             CapacityExceeded: Too many requests wait for a connection, or too many streams are open.
             UpstreamFault: The upstream failed, or answered with something that is not MCP.
         """
-        if exchange.kind is Kind.CALL:  # nearly always the upstream is known to be of the client's kind: no detour
-            client = exchange.client
-            if client.era is Era.MODERN:
-                modern = self._modern
-                if modern is not None and modern.is_modern:
-                    return modern.call(exchange)
-            elif (taking := self._sessions.taking(client.session)) is not None and exchange.method != "initialize":
-                return taking.call(exchange)
+        client, modern = exchange.client, self._modern
+        if client.era is Era.MODERN:  # nearly always the upstream is known to be of the client's kind: no detour
+            if modern is not None and modern.is_modern:
+                return modern.call(exchange)
+        elif exchange.kind is Kind.CALL and exchange.request.method != "initialize":
+            session = self._sessions.taking(client.session)
+            if session is not None:
+                return session.call(exchange)
         return self._translator(exchange)
 
     def figures(self) -> Iterator[Figure]:
@@ -178,7 +178,7 @@ class HttpSink(Sink):
             )
         if self._modern is None:
             raise self._is_closed()
-        return self._modern.notify(exchange) if exchange.kind is Kind.NOTIFY else self._modern.serve(exchange)
+        return self._modern.call(exchange)
 
     def _make(self, session: Session) -> LegacySession:
         assert self._upstream is not None

@@ -50,7 +50,7 @@ class KnownHeads:
     """What is remembered of one origin."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, _Known] = {}  # by what stands before the empty line
         self._alike: dict[tuple[bytes, ...], _Known] = {}
 
     def __len__(self) -> int:
@@ -58,12 +58,11 @@ class KnownHeads:
 
     def whole(self, data: bytes) -> WholeResponse | None:
         """The response, if these bytes are one with a head that is known, no less and no more; else None."""
-        start = data.find(_END) + 4
-        head = data[:start]
+        head, end, body = data.partition(_END)
         known = self._known.get(head) or self._derived(head)
-        if known is None or len(data) != start + known.length:
+        if known is None or len(body) != known.length or not end:
             return None
-        return WholeResponse(known.head, data[start:])
+        return WholeResponse(known.head, body)
 
     def parse(self, data: bytes) -> ResponseParser:
         """
@@ -73,22 +72,21 @@ class KnownHeads:
         Raises:
             MalformedResponse: As the parser does.
         """
-        start = data.find(_END) + len(_END)
-        head = data[:start]
+        head, end, body = data.partition(_END)
         known = self._known.get(head)
         if known is not None:
             parser = ResponseParser(known.head)
             parser.feed(data)
             return parser
         parser = ResponseParser()
-        if not len(_END) <= start <= MAX_BYTES:
+        if not end or len(head) > MAX_BYTES:
             parser.feed(data)
             return parser
-        parser.feed(head)
+        parser.feed(head + end)
         if parser.has_head_only and parser.head is not None:
             self._learn(head, _Known(parser.head, _length(parser)))
-        if start < len(data):
-            parser.feed(data[start:])
+        if body:
+            parser.feed(body)
         return parser
 
     def _learn(self, head: bytes, known: _Known) -> None:

@@ -97,7 +97,7 @@ def check_answers(name: str, response: Response, request_id: RequestId) -> Reply
         UpstreamProtocolError: It answers another one.
     """
     answered, reply = response.id, response.reply
-    if answered == request_id and type(answered) is type(request_id):
+    if answered == request_id:  # strings and integers are the only types that ids have
         return reply
     if answered is None and isinstance(reply, ErrorReply):
         return reply  # about a message whose id it could not read: there was only one

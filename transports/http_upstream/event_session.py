@@ -102,13 +102,10 @@ class EventSession:
         self._opened = trio.Event()
         self._failure: GatewayError | None = None
         self._ending = trio.Event()
+        self.is_ending = False
+        """Whether it takes nothing any more."""
         self.ended = trio.Event()
         """Set when nothing of it is left."""
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it takes nothing any more."""
-        return self._ending.is_set()
 
     async def run(self) -> None:
         """Host the session until `end`, or until its stream is lost."""
@@ -140,6 +137,7 @@ class EventSession:
 
     def end(self) -> None:
         """Have it end. Idempotent, never blocks."""
+        self.is_ending = True
         self._ending.set()
 
     async def initialize(self, exchange: Exchange) -> Reply:

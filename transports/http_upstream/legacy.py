@@ -80,13 +80,10 @@ class LegacySession:
         self._renewal: Handshake[None] | None = None
         self._shaking = trio.CancelScope()
         self._ending = trio.Event()
+        self.is_ending = False
+        """Whether it takes nothing any more."""
         self.ended = trio.Event()
         """Set when nothing of it is left."""
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it takes nothing any more."""
-        return self._ending.is_set()
 
     async def run(self) -> None:
         """Host what the session needs besides its exchanges, until `end`; then tell the upstream."""
@@ -115,6 +112,7 @@ class LegacySession:
             within_s: Time for a handshake under way to tell which session there is to be ended.
         """
         self._shaking.deadline = min(self._shaking.deadline, trio.current_time() + within_s)
+        self.is_ending = True
         self._ending.set()
 
     async def initialize(self, exchange: Exchange) -> Reply:

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.options import MINUTE
 from sluiceway.pipeline.model.tools import CALL, LIST
 from sluiceway.pipeline.protocol.errors import UnsupportedVersion, UpstreamProtocolError
-from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, ErrorCode, Kind, MetaKey
+from sluiceway.pipeline.protocol.mcp import LEGACY_VERSIONS, METHODS, ErrorCode, Kind, MetaKey
 from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
@@ -31,6 +31,8 @@ from .long_result import LongResult, conclude
 from .upstream import Upstream
 
 _DISCOVER: Final = "server/discover"
+_PLAIN: Final = frozenset(row.name for row in METHODS.values() if row.kind is Kind.CALL and row.name != LIST)
+"""Methods with one reply, of which a client's HTTP headers say all that the sink would have to know of its tools."""
 _REMEMBER_S: Final = 5 * MINUTE
 """How long an upstream counts as legacy only; then it is asked again, for it may have been upgraded."""
 
@@ -53,45 +55,37 @@ class ModernUpstream:
 
     def call(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        When awaited, pass a CALL on and its notifications back; return its reply. Only if `is_modern`.
-
-        Raises:
-            UpstreamFault: The upstream failed.
-        """
-        if exchange.client.transport == "http" and exchange.request.method != LIST:
-            return self._send(exchange)
-        return self.serve(exchange)
-
-    async def serve(self, exchange: Exchange) -> Reply:
-        """
-        As `call`, for any request and whatever is known of the upstream and its tools.
+        When awaited, pass a message on and its notifications back; return its reply, if it has one.
 
         Raises:
             UnsupportedVersion: The upstream speaks legacy revisions only.
-            UpstreamFault: It failed.
+            UpstreamFault: It failed, or does not take the notification.
         """
+        request = exchange.request
+        is_plain = self.is_modern and exchange.client.transport == "http" and request.method in _PLAIN
+        if is_plain and type(request) is Request:
+            return self._send(exchange, request)
+        return self._notify(exchange) if exchange.kind is Kind.NOTIFY else self._call(exchange)
+
+    async def _call(self, exchange: Exchange) -> Reply:
+        request = exchange.request
+        assert isinstance(request, Request)
         if not self.is_modern:
             if self._legacy_until is not None and trio.current_time() < self._legacy_until:
                 raise self._legacy_only(exchange)
             if exchange.method == _DISCOVER:
-                return await self._find_out(exchange, exchange.request)
+                return await self._find_out(exchange, request)
             nameless = exchange.with_client(exchange.client.with_headers({}))
             await self._find_out(nameless, _discover_as(exchange))
         if exchange.kind is Kind.LISTEN:
-            return await self._listen(exchange)
-        reply = await self._send(exchange, self._mirrors.headers(exchange))
-        if _lacks_headers(exchange, reply) and await self._mirrors.find(exchange, self._send, again=True):
-            reply = await self._send(exchange, self._mirrors.headers(exchange))
+            return await self._listen(exchange, request)
+        reply = await self._send(exchange, request, self._mirrors.headers(exchange))
+        if _lacks_headers(exchange, reply) and await self._mirrors.find(exchange, self.call, again=True):
+            reply = await self._send(exchange, request, self._mirrors.headers(exchange))
         self._mirrors.learn(exchange, reply)
         return reply
 
-    async def notify(self, exchange: Exchange) -> Result:
-        """
-        Pass a notification on; return that it was taken.
-
-        Raises:
-            UpstreamFault: The upstream failed, or does not take it.
-        """
+    async def _notify(self, exchange: Exchange) -> Result:
         notification = exchange.request
         assert isinstance(notification, Notification)
         if self._legacy_until is not None and trio.current_time() < self._legacy_until:
@@ -103,11 +97,11 @@ class ModernUpstream:
             )
         return Result()
 
-    async def _send(self, exchange: Exchange, mirrored: Mapping[str, str] = EMPTY, *, use: Use = Use.CALL) -> Reply:
-        request, upstream = exchange.request, self._upstream
-        assert isinstance(request, Request)
-        headers = modern_headers(request, exchange.client, mirrored)
-        response = await upstream.post(request, headers, use=use)
+    async def _send(
+        self, exchange: Exchange, request: Request, mirrored: Mapping[str, str] = EMPTY, *, use: Use = Use.CALL
+    ) -> Reply:
+        upstream = self._upstream
+        response = await upstream.post(request, modern_headers(request, exchange.client, mirrored), use=use)
         reply = upstream.reply_in(response, request.id)
         if reply is not None:
             return reply if type(reply) is Result else with_status(reply, response.head.status)
@@ -134,7 +128,7 @@ class ModernUpstream:
             await exchange.relay(message)
         raise cut_off(upstream.name)
 
-    async def _listen(self, exchange: Exchange) -> Reply:
+    async def _listen(self, exchange: Exchange, request: Request) -> Reply:
         """A subscription, which ends by itself when the gateway drains."""
         reply: Reply | None = None
         with unwrap_single():
@@ -145,16 +139,14 @@ class ModernUpstream:
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(hang_up)
-                reply = await self._send(exchange, use=Use.STREAM)
+                reply = await self._send(exchange, request, use=Use.STREAM)
                 nursery.cancel_scope.cancel()
         if reply is not None:
             return reply
-        assert isinstance(exchange.request, Request)
-        return Result({"resultType": "complete", "_meta": {MetaKey.SUBSCRIPTION_ID.value: exchange.request.id}})
+        return Result({"resultType": "complete", "_meta": {MetaKey.SUBSCRIPTION_ID.value: request.id}})
 
-    async def _find_out(self, exchange: Exchange, question: Request | Notification) -> Reply:
+    async def _find_out(self, exchange: Exchange, question: Request) -> Reply:
         """Ask what the upstream speaks with a `server/discover`; return the reply. Raises as `_judged` does."""
-        assert isinstance(question, Request)
         with await self._upstream.post(question, modern_headers(question, exchange.client)) as response:
             return await self._judged(exchange, question, response)
 

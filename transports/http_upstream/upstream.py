@@ -124,9 +124,7 @@ class Upstream:
         message = decode_upstream(body, self.limits)
         if type(message) is not Answer:
             return None
-        if message.id == request_id and type(request_id) is type(message.id):
-            return message.reply
-        return check_answers(self.name, message, request_id)
+        return message.reply if message.id == request_id else check_answers(self.name, message, request_id)
 
     def read(self, response: Response, event_id: str = "") -> Incoming:
         """

@@ -349,7 +349,8 @@ class Engine:
         worker = self._around.worker
         component.readiness = lambda: self.ready and (worker is None or worker.is_announced)
         component.context.codes = CODE_TABLES[self.document.run.error_codes]
-        entrances = Entrances(lambda: self._generation.pipelines[self._targets[spec.id]].lane.chain, spec.id)
+        targets, source_id = self._targets, spec.id
+        entrances = Entrances(lambda: self._generation.pipelines[targets[source_id]].lane.chain, source_id)
         component.resource_metadata, component.identify = entrances.resource_metadata, entrances.identify
         component.refuse_unread = entrances.refuse_unread
 
@@ -360,12 +361,12 @@ class Engine:
             emit: Callable[[Notification], Awaitable[None]],
             ask: Asker | None = None,
         ) -> PipelineTicket:
-            if message.method == "initialize" and client.session is not None:
+            if client.session is not None and message.method == "initialize":
                 self._remember(client.session)
-            pipeline = self._generation.pipelines[self._targets[spec.id]]
-            return pipeline.handle(message, client=client, emit=emit, ask=ask, source=spec.id)
+            pipeline = self._generation.pipelines[targets[source_id]]
+            return pipeline.handle(message, client=client, emit=emit, ask=ask, source=source_id)
 
-        feed = self._edges.client(spec.id, lambda: self._targets[spec.id], handle)
+        feed = self._edges.client(source_id, lambda: targets[source_id], handle)
 
         async def serve() -> None:
             await component.serve(feed)

@@ -17,6 +17,5 @@ os.register_at_fork(after_in_child=_left.clear)  # a child that was forked must 
 def random_id() -> str:
     """32 hex digits of the system's randomness (`os.urandom`), no two alike."""
     if not _left:
-        digits = os.urandom(_BYTES * _AT_ONCE).hex()
-        _left.extend(digits[at : at + 2 * _BYTES] for at in range(0, len(digits), 2 * _BYTES))
+        _left.extend(os.urandom(_BYTES * _AT_ONCE).hex(" ", _BYTES).split())
     return _left.pop()

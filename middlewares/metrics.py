@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from operator import attrgetter
 from typing import Final, TypeAlias, TypeVar, final
 
 import trio
-from attrs import define, field, frozen
+from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Decision, Exchange, Service
@@ -26,46 +27,26 @@ from sluiceway.pipeline.model.order import Order
 from sluiceway.pipeline.protocol.mcp import METHODS, Kind
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.protocol.trace_context import SAMPLED
-from sluiceway.pipeline.telemetry.metrics import LATENCIES_S, Histogram
-from sluiceway.pipeline.telemetry.outcomes import SUCCESS, Outcome, end_of, is_tool_error
+from sluiceway.pipeline.telemetry.metrics import LATENCIES_S
+from sluiceway.pipeline.telemetry.outcomes import end_of, is_tool_error
 
-OTHER: Final = "other"
-"""The label of whatever has none of its own."""
-MAX_ERRORS: Final = 64
+from .metrics_series import MAX_ERRORS, OTHER, Series, count_up
+
 MAX_SCHEMES: Final = 16
 MAX_DECISIONS: Final = 512
-"""Labels kept: of errors per method, of schemes, of decisions."""
+"""Labels kept: of schemes, of decisions."""
 
-_BATCH: Final = 256
+MAX_CHARS: Final = 128
+"""Characters that the name of a tool with a label has at most."""
+_BATCH: Final = 64
 """Decisions that are gathered before they are counted: together, that takes a tenth of the time."""
-_CALL: Final = Kind.CALL
-_TOOLS_CALL: Final = "tools/call"
+_IS_CALL: Final = Kind.CALL
+_CALL: Final = "tools/call"
+_READ: Final = "resources/read"
 _label_of: Final = attrgetter("stage", "outcome")
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.\-]{0,31}):", re.IGNORECASE)
 _K = TypeVar("_K", bound=Hashable)
 _Key: TypeAlias = tuple[str, str, str | None]
-
-
-@final
-@define(eq=False)
-class _Series:
-    """How often something ended in which way, and how long it took."""
-
-    latency: Histogram
-    outcomes: dict[Outcome, int] = field(factory=lambda: dict.fromkeys(Outcome, 0))
-    errors: dict[str, int] = field(factory=dict)
-
-    def add(self, other: _Series) -> None:
-        """Count what another one counted."""
-        self.latency.add(other.latency)
-        for outcome, count in other.outcomes.items():
-            self.outcomes[outcome] += count
-        for error, count in other.errors.items():
-            _add(self.errors, error, MAX_ERRORS, OTHER, count)
-
-    def ends(self) -> Iterator[tuple[str, int]]:
-        """The outcomes there were, and how often."""
-        return ((outcome.value, count) for outcome, count in self.outcomes.items() if count)
 
 
 @final
@@ -127,11 +108,11 @@ class Metrics(Middleware):
         self._clock = trio.current_time
         self._under_way: set[Exchange] = set()
         """Exchanges inside."""
-        self._series: dict[_Key, _Series] = {}
-        """By method, source and, for `tools/call`, tool: each exchange is counted once, and figures add up."""
+        self._series: dict[_Key, Series] = {}
+        """By method, source and what is told apart of a method: each exchange is counted once, and figures add up."""
         self._tools: set[str] = set()
-        """Tools that have a label."""
-        self._schemes: dict[str, int] = {}
+        self._schemes: set[str] = set()
+        """Those that have a label."""
         self._decisions: dict[tuple[str, str], int] = {}
         self._uncounted: list[Decision] = []
 
@@ -143,7 +124,8 @@ class Metrics(Middleware):
 
     async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
         """Count around the inner chain. Never refuses, and passes everything through unchanged."""
-        under_way, decided = self._under_way, len(exchange.link.decisions)
+        under_way, decisions = self._under_way, exchange.link.decisions
+        decided = len(decisions)
         under_way.add(exchange)
         start = self._clock()
         reply: Reply | None = None
@@ -152,56 +134,69 @@ class Metrics(Middleware):
             return reply
         finally:
             under_way.discard(exchange)
-            self._count(exchange, reply, start, decided)
+            self._count(exchange, reply, self._clock() - start)
+            uncounted = self._uncounted
+            uncounted += decisions[decided:] if decided else decisions
+            if len(uncounted) >= _BATCH:
+                self._count_decisions()
 
-    def _count(self, exchange: Exchange, reply: Reply | None, start: float, decided: int) -> None:
-        """Count one that has ended; `decided` is how many decisions there were when it came."""
-        now, request, link = self._clock(), exchange.request, exchange.link
+    def _count(self, exchange: Exchange, reply: Reply | None, took: float) -> None:
+        """Count one that has ended."""
+        request, trace = exchange.request, exchange.link.trace
         method = request.method
-        tool = (request.target or OTHER) if method == _TOOLS_CALL else None
-        if type(reply) is Result and (tool is None or not is_tool_error(reply)):
-            end = SUCCESS
+        part = None
+        if method == _CALL:
+            part = request.target or OTHER
+        elif method == _READ:
+            part = _scheme_of(request.target)
+        series = self._series.get((method, exchange.source, part))
+        if (
+            series is not None
+            and type(reply) is Result
+            and (part is None or not is_tool_error(reply))
+            and exchange.kind is _IS_CALL
+            and (trace is None or not trace.flags & SAMPLED)
+        ):  # nearly all of them
+            smooth = series.smooth  # `Histogram.observe`, without a call
+            smooth.counts[bisect_left(smooth.bounds, took)] += 1
+            smooth.total += took
         else:
-            end = end_of(exchange, reply, sys.exception() if reply is None else None)
-        series = self._series.get((method, exchange.source, tool))
-        if series is None:
-            good = type(reply) is Result and not end.error
-            series = self._series_of(method, exchange.source, None if tool is None else self._label(tool, good=good))
-        series.outcomes[end.outcome] += 1
-        if end.error:
-            _add(series.errors, end.error, MAX_ERRORS, OTHER)
-        if exchange.kind is _CALL:
-            trace = link.trace
-            trace_id = trace.trace_id if trace is not None and trace.flags & SAMPLED else ""
-            series.latency.observe(now - start, trace_id, now)
-        if method == "resources/read":
-            match = _SCHEME.match(str(request.params.get("uri")))
-            _add(self._schemes, OTHER if match is None else match[1].lower(), MAX_SCHEMES, OTHER)
-        uncounted = self._uncounted
-        uncounted += link.decisions[decided:] if decided else link.decisions
-        if len(uncounted) >= _BATCH:
-            self._count_decisions()
+            self._count_apart(exchange, reply, took, part)
 
-    def _series_of(self, method: str, source: str, tool: str | None) -> _Series:
-        key = method if method in METHODS else OTHER, source, tool
+    def _count_apart(self, exchange: Exchange, reply: Reply | None, took: float, part: str | None) -> None:
+        """Count one that is the first of its kind, did not go well, took any time it liked, or is an example."""
+        end = end_of(exchange, reply, sys.exception() if reply is None else None)
+        method = exchange.request.method
+        if part is not None:
+            part = self._label(method, part, good=type(reply) is Result and not end.error)
+        key = method if method in METHODS else OTHER, exchange.source, part
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = _Series(Histogram(self._bounds))
-        return series
+            series = self._series[key] = Series(self._bounds)
+        series.outcomes[end.outcome] += 1
+        if end.error:
+            count_up(series.errors, end.error, MAX_ERRORS, OTHER)
+        if exchange.kind is _IS_CALL:
+            trace = exchange.link.trace
+            trace_id = trace.trace_id if trace is not None and trace.sampled else ""
+            series.other.observe(took, trace_id, self._clock())
 
-    def _label(self, tool: str, *, good: bool) -> str:
-        """The label of a tool; that of all others if it has no place."""
-        if tool not in self._tools:
-            room = self._max_tools if good else self._max_tools // 2
-            if tool == OTHER or len(tool) > 128 or len(self._tools) >= room:
+    def _label(self, method: str, part: str, *, good: bool) -> str:
+        """The label of a tool or scheme; that of all others if it has no place."""
+        if method == _READ:
+            known, room = self._schemes, MAX_SCHEMES - 1
+        else:
+            known, room = self._tools, self._max_tools if good else self._max_tools // 2
+        if part not in known:
+            if part == OTHER or len(part) > MAX_CHARS or len(known) >= room:
                 return OTHER
-            self._tools.add(tool)
-        return tool
+            known.add(part)
+        return part
 
     def _count_decisions(self) -> None:
         """Count what was gathered."""
         for key, count in Counter(map(_label_of, self._uncounted)).items():
-            _add(self._decisions, key, MAX_DECISIONS, (OTHER, OTHER), count)
+            count_up(self._decisions, key, MAX_DECISIONS, (OTHER, OTHER), count)
         self._uncounted.clear()
 
     def figures(self) -> Iterator[Figure | Distribution]:
@@ -209,13 +204,12 @@ class Metrics(Middleware):
         pipeline = {"pipeline": self._pipeline}
         epoch = self.context.now() - trio.current_time()
         for (method, source), series in self._summed(lambda key: key[:2]).items():
-            yield from _of_method({"method": method, "source": source, **pipeline}, series, epoch)
-        for (tool,), series in self._summed(lambda key: key[2:]).items():
-            if tool is not None:
-                yield from _of_tool({"tool": tool, **pipeline}, series, epoch)
-        for scheme, count in self._schemes.items():
-            labels = {"scheme": scheme, **pipeline}
-            yield Figure("mcp_resource_accesses_total", count, "counter", "Resources read.", labels)
+            yield from series.of_method({"method": method, "source": source, **pipeline}, epoch)
+        for (method, part), series in self._summed(lambda key: (key[0], key[2])).items():
+            if method == _CALL and part is not None:
+                yield from series.of_tool({"tool": part, **pipeline}, epoch)
+            elif part is not None:
+                yield series.of_scheme({"scheme": part, **pipeline})
         self._count_decisions()
         for (stage, outcome), count in self._decisions.items():
             labels = {"stage": stage, "outcome": outcome, **pipeline}
@@ -225,41 +219,17 @@ class Metrics(Middleware):
             labels = {"kind": kind.value, **pipeline}
             yield Figure("mcp_requests_in_flight", kinds[kind], "gauge", "Exchanges under way.", labels)
 
-    def _summed(self, part: Callable[[_Key], _K]) -> dict[_K, _Series]:
+    def _summed(self, part: Callable[[_Key], _K]) -> dict[_K, Series]:
         """The series, added up by a part of their keys."""
-        sums: dict[_K, _Series] = {}
+        sums: dict[_K, Series] = {}
         for key, series in self._series.items():
             name = part(key)
             if name not in sums:
-                sums[name] = _Series(Histogram(self._bounds))
+                sums[name] = Series(self._bounds)
             sums[name].add(series)
         return sums
 
 
-def _of_method(labels: dict[str, str], series: _Series, epoch: float) -> Iterator[Figure | Distribution]:
-    for outcome, count in series.ends():
-        shown = {**labels, "outcome": outcome}
-        yield Figure("mcp_requests_total", count, "counter", "Exchanges that ended.", shown)
-    for error, count in series.errors.items():
-        yield Figure("mcp_errors_total", count, "counter", "Exchanges that failed.", {**labels, "error": error})
-    if not any(series.latency.counts):
-        return
-    text = "How long exchanges took, from this stage to their reply."
-    yield series.latency.sample("mcp_request_duration_seconds", text, labels, epoch)
-    rest = {name: value for name, value in labels.items() if name != "method"}
-    if labels["method"] in ("tools/list", "tools/call"):
-        name = f"mcp_{labels['method'].replace('/', '_')}_duration_seconds"
-        yield series.latency.sample(name, f"How long {labels['method']} took.", rest, epoch)
-
-
-def _of_tool(labels: dict[str, str], series: _Series, epoch: float) -> Iterator[Figure | Distribution]:
-    for outcome, count in series.ends():
-        yield Figure("mcp_tool_executions_total", count, "counter", "Calls of tools.", {**labels, "outcome": outcome})
-    yield series.latency.sample("mcp_tool_execution_duration_seconds", "How long calls of a tool took.", labels, epoch)
-
-
-def _add(counts: dict[_K, int], key: _K, maximum: int, other: _K, count: int = 1) -> None:
-    """Count a key, or all others if it is new and there is no place."""
-    if key not in counts and len(counts) >= maximum:
-        key = other
-    counts[key] = counts.get(key, 0) + count
+def _scheme_of(uri: str | None) -> str:
+    match = _SCHEME.match(uri or "")
+    return OTHER if match is None else match[1].lower()

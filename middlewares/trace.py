@@ -13,13 +13,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from attrs import evolve, frozen
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.component import Context, Middleware, middleware
 from sluiceway.pipeline.model.exchange import Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import Ratio, option
 from sluiceway.pipeline.model.order import Order
-from sluiceway.pipeline.protocol.mcp import MetaKey, meta_of
+from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Reply
 from sluiceway.pipeline.protocol.splice import with_label, with_meta
 from sluiceway.pipeline.protocol.trace_context import RANDOM, TraceContext, baggage_in, context_in
@@ -135,28 +136,26 @@ class Trace(Middleware):
             finally:
                 self._export = None
 
-    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Carry the context on; record what is sampled. Never refuses."""
         link = exchange.link
         parent = known = link.trace
         theirs = None
         if known is None:
-            meta, headers = meta_of(exchange.request.params), exchange.client.headers
+            meta, headers = exchange.request.meta, exchange.client.headers
             if _PARENT in meta or _PARENT in headers:
                 theirs = context_in(meta) or context_in(headers)
                 parent = theirs if self._continues else None
-        if parent.sampled if parent is not None else self._sample >= 1 or self.context.random.random() < self._sample:
-            return await self._spans.exchange(exchange, call_next, parent, None if self._continues else theirs)
+        if parent is not None:
+            records = parent.sampled
+        else:
+            records = self._sample > 0 and (self._sample >= 1 or self.context.random.random() < self._sample)
+        if records:
+            return self._spans.exchange(exchange, call_next, parent, None if self._continues else theirs)
         if known is None:
             self._passed += 1
             link.trace = parent or self._tracer.new_context(RANDOM)
-        before = exchange.around_sink
-        if before is None:
-            exchange.around_sink = self._carry
-        try:
-            return await call_next(exchange)
-        finally:
-            exchange.around_sink = before
+        return call_next(exchange if exchange.around_sink is not None else replace(exchange, around_sink=self._carry))
 
     def recent_spans(self) -> Iterable[Span]:
         """The spans that ended lately, latest last."""
@@ -174,13 +173,13 @@ class Trace(Middleware):
         context = exchange.link.trace
         if context is None:
             return sink(exchange)
-        if self._plain and not context.state and _LABELS.isdisjoint(meta_of(exchange.request.params)):
+        if self._plain and not context.state and _LABELS.isdisjoint(exchange.request.meta):
             return sink(exchange.with_request(with_label(exchange.request, _PARENT, context.traceparent)))
         return sink(self._carrying(exchange, context))
 
     def _carrying(self, exchange: Exchange, context: TraceContext) -> Exchange:
         """The exchange with what upstreams may know of its trace."""
-        meta = meta_of(exchange.request.params)
+        meta = exchange.request.meta
         changes: dict[str, str | None] = {_PARENT: context.traceparent if self._parent else None}
         if context.state or _STATE in meta:
             changes[_STATE] = (context.state or None) if self._state else None
@@ -190,7 +189,7 @@ class Trace(Middleware):
         return exchange if request is exchange.request else exchange.with_request(request)
 
     def _baggage_of(self, exchange: Exchange) -> str | None:
-        return baggage_in(meta_of(exchange.request.params)) or baggage_in(exchange.client.headers) or None
+        return baggage_in(exchange.request.meta) or baggage_in(exchange.client.headers) or None
 
     def _ended(self, span: Span) -> None:
         self._recorded += 1

@@ -35,6 +35,7 @@ from .rules import Policy, Rule
 from .store_tier import LowerTier, StoreTier
 from .tiers import Tiers
 
+_CALL: Final = Kind.CALL
 _PURGE_BY: Final = frozenset({"key", "method", "name", "tenant"})
 
 
@@ -85,6 +86,7 @@ class Cache(Middleware):
             negative_s=config.negative_ttl or 0.0,
             tool_errors=config.negative_tool_errors,
         )
+        self._methods = self._policy.methods
         self._tools = Repeatables((), trust_hints=config.trust_hints)
         self._flights = SingleFlight(context.id, config.max_entries, config.max_waiting)
         self._keeper = Keeper(context.id, self._policy, self._tools, self._flights, config.max_entry)
@@ -127,7 +129,7 @@ class Cache(Middleware):
 
     def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Answer from memory, or have the answer fetched. With an answer from memory no checkpoint."""
-        if exchange.kind is not Kind.CALL or exchange.request.method not in self._policy.methods:
+        if exchange.kind is not _CALL or exchange.request.method not in self._methods:
             return call_next(exchange)
         return self._answer(exchange, call_next)
 

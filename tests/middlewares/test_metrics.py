@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from sluiceway.middlewares.metrics import MAX_DECISIONS, MAX_ERRORS, MAX_SCHEMES, OTHER, Metrics
+from sluiceway.middlewares.metrics import MAX_DECISIONS, MAX_SCHEMES, Metrics
+from sluiceway.middlewares.metrics_series import MAX_ERRORS, OTHER
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.figures import Distribution, Figure
 from sluiceway.pipeline.model.options import Duration

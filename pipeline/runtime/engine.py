@@ -100,8 +100,8 @@ class Engine:
         )
         self._edges.configured(document, 1, self._around.changes)
         self._generation = Generation(document, self._around, self.deadlines)
-        self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
         self._targets = {source_id: spec.pipeline for source_id, spec in document.sources.items()}
+        self._sources = {source_id: self._source(spec) for source_id, spec in document.sources.items()}
         self._sessions: dict[Session, None] = {}
         """The live legacy sessions, to tell of changes; the sources bound their number."""
         self._alerting = Alerting(self.snapshot, document.run.alerts)

@@ -142,8 +142,8 @@ class BalanceConfig:
     )
     seal_key: Secret | None = option(
         None,
-        doc="Key that authenticates cursors and request states; needed where several processes serve the same clients, "
-        "random at each start otherwise.",
+        doc="Key that authenticates cursors, request states and ids of tasks; needed where several processes serve the "
+        "same clients. Without it the first two have a random key at each start, and ids of tasks none.",
         example={"from_env": "SLUICEWAY_SEAL_KEY"},
     )
 

@@ -8,6 +8,7 @@ upstreams that no earlier attempt has failed at, while there are any.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import final
 from weakref import WeakKeyDictionary
 
@@ -17,10 +18,11 @@ from msgspec.structs import replace
 from sluiceway.pipeline.model.exchange import Exchange, Link
 from sluiceway.pipeline.protocol.errors import GatewayError, Refused, UpstreamUnavailable
 from sluiceway.pipeline.protocol.failures import UNSENT, blames_upstream, failure_of, name_of
-from sluiceway.pipeline.protocol.mcp import Kind
+from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.runtime.nursery import unwrap_single
 
+from ..task_ids import TaskIds, tells_of_tasks
 from .group import Group
 from .keys import KeyOf
 from .member import Member
@@ -37,6 +39,7 @@ class Dispatch:
         strategy: Chooses.
         key_of: What the strategy is given as a key; None if it wants none.
         offers: Who offers what; None if all offer the same.
+        tasks: Makes the ids of tasks that modern clients know.
         retry_after_s: What clients are told to wait when nobody is well.
     """
 
@@ -47,6 +50,7 @@ class Dispatch:
         strategy: Strategy,
         key_of: KeyOf | None,
         offers: Offers | None,
+        tasks: TaskIds,
         retry_after_s: float,
     ) -> None:
         self._id = sink_id
@@ -54,6 +58,7 @@ class Dispatch:
         self._strategy = strategy
         self._key_of = key_of
         self._offers = offers
+        self._tasks = tasks
         self._retry_after_s = retry_after_s
         self._tried: WeakKeyDictionary[Link, set[Member]] = WeakKeyDictionary()
         self.failovers = 0
@@ -143,7 +148,7 @@ class Dispatch:
         began, asked, told = trio.current_time(), link.asked, False
         self._group.enter(member)
         try:
-            reply = await member.service(exchange)
+            reply = await self._send(member, exchange)
             told = True
             if type(reply) is not Result and blames_upstream(reply):
                 self._fail(member, exchange, began)
@@ -161,6 +166,16 @@ class Dispatch:
             self._group.leave(member)
             if not told and trio.current_time() >= link.deadline:
                 self._fail(member, exchange, began)
+
+    def _send(self, member: Member, exchange: Exchange) -> Awaitable[Reply]:
+        """Tasks of a legacy session are its upstream's, as the session is; those of others have to be told apart."""
+        if exchange.client.era is Era.MODERN and tells_of_tasks(exchange):
+            return self._tell_of_tasks(member, exchange)
+        return member.service(exchange)
+
+    async def _tell_of_tasks(self, member: Member, exchange: Exchange) -> Reply:
+        reply = await member.service(self._tasks.through(exchange, member.id))
+        return self._tasks.reply(exchange, member.id, reply)
 
     def _fail(self, member: Member, exchange: Exchange, began: float) -> None:
         now = trio.current_time()
@@ -186,7 +201,7 @@ class Dispatch:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(follow)
                     try:
-                        outcome = await member.service(replace(exchange, draining=draining))
+                        outcome = await self._send(member, replace(exchange, draining=draining))
                     except GatewayError as error:
                         outcome = error  # raised outside, lest it is mixed up with a cancellation
                     nursery.cancel_scope.cancel()

@@ -28,10 +28,11 @@ from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError, InvalidParams, UpstreamUnavailable
 from sluiceway.pipeline.protocol.failures import UNSENT, failure_of
 from sluiceway.pipeline.protocol.mcp import Era, ErrorCode, Kind
-from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
-from ..seals import Seals, sealing_key
+from ..seals import BadSeal, Seals, sealing_key
+from ..task_ids import TaskIds
 from .affinity import Affinity
 from .config import HASH, BalanceConfig
 from .dispatch import Dispatch
@@ -61,6 +62,7 @@ class _Open:
     dispatch: Dispatch
     sessions: Sessions
     affinity: Affinity
+    tasks: TaskIds
     lists: Lists | None
     """Where upstreams differ in what they offer."""
 
@@ -94,15 +96,17 @@ class BalanceSink(Sink):
         config, context = self._config, self.context
         ledger = context.kept.setdefault("ledger", Ledger())
         group = Group(self._members(ledger), ledger, self._rules(), self._notice)
-        affinity = Affinity(Seals(sealing_key(config.seal_key, context)))
+        sealing = sealing_key(config.seal_key, context)
+        affinity, tasks = Affinity(Seals(sealing)), TaskIds(None if config.seal_key is None else sealing)
         key = None if config.strategy in PLAIN else key_of(config.hash.by)
         offers = Offers() if config.offers == "differ" else None
-        dispatch = Dispatch(context.id, group, self._make_strategy(group, ledger), key, offers, config.health.interval)
+        strategy = self._make_strategy(group, ledger)
+        dispatch = Dispatch(context.id, group, strategy, key, offers, tasks, config.health.interval)
         lists = None if offers is None else Lists(context.id, dispatch, offers, context.log)
         deaf = context.changes.listen(partial(_changed, offers)) if offers is not None else _nothing
         async with open_background_nursery() as nursery:
             sessions = Sessions(context.id, group, dispatch, nursery)
-            self._open = _Open(group, dispatch, sessions, affinity, lists)
+            self._open = _Open(group, dispatch, sessions, affinity, tasks, lists)
             probers = self._start_probes(group, nursery)
             try:
                 yield
@@ -135,6 +139,8 @@ class BalanceSink(Sink):
             return (await dispatch.anywhere(exchange))[1]
         if exchange.target is not None and exchange.method.startswith("tasks/"):
             return await self._task(parts, exchange, exchange.target)
+        if exchange.kind is Kind.LISTEN:
+            return await self._listen(parts, exchange)
         if parts.lists is not None:
             if exchange.method in LISTED:
                 return await parts.lists.answer(exchange)
@@ -158,9 +164,22 @@ class BalanceSink(Sink):
         return await dispatch.choose(dispatch.candidates(exchange), exchange).service(exchange)
 
     async def _task(self, parts: _Open, exchange: Exchange, task_id: str) -> Reply:
-        """To whom a task belongs; where that is not known, to one after the other until somebody knows it."""
-        dispatch, affinity = parts.dispatch, parts.affinity
-        owner = parts.group.by_id.get(affinity.owner(exchange.caller, task_id) or "")
+        """
+        To whom a task belongs, as its id says. If that one is gone, or the id says nothing because its upstream made it
+        for a client that does not know of tasks, to one after the other until somebody knows it.
+
+        Raises:
+            InvalidParams: The id is sealed, and not for this client.
+        """
+        dispatch, owner = parts.dispatch, None
+        try:
+            whose, own = parts.tasks.open(exchange.caller, task_id)
+        except BadSeal as error:
+            if self._config.seal_key is not None:
+                raise InvalidParams(f"taskId: {error}; there is no such task") from error
+        else:
+            owner = parts.group.by_id.get(whose)
+            exchange = _saying(exchange, taskId=own)
         if owner is not None:
             return await dispatch.ask(owner, exchange)
         reply: Reply = Result()
@@ -174,11 +193,24 @@ class BalanceSink(Sink):
                 away = error.with_traceback(None)  # its frames hold this one: a cycle
             else:
                 if not (isinstance(reply, ErrorReply) and reply.code in _NO_SUCH_TASK):
-                    affinity.note(exchange.caller, task_id, member.id)
                     return reply
         if away is not None:  # it may be there
             raise away
         return reply
+
+    async def _listen(self, parts: _Open, exchange: Exchange) -> Reply:
+        """
+        A stream; one about tasks to whom the first of them belongs. Those of others are left out: which the upstream
+        listens to it acknowledges.
+        """
+        wanted: Json = exchange.request.params.get("notifications")
+        if isinstance(wanted, dict) and "taskIds" in wanted:
+            caller, ids = exchange.caller, wanted["taskIds"]
+            for member in parts.group.members:
+                if theirs := parts.tasks.theirs(caller, member.id, ids):
+                    narrowed = _saying(exchange, notifications={**wanted, "taskIds": theirs})
+                    return await parts.dispatch.ask(member, narrowed)
+        return (await parts.dispatch.anywhere(exchange))[1]
 
     def _members(self, ledger: Ledger) -> list[Member]:
         return [
@@ -280,6 +312,13 @@ class BalanceSink(Sink):
             raise ValueError(f"expected upstream=<id>, one of: {', '.join(group.by_id)}")
         group.drain(member, trio.current_time(), drained=action == "drain")
         return self.details()
+
+
+def _saying(exchange: Exchange, **members: Json) -> Exchange:
+    """A request with other params, as its upstream has to know it."""
+    request = exchange.request
+    assert isinstance(request, Request)
+    return exchange.with_request(request.with_params({**request.params, **members}))
 
 
 def _changed(offers: Offers, sink_id: str, notification: Notification) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from sluiceway.pipeline.model.component import Context, State
 from sluiceway.pipeline.model.exchange import Exchange
-from sluiceway.pipeline.protocol.messages import Reply, Result
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.pipeline.testing.configs import make_config
 from sluiceway.transports.balance.sink import BalanceSink
@@ -26,6 +26,7 @@ class Fake:
         self.delay = 0.0
         self.error: Exception | None = None
         self.answers: dict[str, Callable[[Exchange], Reply]] = {}
+        self.tells: Notification | None = None
         self.seen: list[Exchange] = []
         self.probes = 0
         self.inside = 0
@@ -50,6 +51,8 @@ class Fake:
             self.inside -= 1
         if self.error is not None:
             raise self.error
+        if self.tells is not None:
+            await exchange.relay(self.tells)
         if exchange.method in self.answers:
             return self.answers[exchange.method](exchange)
         if exchange.method == "initialize":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from sluiceway.pipeline.model.options import Secret
 from sluiceway.pipeline.model.session import Caller
 from sluiceway.pipeline.protocol.errors import ConnectFailed, InvalidParams, UpstreamClosed
-from sluiceway.pipeline.protocol.messages import ErrorReply, Result
-from sluiceway.pipeline.testing import memory_exchange
-from sluiceway.transports.balance.affinity import MAX_TASKS, Affinity
-from sluiceway.transports.seals import Seals
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Result
+from sluiceway.pipeline.testing import MODERN_CLIENT, memory_exchange
+from sluiceway.transports.translation.task_messages import EXTENSION
 
 ALICE = Caller("alice", how="api_key")
 
@@ -90,26 +90,103 @@ async def test_what_is_no_cursor_stays_as_it_is(autojump_clock, group):
         assert ErrorReply(-32000, "no") == await made.sink(memory_exchange("tools/list"))
 
 
-async def test_a_task_belongs_to_who_made_it(autojump_clock, group):
-    """For the caller who had it made; in both shapes."""
-    async with group("a", "b", "c", strategy="round_robin") as made:
-        made.ups["a"].answers["tools/call"] = lambda _: Result({"task": {"taskId": "t1"}})
-        made.ups["b"].answers["tools/call"] = lambda _: Result({"resultType": "task", "taskId": "t2"})
-        for _ in range(2):
-            await made.sink(memory_exchange("tools/call", {"name": "t"}, caller=ALICE))
-        for task, owner in (("t1", "a"), ("t2", "b"), ("t1", "a")):
-            reply = await made.sink(memory_exchange("tasks/get", {"taskId": task}, caller=ALICE))
-            assert reply == Result({"by": owner})
+KNOWS_TASKS = replace(MODERN_CLIENT, capabilities={"extensions": {EXTENSION: {}}})
+"""It takes tasks for answers."""
+
+
+async def make_task(made, caller=ALICE):
+    """Have a task made; its id as the client knows it."""
+    reply = await made.sink(memory_exchange("tools/call", {"name": "t"}, caller=caller, client=KNOWS_TASKS))
+    return reply.value["taskId"]
+
+
+def says_task(exchange):
+    """An upstream that has a task `1`, as all have who number theirs alike."""
+    return Result({"resultType": "task", "taskId": "1"})
+
+
+async def test_equal_upstreams_may_number_their_tasks_alike(autojump_clock, group):
+    """Ids say whose each is; upstreams see their own, and so does another process that knows nothing of this one."""
+    async with group("a", "b", strategy="round_robin") as made, group("a", "b") as other:
+        for up in made.ups.values():
+            up.answers["tools/call"] = says_task
+            up.answers["tasks/get"] = lambda x, up=up: Result({"taskId": x.request.params["taskId"], "by": up.name})
+        for up in other.ups.values():
+            up.answers["tasks/cancel"] = lambda _, up=up: Result({"by": up.name})
+        tasks = [await make_task(made) for _ in range(2)]
+        known = [(await made.sink(memory_exchange("tasks/get", {"taskId": task}))).value for task in tasks]
+        cancelled = [await other.sink(memory_exchange("tasks/cancel", {"taskId": task})) for task in tasks]
+        asked = [up.seen[-1].request.params for up in (*made.ups.values(), *other.ups.values())]
+
+    assert tasks[0] != tasks[1]
+    assert known == [{"taskId": task, "by": name} for task, name in zip(tasks, "ab", strict=True)]
+    assert cancelled == [Result({"by": "a"}), Result({"by": "b"})]
+    assert asked == [{"taskId": "1"}] * 4
+
+
+async def test_what_an_upstream_tells_of_its_task_names_it_as_the_client_knows_it(autojump_clock, group):
+    """Statuses while a call runs."""
+    told = []
+    async with group("a") as made:
+        made.ups["a"].answers["tools/call"] = says_task
+        made.ups["a"].tells = Notification("notifications/tasks", {"taskId": "1", "status": "working"})
+        task = (await made.sink(memory_exchange("tools/call", {"name": "t"}, client=KNOWS_TASKS, interim=told))).value
+
+    assert [each.params["taskId"] for each in told] == [task["taskId"]]
+    assert task["taskId"] != "1"
+
+
+async def test_who_listens_to_tasks_listens_where_they_are(autojump_clock, group):
+    """A stream has one upstream, that of the first; what the others have it does not acknowledge."""
+    async with group("a", "b", strategy="round_robin") as made:
+        for up in made.ups.values():
+            up.answers["tools/call"] = says_task
+        first, second = [await make_task(made) for _ in range(2)]
+        for ids in ([second], [second, "unknown"], ["unknown"], "odd"):
+            await made.sink(memory_exchange("subscriptions/listen", {"notifications": {"taskIds": ids}}))
+        listened = {
+            name: [x.request.params["notifications"]["taskIds"] for x in up.seen if x.method == "subscriptions/listen"]
+            for name, up in made.ups.items()
+        }
+
+    assert first != second
+    assert listened["b"][:2] == [["1"], ["1"]]
+    assert sorted(map(str, listened["a"] + listened["b"][2:])) == ["['unknown']", "odd"]
+
+
+async def test_with_a_key_a_task_is_for_whom_it_was_made_alone(autojump_clock, group, monkeypatch):
+    """Nobody else can ask for it, nor can ids be made up."""
+    monkeypatch.setenv("BALANCE_KEY", "x" * 32)
+    async with group("a", seal_key={"from_env": "BALANCE_KEY"}) as made:
+        made.ups["a"].answers["tools/call"] = says_task
+        task = await make_task(made)
+        assert Result({"by": "a"}) == await made.sink(memory_exchange("tasks/get", {"taskId": task}, caller=ALICE))
+        for caller, known in ((Caller("bob"), task), (ALICE, "1")):
+            with pytest.raises(InvalidParams, match="there is no such task"):
+                await made.sink(memory_exchange("tasks/get", {"taskId": known}, caller=caller))
+
+
+async def test_the_task_of_an_upstream_that_has_left_is_looked_for_with_the_others(autojump_clock, group):
+    """They may share what they know of tasks; by the id that they gave it."""
+    async with group("a", "b", strategy="round_robin") as made:
+        made.ups["a"].answers["tools/call"] = says_task
+        task = await make_task(made)
+    async with group("b", "c") as made:
+        made.ups["b"].answers["tasks/get"] = lambda _: ErrorReply(-32602, "no such task")
+        reply = await made.sink(memory_exchange("tasks/get", {"taskId": task}))
+        asked = made.ups["c"].seen[-1].request.params
+
+    assert reply == Result({"by": "c"})
+    assert asked == {"taskId": "1"}
 
 
 async def test_an_unknown_task_is_looked_for(autojump_clock, group):
-    """Everybody is asked until one knows it; that is remembered. If nobody does, the last one's word stands."""
+    """One that was made unasked, so its id says nothing. If nobody knows it, the last one's word stands."""
     async with group("a", "b", "c") as made:
         for name in "ac":
             made.ups[name].answers["tasks/get"] = lambda _: ErrorReply(-32602, "no such task")
-        for _ in range(2):
-            assert Result({"by": "b"}) == await made.sink(memory_exchange("tasks/get", {"taskId": "t"}))
-        assert [len(up.seen) for up in made.ups.values()] == [1, 2, 0]
+        assert Result({"by": "b"}) == await made.sink(memory_exchange("tasks/get", {"taskId": "t"}))
+        assert [len(up.seen) for up in made.ups.values()] == [1, 1, 0]
         made.ups["b"].answers["tasks/get"] = made.ups["a"].answers["tasks/get"]
         reply = await made.sink(memory_exchange("tasks/get", {"taskId": "other"}))
 
@@ -128,16 +205,3 @@ async def test_a_task_may_be_with_whom_cannot_be_reached(autojump_clock, group):
         made.ups["a"].error = UpstreamClosed("lost")
         with pytest.raises(UpstreamClosed):
             await made.sink(memory_exchange("tasks/cancel", {"taskId": "v"}))
-
-
-def test_tasks_are_forgotten_in_the_end():
-    """The one not used for longest first."""
-    affinity = Affinity(Seals(b"key"))
-    for number in range(MAX_TASKS):
-        affinity.note(ALICE, str(number), "a")
-    assert affinity.owner(ALICE, "0") == "a"
-    affinity.note(ALICE, "new", "a")
-
-    assert len(affinity) == MAX_TASKS
-    assert affinity.owner(ALICE, "0") == "a"
-    assert affinity.owner(ALICE, "1") is None

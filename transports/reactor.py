@@ -12,7 +12,6 @@ import select
 from abc import abstractmethod
 from typing import Final, Protocol, final
 
-import structlog
 import trio
 
 from .containment import Containment
@@ -58,6 +57,8 @@ class Reactor:
     """One epoll set of one Trio run; `current` finds or starts it."""
 
     def __init__(self) -> None:
+        import structlog  # `check` opens none, and it would be a fifth of its time
+
         self._wires: dict[int, Ready] = {}
         self._containment = Containment(structlog.get_logger())
         self._epoll = select.epoll()

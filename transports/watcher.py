@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import final
 
-import structlog
 import trio
 
 from .containment import Containment
@@ -49,6 +48,8 @@ class Watcher:
                 try:
                     self._wire.edge(IN)
                 except Exception as error:  # a boundary: a bug in one wire's callback ends that wire
+                    import structlog  # see reactor.py
+
                     Containment(structlog.get_logger()).take(error)
                     self._wire.close()
                 await self._emptied.wait()

@@ -35,8 +35,8 @@ IMPORTED = """
 import sys
 from sluiceway.pipeline.cli import main
 code = main({words!r})
-print(code, *sorted({{"hypercorn", "httpx2", "starlette", "sluiceway.pipeline.runtime.engine"}} & set(sys.modules)),
-      file=sys.stderr)
+costly = {{"hypercorn", "httpx2", "starlette", "structlog", "sluiceway.pipeline.runtime.engine"}}
+print(code, *sorted(costly & set(sys.modules)), file=sys.stderr)
 """
 
 
@@ -73,7 +73,7 @@ def test_what_only_servers_need_is_not_imported(tmp_path, words):
     """`--help` and `check` do not pay for the engine, the server and the HTTP client."""
     (tmp_path / "tiny.yaml").write_text(
         "version: 1\nsources: {editor: {stdio: {}, pipeline: main}}\npipelines: {main: {sink: up}}\n"
-        "sinks: {up: {stdio: {command: [server]}}}\n"
+        'sinks: {up: {stdio: {command: [server]}}, web: {http: {url: "https://mcp.example.com/mcp"}}}\n'
     )
     done = subprocess.run(
         [sys.executable, "-c", IMPORTED.format(words=words)], capture_output=True, text=True, cwd=tmp_path, check=True

@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +24,20 @@ def about_machine() -> dict[str, str | int]:
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count() or 1,
         "system": platform.platform(),
-        "python": platform.python_version(),
+        "python": f"{platform.python_version()}, {build_of_python()}",
         "commit": commit.stdout.strip(),
         "load average": f"{os.getloadavg()[0]:.1f}",
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     }
+
+
+def build_of_python() -> str:
+    """How the interpreter that runs this was built, as far as it says; profiles make it a fifth faster."""
+    told = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    asked = [name for name in ("--enable-optimizations", "--with-lto") if name in told]
+    if not asked and Path(sys.base_prefix) == Path("/usr"):
+        return "the system's own build"  # Debian makes it with profiles, and without these words
+    return f"built with {' '.join(asked)}" if asked else "built without --enable-optimizations"
 
 
 def report(figures: Mapping[str, float], bounds: Mapping[str, float], path: Path | None = None) -> int:

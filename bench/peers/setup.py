@@ -66,11 +66,17 @@ def _debian(_: str) -> None:
 
 def _environment(name: str) -> None:
     done = FOLDER / name / ".done"
-    if done.exists():
+    if done.exists() and _is_of_this_interpreter(FOLDER / name):
         return
-    _run(sys.executable, "-m", "venv", str(FOLDER / name))
+    _run(sys.executable, "-m", "venv", "--clear", str(FOLDER / name))
     _run(str(python_of(name)), "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name])
     done.touch()
+
+
+def _is_of_this_interpreter(environment: Path) -> bool:
+    """Whether it has the interpreter that ours has: one that is built better is no merit of what it runs."""
+    told = (environment / "pyvenv.cfg").read_text()
+    return f"home = {Path(sys.base_prefix) / 'bin'}\n" in told
 
 
 def _node(_: str) -> None:

@@ -139,6 +139,11 @@ class Lines(Generic[L]):
         self._nursery: trio.Nursery | None = None
         self._lines: dict[Session | None, L] = {}
 
+    @property
+    def is_modern(self) -> bool:
+        """Whether the upstream is known to speak modern revisions: then it serves modern clients as they are."""
+        return self._era.is_modern
+
     def __len__(self) -> int:
         return len(self.running)
 

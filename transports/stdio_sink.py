@@ -9,12 +9,12 @@ child's last words. A session whose child belonged to an earlier configuration h
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import trio
 from attrs import frozen
@@ -191,9 +191,11 @@ class StdioSink(Sink):
         children = sorted((child.details() for child in self._lines.running), key=lambda each: each["pid"])
         return {"children": children, **self._translator.details()}
 
-    async def __call__(self, exchange: Exchange) -> Reply:
-        """Ask the caller's child, started if need be. Raises as `Lines` does."""
-        return await self._translator(exchange)
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
+        """When awaited, ask the caller's child, started if need be. Raises as `Lines` does."""
+        if exchange.client.era is Era.MODERN and self._lines.is_modern:  # then nothing is translated
+            return self._lines(exchange)
+        return self._translator(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """

@@ -7,11 +7,11 @@ connection of its own, all modern clients share one (lines.py). Cancel notices a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import trio
 from attrs import frozen
@@ -23,6 +23,7 @@ from sluiceway.pipeline.model.options import KIB, MIB, SECOND, Duration, Size, o
 from sluiceway.pipeline.model.origin import Origin, parse_origin
 from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.errors import ConnectFailed
+from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Json, Reply
 from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
@@ -175,9 +176,11 @@ class WebSocketSink(Sink):
                 if client is not None:
                     client.close()
 
-    async def __call__(self, exchange: Exchange) -> Reply:
-        """Ask the upstream on the caller's connection, opened if need be. Raises as `Lines` does."""
-        return await self._translator(exchange)
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
+        """When awaited, ask the upstream on the caller's connection, opened if need be. Raises as `Lines` does."""
+        if exchange.client.era is Era.MODERN and self._lines.is_modern:  # then nothing is translated
+            return self._lines(exchange)
+        return self._translator(exchange)
 
     async def act(self, action: str, arguments: Mapping[str, Json]) -> Json:
         """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random as _random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
@@ -316,9 +316,9 @@ class Sink(Component):
     in_process: ClassVar[bool] = False
     """It reaches nobody outside of this process, so that tests need nothing in its place."""
 
-    async def __call__(self, exchange: Exchange) -> Reply:
+    def __call__(self, exchange: Exchange) -> Coroutine[Any, Any, Reply]:
         """
-        Answer one exchange; relay notifications with `exchange.relay` before returning.
+        Answer one exchange, usually with an async method; relay notifications with `exchange.relay` before returning.
 
         For NOTIFY exchanges the returned reply is ignored; return `Result()`.
 

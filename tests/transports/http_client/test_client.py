@@ -37,7 +37,7 @@ class Scripted:
         await trio.lowlevel.checkpoint()
         if self.left:
             raise trio.BrokenResourceError
-        self.sent.append(data)
+        self.sent.append(bytes(data))
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()

@@ -132,6 +132,29 @@ Asker = Callable[[str, Mapping[str, Json]], Awaitable[Reply]]
 
 
 @final
+class Headers(dict[str, str]):
+    """
+    Request headers, names in lower case. Requests share them where a client sends the same ones again and again, so
+    nobody changes them, and what is left without credentials is found once.
+    """
+
+    __slots__ = ("_names", "_rest")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__(headers)
+        self._names: frozenset[str] | None = None
+        self._rest: Headers | None = None
+
+    def without(self, names: frozenset[str]) -> Headers:
+        """Those with other names; the answer for the names that were asked for last is kept."""
+        rest = self._rest
+        if rest is None or names is not self._names:
+            rest = self._rest = Headers({name: value for name, value in self.items() if name not in names})
+            self._names = names
+        return rest
+
+
+@final
 class Client(msgspec.Struct, frozen=True, kw_only=True):
     """The sender of one request, as far as protocol and transport tell. A struct, for one is made with most calls."""
 
@@ -157,11 +180,7 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
         return replace(self, headers=headers)
 
     def without(self, names: frozenset[str]) -> Client:
-        """The same client without some headers; itself if it has none of them."""
-        found = names.intersection(self.headers)
-        if not found:
-            return self
-        headers = dict(self.headers)
-        for name in found:
-            del headers[name]
-        return self.with_headers(headers)
+        """The same client without some headers: whoever hides the same ones always gives the same set of names."""
+        headers = self.headers
+        rest = headers.without(names) if type(headers) is Headers else Headers(headers).without(names)
+        return replace(self, headers=rest)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
+from sluiceway.pipeline.model.session import Headers
 from sluiceway.pipeline.protocol.errors import MessageTooLarge
 
 from .answers import HttpError
@@ -52,7 +53,7 @@ class RequestHead:
         self.query = query
         headers, repeated = read_headers(fields)
         headers.pop("content-length", None)
-        self.headers: Mapping[str, str] = headers
+        self.headers: Final = Headers(headers)
         """Names in lower case; without Content-Length (see `HttpRequest.declared`)."""
         self.repeated: Collection[str] = repeated
         """Names that stood more than once."""

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Session
+from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Headers, Session
 from sluiceway.pipeline.protocol.mcp import Era
 from sluiceway.pipeline.protocol.messages import Notification
 
@@ -99,3 +99,26 @@ def test_callers_are_values():
     """Equal when they say the same, and usable as keys."""
     assert Caller("ana", "acme", frozenset({"read"})) == Caller("ana", "acme", frozenset({"read"}), "none")
     assert len({Caller("ana"), Caller("ana"), ANONYMOUS}) == 2
+
+
+def test_headers_are_known_without_some_names():
+    """Shared ones remember the answer; whoever hides something else, or has others, gets another one."""
+    hidden, all_of_them = frozenset({"cookie", "x-api-key"}), frozenset({"host", "cookie"})
+    headers = Headers({"host": "a", "cookie": "b"})
+
+    assert headers.without(hidden) == {"host": "a"}
+    assert headers.without(hidden) is headers.without(hidden)
+    assert headers.without(all_of_them) == {}
+    assert headers.without(hidden) == {"host": "a"}
+    assert headers == {"host": "a", "cookie": "b"}
+
+
+def test_a_client_is_the_same_without_some_headers():
+    """Wherever they come from."""
+    client = Client(era=Era.MODERN, version="1", address="::1", headers={"host": "a", "cookie": "b"})
+    shared = client.with_headers(Headers(client.headers))
+    bare = client.with_headers({"host": "a"})
+
+    assert client.without(frozenset({"cookie"})) == bare
+    assert shared.without(frozenset({"cookie"})) == bare
+    assert shared == client

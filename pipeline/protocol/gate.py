@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import jiter
-from attrs import frozen
+from attrs import field, frozen
 
 from .errors import ClientFault, GatewayError, InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
 from .messages import Json
@@ -70,6 +70,12 @@ class Limits:
     """Arrays and objects inside each other. The parser itself stops at 200."""
     max_batch: int = 1000
     """Messages in one JSON-RPC batch (2025-03-26 only)."""
+    uncounted: int = field(init=False, eq=False, repr=False)
+    """Bytes of a message in which there can be too much of nothing; follows from the others."""
+
+    @uncounted.default
+    def _least(self) -> int:
+        return min(self.max_message_size, self.max_separators, self.max_keys)
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -98,6 +104,21 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
             nested more than the 200 levels where the parser stops.
         ParseError: Not JSON.
     """
+    if len(data) > limits.uncounted:
+        _count(data, limits)
+    try:
+        return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
+    except ValueError as error:
+        reason = str(error)
+        if reason.startswith("Detected duplicate key"):
+            raise _ambiguous(f"{reason}; every key of an object must be unique") from error
+        if reason.startswith("recursion limit exceeded"):
+            raise _too_deep(limits) from error
+        raise ParseError(f"the message is not JSON: {reason}") from error
+
+
+def _count(data: bytes, limits: Limits) -> None:
+    """Refuse what has too many bytes, separators or keys."""
     size = len(data)
     if size > limits.max_message_size:
         raise too_large(limits)
@@ -112,15 +133,6 @@ def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
         raise InvalidMessage(
             f"the message has more than max_keys ({limits.max_keys}) keys in its objects; send less in one message"
         )
-    try:
-        return jiter.from_json(data, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
-    except ValueError as error:
-        reason = str(error)
-        if reason.startswith("Detected duplicate key"):
-            raise _ambiguous(f"{reason}; every key of an object must be unique") from error
-        if reason.startswith("recursion limit exceeded"):
-            raise _too_deep(limits) from error
-        raise ParseError(f"the message is not JSON: {reason}") from error
 
 
 def _has_more_keys(data: bytes, most: int) -> bool:

@@ -19,7 +19,8 @@ import codecs
 import re
 from typing import Final, NamedTuple, final
 
-from .codec import decode_upstream, one_line
+from .codec import decode_upstream
+from .envelope import one_line
 from .errors import UpstreamProtocolError
 from .messages import RequestId, Response
 

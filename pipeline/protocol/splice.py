@@ -14,9 +14,9 @@ _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _BACKSLASH: Final = ord("\\")
 """As a number it is found in a sixth of the time."""
-_NAME: Final = b'"_meta"'
-_OPEN: Final = _NAME + b":{"
-_OPENING: Final = re.compile(rb'"_meta"[ \t\r\n]*:[ \t\r\n]*\{')
+_META: Final = b'"_meta"'
+_PARAMS: Final = b'"params"'
+_OPENING: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\{")
 
 
 def with_meta(message: Request | Notification, changes: Mapping[str, Json]) -> Request | Notification:
@@ -49,19 +49,21 @@ def with_label(message: Request | Notification, name: str, text: str) -> Request
     The same message with one more member of `_meta`: what `with_meta` does where the member is not there yet, and both
     are visible ASCII without quotes and backslashes. For what is done with every request.
     """
-    if type(message) is Request and message.meta and message.raw is not None:
-        end = _opening(message.raw)
+    if type(message) is Request and message.raw is not None:
+        raw, meta, params = message.raw, message.meta, message.params
+        end = _opening(raw, _META) if meta else _opening(raw, _PARAMS) if params and "_meta" not in params else 0
         if end:
-            raw, meta = message.raw, {**message.meta, name: text}
-            raw = b'%b"%b":"%b",%b' % (raw[:end], name.encode(), text.encode(), raw[end:])
-            params = {**message.params, "_meta": meta}
+            label = b'"%b":"%b"' % (name.encode(), text.encode())
+            raw = (b"%b%b,%b" if meta else b'%b"_meta":{%b},%b') % (raw[:end], label, raw[end:])
+            meta = {**meta, name: text}
+            params = {**params, "_meta": meta}
             return Request(message.id, message.method, params, raw, message.row, message.target, meta)
     return with_meta(message, {name: text})
 
 
 def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) -> bytes:
     if meta and None not in changes.values() and meta.keys().isdisjoint(changes):
-        end = _opening(raw)
+        end = _opening(raw, _META)
         if end:
             return b"%b%b,%b" % (raw[:end], _encode(changes)[1:-1], raw[end:])
     message = _members(raw)
@@ -80,21 +82,23 @@ def _spliced(raw: bytes, meta: Mapping[str, Json], changes: Mapping[str, Json]) 
     return _encode(message)
 
 
-def _opening(raw: bytes) -> int:
+def _opening(raw: bytes, name: bytes) -> int:
     """
-    Where the first member of a `_meta` that is not empty begins; 0 if that cannot be told without parsing.
+    Where the first member of an object that is not empty begins; 0 if that cannot be told without parsing.
 
     The usual case: new members go in front of the others. A name that is there once, and cannot be spelled in another
     way because nothing is escaped, is the one that was parsed; inside of a text its quotes would be.
+
+    Args:
+        raw: The message.
+        name: The name of the object, `params` or the `_meta` in it, with its quotes.
     """
-    at = raw.find(_NAME)
-    if raw.find(_NAME, at + 1) >= 0 or (_BACKSLASH in raw and b"\\u" in raw):
+    at = raw.find(name)
+    end = at + len(name)
+    if at < 0 or raw.find(name, end) >= 0 or (_BACKSLASH in raw and b"\\u" in raw):
         return 0
     # a pattern costs more than the rest of this together, and few leave blanks in between
-    return at + len(_OPEN) if raw.startswith(_OPEN, at) else _end_of_opening(raw, at)
-
-
-def _end_of_opening(raw: bytes, at: int) -> int:
-    """Where the first member begins, if there are blanks in between; 0 if what stands here is no member `_meta`."""
-    opening = _OPENING.match(raw, at)
+    if raw.startswith(b":{", end):
+        return end + 2
+    opening = _OPENING.match(raw, end)
     return 0 if opening is None else opening.end()

@@ -132,6 +132,38 @@ def test_a_label_is_one_more_member(arguments, meta, ascii_only):
     assert (labelled, labelled.raw) == (changed, changed.raw)
 
 
+@given(
+    st.dictionaries(st.sampled_from(["arguments", "params", "_meta", "a"]), _json, max_size=3),
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", " : ")]),
+)
+def test_a_label_is_the_first_of_its_kind(params, ascii_only, separators):
+    """A request without metadata gets some, and of the rest no byte changes."""
+    message = {"jsonrpc": "2.0", "id": 1, "method": "m", "params": params}
+    request = _request(json.dumps(message, ensure_ascii=ascii_only, separators=separators).encode("utf-8", "replace"))
+
+    labelled = with_label(request, "traceparent", "t")
+
+    meta = params["_meta"] if isinstance(params.get("_meta"), dict) else {}
+    assert isinstance(labelled, Request)
+    assert json.loads(labelled.raw or b"")["params"] == labelled.params
+    assert labelled.params == {**request.params, "_meta": {**request.meta, "traceparent": "t"}}
+    assert labelled.meta == {**meta, "traceparent": "t"}
+    assert (labelled.row, labelled.target) == (request.row, request.target)
+
+
+def test_a_label_where_no_metadata_was_leaves_the_other_bytes():
+    """They are pushed to the right."""
+    request = _request(b'{"jsonrpc":"2.0","id":1,"method":"m","params": {"name":"n","x":1.0}}')
+
+    labelled = with_label(request, "traceparent", "t")
+
+    assert isinstance(labelled, Request)
+    assert labelled.raw == (
+        b'{"jsonrpc":"2.0","id":1,"method":"m","params": {"_meta":{"traceparent":"t"},"name":"n","x":1.0}}'
+    )
+
+
 @pytest.mark.parametrize("message", [Notification("n", {"_meta": {"k": 1}}), Request(1, "m", {"_meta": {"k": 1}})])
 def test_what_has_no_bytes_can_be_labelled_as_well(message):
     labelled = with_label(message, "traceparent", "t")

@@ -126,7 +126,7 @@ class Multiplexer:
         request, listens = exchange.request, exchange.kind is Kind.LISTEN
         assert isinstance(request, Request)
         alone = self._listening == len(self._calls)
-        with self._table.register(Call(exchange)) as call:
+        with self._table.register(Call(exchange=exchange)) as call:
             self._send(readdress(request, call.id), call.id, alone=alone)
             try:
                 if listens:

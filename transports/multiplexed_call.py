@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import final
 
 import trio
 
@@ -15,23 +15,15 @@ from .readdress import with_subscription, with_token
 
 
 @final
-class Call(Entry):
-    """
-    One exchange that waits for its reply.
+class Call(Entry, eq=False, kw_only=True):
+    """One exchange that waits for its reply."""
 
-    Args:
-        exchange: Of the client.
-    """
-
-    __slots__ = ("exchange", "hung_up", "questions")
-
-    def __init__(self, exchange: Exchange) -> None:
-        super().__init__()
-        self.exchange: Final = exchange
-        self.questions: dict[RequestId, trio.CancelScope] = {}
-        """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
-        self.hung_up = False
-        """The reply is ours: the upstream still has to be told."""
+    exchange: Exchange
+    """Of the client."""
+    questions: dict[RequestId, trio.CancelScope] = {}  # structs copy it
+    """What the upstream asked because of this exchange and has no answer to, by the upstream's id."""
+    hung_up: bool = False
+    """The reply is ours: the upstream still has to be told."""
 
     @property
     def token(self) -> Json:

@@ -13,6 +13,7 @@ import types
 from collections.abc import Generator
 from typing import Any, Final
 
+import msgspec
 import trio
 
 _WOKEN: Final[Any] = object()
@@ -34,19 +35,12 @@ def _trap() -> object:
 _TRAP: Final = _trap()
 
 
-class Parking:
-    """
-    Has room for one task. What a task waits for may be made of it.
+class Parking(msgspec.Struct, eq=False):
+    """Has room for one task. What a task waits for may be made of it. A struct, for one is made with many a call."""
 
-    Args:
-        busy: What is said to a second one.
-    """
-
-    __slots__ = ("_busy", "_task")
-
-    def __init__(self, busy: str = "another task waits here already") -> None:
-        self._busy = busy
-        self._task: trio.lowlevel.Task | None = None
+    busy: str = "another task waits here already"
+    """What is said to a second one."""
+    _task: trio.lowlevel.Task | None = None
 
     @property
     def taken(self) -> bool:
@@ -63,7 +57,7 @@ class Parking:
         """
         other = self._task
         if other is not None and other.custom_sleep_data is self:
-            raise trio.BusyResourceError(self._busy)
+            raise trio.BusyResourceError(self.busy)
         task = self._task = trio.lowlevel.current_task()
         task.custom_sleep_data = self
         sent = yield _TRAP

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, final
 
+import msgspec
 import trio
 from attrs import define
 
@@ -89,22 +90,17 @@ class CorrelationCounts:
             yield Figure(f"upstream_{name}_total", value, "counter", help_text)
 
 
-class Entry(Parking):
+class Entry(Parking, eq=False):
     """One request that waits for its reply, from `Correlation.register` to the end of a `with` block."""
 
-    __slots__ = ("_error", "_inbox", "_reply", "_size", "_started", "_table", "id")
-
-    id: int
-    """The id to send upstream; also fit for a progress token. Given by the table."""
-    _table: Correlation[Any]
-    _started: float
-
-    def __init__(self) -> None:
-        Parking.__init__(self)
-        self._inbox: deque[Item] = deque()
-        self._size = 0
-        self._reply: Reply | None = None
-        self._error: GatewayError | None = None
+    id: int = 0
+    """The id to send upstream; also fit for a progress token. Given by the table, and so is all else."""
+    _table: Correlation[Any] | None = None
+    _started: float = 0.0
+    _inbox: deque[Item] = msgspec.field(default_factory=deque)
+    _size: int = 0
+    _reply: Reply | None = None
+    _error: GatewayError | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +109,7 @@ class Entry(Parking):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         table = self._table
+        assert table is not None
         del table.entries[self.id]
         if self._reply is None:
             table.counts.unanswered += 1

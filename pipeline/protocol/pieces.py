@@ -33,6 +33,10 @@ _ALIKE: Final = bytes.maketrans(b"[]", b"{}")
 _NOT_MARKS: Final = bytes(set(range(256)) - set(b'"{}[]'))
 _FAILED: Final = (b'"isError":true', b'"isError": true')
 _FAILED_KEY: Final = b'"isError":'
+_LONGEST_MARK: Final = max(map(len, _FAILED))
+_HALF_A_MARK: Final = re.compile(
+    rb"(?:" + b"|".join(re.escape(mark[:n]) for mark in _FAILED for n in range(len(mark) - 1, 0, -1)) + rb")\Z"
+)
 ENVELOPE: Final = 4096
 """Bytes of the envelope on either side of the result, at most."""
 _MAX_ROUNDS: Final = 256
@@ -156,9 +160,9 @@ class ResultPieces:
 
 def _unclear(data: bytes) -> int:
     """How many of the last bytes can only be understood with what follows: half an escape, or half a mark."""
-    lengths = (n for mark in _FAILED for n in range(len(mark) - 1, 0, -1) if data.endswith(mark[:n]))
-    marked = max(lengths, default=0)
-    before = data[: len(data) - marked]
+    half = _HALF_A_MARK.search(data, len(data) - _LONGEST_MARK)
+    marked = 0 if half is None else len(half.group())
+    before = data[: len(data) - marked] if marked else data
     return marked + (len(before) - len(before.rstrip(b"\\"))) % 2
 
 

@@ -43,7 +43,7 @@ class Budget:
 
     def deposit(self, now: float) -> None:
         """Note a success; once per exchange, however often it was tried."""
-        if int(now) != self._at:
+        if now >= self._at + 1:
             self._expire(int(now))
         self._earned[self._slot] += self.share
 
@@ -74,7 +74,7 @@ class Budget:
         self._reserve_at = now
 
     def _sum(self, now: float) -> float:
-        if int(now) != self._at:
+        if now >= self._at + 1:
             self._expire(int(now))
         return sum(self._earned)
 

@@ -1,14 +1,17 @@
 """
 Compile stages and a sink into one service.
 
-Pure: no I/O, microseconds. Stages become plain closures that return the next stage's coroutine, which is the cheapest
-form there is (0.1 us a stage). `when:` guards are compiled in, so a stage never sees what it was not meant for. Only
-stages that override `relay` are linked on the return path.
+Pure: no I/O, microseconds. A stage becomes its own method with what is behind it filled in, which is the cheapest form
+there is: 0.03 us a stage, where a closure around the method takes 0.06 and a `partial` 0.17. `when:` guards are
+compiled in, so a stage never sees what it was not meant for. Only stages that override `relay` are linked on the return
+path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import CO_VARARGS, CO_VARKEYWORDS
+from types import FunctionType, MethodType
 from typing import final
 
 from attrs import frozen
@@ -102,17 +105,14 @@ def compile_chain(
 
 
 def _bind(stage: Stage, call_next: Service, probe: Probe | None) -> Service:
-    handle, guard = stage.middleware.__call__, stage.guard
+    guard, handle = stage.guard, _in_front_of(call_next, stage.middleware)
     stage.middleware.behind = call_next
 
-    def enter(exchange: Exchange) -> Awaitable[Reply]:
-        return handle(exchange, call_next)
-
     def enter_holding(exchange: Exchange) -> Awaitable[Reply]:
-        exchange.hold()
-        return handle(exchange, call_next)
+        exchange.link.pieces = None  # `exchange.hold()`
+        return handle(exchange)
 
-    entered = inner = enter_holding if stage.middleware.reads_results else enter
+    entered = inner = enter_holding if stage.middleware.reads_results else handle
     if probe is not None:
 
         def probed(exchange: Exchange) -> Awaitable[Reply]:
@@ -126,6 +126,29 @@ def _bind(stage: Stage, call_next: Service, probe: Probe | None) -> Service:
         return inner(exchange) if guard(exchange) else call_next(exchange)
 
     return guarded
+
+
+def _in_front_of(call_next: Service, middleware: Middleware) -> Service:
+    """
+    A stage as a service: the function of its method, made anew with `call_next` as the default of its last argument, so
+    that nothing stands in between. What is no plain function of (self, exchange, call_next) is called by a closure.
+    """
+    method = middleware.__call__
+    if isinstance(method, MethodType) and isinstance(method.__func__, FunctionType) and _takes_two(method.__func__):
+        plain = method.__func__
+        own = FunctionType(plain.__code__, plain.__globals__, plain.__name__, (call_next,), plain.__closure__)
+        return MethodType(own, method.__self__)
+
+    def enter(exchange: Exchange) -> Awaitable[Reply]:
+        return method(exchange, call_next)
+
+    return enter
+
+
+def _takes_two(function: FunctionType) -> bool:
+    """Whether it takes two arguments beside `self`, and nothing else."""
+    code = function.__code__
+    return code.co_argcount == 3 and not code.co_kwonlyargcount and not code.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
 
 
 def _bind_relay(stage: Stage, forward: Relay) -> Relay:

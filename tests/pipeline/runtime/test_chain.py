@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -74,6 +75,60 @@ async def test_a_stage_may_be_a_plain_method() -> None:
 
     assert Result({"ok": True}) == reply
     assert ["a in", "client got n", "a out", "a in"] == log
+
+
+class Tagged(Middleware):
+    """Its method is defined in a function, and speaks to its base: it has a closure."""
+
+    def __init__(self, config: Any, context: Context) -> None:
+        super().__init__(config, context)
+        self.tag = "t"
+
+    async def __call__(self, exchange: Exchange, call_next: Service) -> Reply:
+        self.config.append(self.tag)
+        return await super().__call__(exchange, call_next)
+
+
+class Sparing(Middleware):
+    """Its method takes more than chains give it."""
+
+    async def __call__(self, exchange: Exchange, call_next: Service, *rest: Any, note: str = "spared") -> Reply:
+        self.config.append(f"{note} {len(rest)}")
+        return await call_next(exchange)
+
+
+async def test_whatever_can_be_called_with_two_arguments_can_be_a_stage() -> None:
+    """A method with a closure, one with other arguments, one that was wrapped, and one of the instance."""
+    log: list[str] = []
+
+    async def of_its_own(exchange: Exchange, call_next: Service) -> Reply:
+        log.append("of its own")
+        return await call_next(exchange)
+
+    special, wrapped = Step(log, Context(id="special")), Step(log, Context(id="wrapped"))
+    setattr(special, "__call__", of_its_own)  # noqa: B010  # a plain assignment is no method, says the type checker
+    setattr(wrapped, "__call__", partial(Step.__call__, wrapped))  # noqa: B010  # as above
+    stages = [Tagged(log, Context(id="t")), Sparing(log, Context(id="s")), special, wrapped]
+    chain = compile_chain([Stage(each.context.id, each) for each in stages], noisy_sink)
+
+    assert Result({"ok": True}) == await chain.service(exchange(log, chain.relay))
+    assert ["t", "spared 0", "of its own", "wrapped in", "client got n", "wrapped out"] == log
+
+
+async def test_one_stage_in_two_chains_goes_on_to_what_is_behind_it_in_each() -> None:
+    """Chains are compiled again when a stage is replaced, and exchanges are inside the old one still."""
+    log: list[str] = []
+    shared = stage("a", log)
+
+    async def other_sink(x: Exchange) -> Reply:
+        return Result({"other": True})
+
+    one = compile_chain([shared, stage("b", log)], noisy_sink)
+    two = compile_chain([shared], other_sink)
+    replies = [await each.service(exchange(log, each.relay)) for each in (one, two, one)]
+
+    assert [Result({"ok": True}), Result({"other": True}), Result({"ok": True})] == replies
+    assert Result({"ok": True}) == await shared.middleware(exchange(log, one.relay), noisy_sink)
 
 
 async def test_stages_run_in_the_order_written() -> None:

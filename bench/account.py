@@ -83,12 +83,19 @@ def _by_others() -> Iterator[Verdict]:
     """Aims that other benches than that of peers can show."""
     kept = {name: value for each in ("large", "idle") for name, value in _load(each)["figures"].items()}
     for aim, wanted, name in (
-        ("result of 1 MB of records, CPU by a full decoding", 0.1, "result, 1 MB of records: share of a decoding"),
-        ("result of 10 MB of records, CPU by a full decoding", 0.1, "result, 10 MB of records: share of a decoding"),
+        *(
+            (
+                f"result of {size} of records, CPU by a full decoding ({decoder})",
+                0.1,
+                f"result, {size} of records: share of {decoder}",
+            )
+            for size in ("1 MB", "10 MB")
+            for decoder in ("msgspec", "json")
+        ),
         (
-            "request of 1 MB of records, CPU above the gate, by a full decoding",
+            "request of 1 MB of records, CPU above the gate, by a full decoding (msgspec)",
             0.1,
-            "request, 1 MB of records: above the gate, share of a decoding",
+            "request, 1 MB of records: above the gate, share of msgspec",
         ),
         ("memory while 10 MB pass, KiB", 1792, "result, 10 MB of records: KiB of memory at most"),
         ("memory of an idle connection, KiB", 10, "idle connections: KiB each"),
@@ -164,22 +171,45 @@ def large() -> str:
     for kind in ("records", "text"):
         for size in ("1 MB", "10 MB"):
             name = f"result, {size} of {kind}"
-            share = _told(kept, f"{name}: share of a decoding", 2) if kind == "records" else ""
+            shares = [
+                f"{_told(kept, f'{name}: share of {decoder}', 2)} of {_told(kept, f'{name}: {decoder} ms')}"
+                for decoder in ("msgspec", "json")
+            ]
             memory = _told(kept, f"{name}: KiB of memory at most", 0)
-            lines.append([f"result, {size} of {kind}", _told(kept, f"{name}: ms"), share, memory])
+            lines.append([f"result, {size} of {kind}", _told(kept, f"{name}: ms"), *shares, memory])
         name = f"request, 1 MB of {kind}"
         gate = _told(kept, f"{name}: the gate alone, ms")
-        lines.append([name, f"{_told(kept, f'{name}: ms')}, of which the gate {gate}", "", ""])
-    return _table(["", "CPU ms", "by a full decoding", "memory at most, KiB"], lines)
+        lines.append([name, f"{_told(kept, f'{name}: ms')}, of which the gate {gate}", "", "", ""])
+    return _table(["", "CPU ms", "by a decoding by msgspec", "by one by json", "memory at most, KiB"], lines)
 
 
 def layers() -> str:
-    """What each layer costs, in a sentence."""
+    """What each layer costs."""
     kept = _load("layers")["figures"]
     micros = {name.removesuffix(", us"): value for name, value in kept.items() if name.endswith(", us")}
-    counted = [value for name, value in kept.items() if name.endswith(", instructions")]
-    told = "; ".join(f"{name} {value:.1f}" for name, value in micros.items())
-    return f"{told} (microseconds of CPU{'' if counted else '; no instruction counts on this machine'})."
+    counted = {name.removesuffix(", instructions"): value for name, value in kept.items() if name.endswith("ctions")}
+    lines = [
+        [name, f"{value:.1f}", f"{counted[name]:,.0f}" if name in counted else ""] for name, value in micros.items()
+    ]
+    return _table(["layer", "us of CPU", "instructions"], lines)
+
+
+def counts() -> str:
+    """Bytecodes and instructions of whole calls."""
+    bytecodes, instructions = (_load(name)["figures"] for name in ("bytecodes", "instructions"))
+    lines = []
+    for case in ("full-modern", "full-legacy", "bare-modern", "bare-legacy", "stdio-modern", "stdio-legacy"):
+        cells = [_told(bytecodes, f"{case}, {each}: bytecodes", 0) for each in (1, 16)]
+        cells += [_told(bytecodes, f"{case}, 16: entries", 0), _told(instructions, f"{case}, 16: instructions", 0)]
+        lines.append([case.replace("-", ", "), *cells])
+    parts = [
+        [name.removeprefix("full-modern, 16: "), f"{value:,.0f}"]
+        for name, value in bytecodes.items()
+        if name.startswith("full-modern, 16: ") and not name.endswith(("bytecodes", "entries"))
+    ]
+    head = ["a call", "bytecodes, alone", "one of 16", "function entries", "machine instructions"]
+    shares = ", ".join(f"{name} {value}" for name, value in parts)
+    return f"{_table(head, lines)}\n\nOf the full chain, modern, one of 16: {shares}."
 
 
 def claims() -> str:
@@ -217,6 +247,7 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "bursts": bursts,
     "large": large,
     "layers": layers,
+    "counts": counts,
     "claims": claims,
 }
 

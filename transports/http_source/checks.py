@@ -14,7 +14,7 @@ from .answers import Answer, HttpError
 from .compression import Encoder, choose_coding, installed_codings
 from .config import HttpConfig
 from .hosts import HostPolicy, split_host
-from .media import EVENTS, JSON, accepts, is_json, prefers_events
+from .media import EVENTS, accepts, is_json
 from .request import HttpRequest, RequestHead
 from .response import HttpResponse
 
@@ -41,10 +41,6 @@ class Checked:
     """For whatever is answered."""
     coding: tuple[str, Encoder] | None = None
     """How a long answer is compressed; None if it is not."""
-    takes_json: bool = True
-    """Whether the answer may be plain JSON."""
-    prefers_events: bool = False
-    """Whether its client would rather have an event stream."""
 
 
 @final
@@ -81,14 +77,7 @@ class Checks:
             vary = answered.get("vary")
             answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
             coding = choose_coding(headers.get("accept-encoding"), self._codings)
-        accept = headers.get("accept")
-        return Checked(
-            route,
-            answered,
-            None if coding is None else (coding, self._codings[coding]),
-            takes_json=accepts(accept, JSON),
-            prefers_events=prefers_events(accept),
-        )
+        return Checked(route, answered, None if coding is None else (coding, self._codings[coding]))
 
     def _answer_to_origin(self, origin: str | None) -> dict[str, str]:
         if origin is None:

@@ -131,15 +131,20 @@ class Connection(ABC):
 
     def _take(self, data: bytes) -> None:
         protocol = self._protocol
-        stream = protocol.stream
-        if stream is None:
-            stream = protocol.begin(data)
-            if stream is not None:
-                self._due = math.inf
-                self._server.tasks.run(self._serve, stream)
-            elif protocol.backlog == len(data):
-                self._expect(self._server.limits.head_timeout)
+        if protocol.stream is not None:
+            self._take_more(data)
             return
+        stream = protocol.begin(data)
+        if stream is not None:
+            self._due = math.inf
+            self._server.tasks.run(self._serve, stream)
+        elif protocol.backlog == len(data):
+            self._expect(self._server.limits.head_timeout)
+
+    def _take_more(self, data: bytes) -> None:
+        """Take what is read while a request is being served: more of its body, or of what comes behind it."""
+        protocol, stream = self._protocol, self._protocol.stream
+        assert stream is not None
         protocol.feed(data)
         event = protocol.next_body()
         if event is not None:
@@ -187,14 +192,14 @@ class Connection(ABC):
 
         Most of what is expected comes, so the one entry among the deadlines stays where it is, and looks again.
         """
-        due = self._due = self._server.clock() + seconds
+        due = self._due = self._server.deadlines.now() + seconds
         if due < self._armed and self._entry is not None:
             self._armed = due
             self._server.deadlines.move(self._entry, due)
 
     def _look_at_the_time(self) -> None:
         self._armed = math.inf
-        if self._due <= self._server.clock() + SLOT_S:  # as exact as deadlines are
+        if self._due <= self._server.deadlines.now() + SLOT_S:  # as exact as deadlines are
             self.close()
         elif self._due != math.inf and self._entry is not None:
             self._armed = self._due
@@ -209,27 +214,27 @@ class Connection(ABC):
 
     async def _serve(self, stream: RequestStream) -> None:
         """Serve a request, and those that were sent behind it and have arrived."""
-        server = self._server
-        following: RequestStream | None = stream
-        count = 0
+        server, count = self._server, 1
         try:
-            while following is not None:
-                count += 1
-                if count % _IN_A_ROW == 0:
-                    await trio.lowlevel.checkpoint()
-                stream = following
+            while True:
                 try:
                     await server.application.serve(stream, HttpResponse(stream))
                 except Exception as error:  # a boundary: a bug in one request ends that request
                     server.contain(error)
                 finally:
-                    stream.abandon()
+                    if not stream.came_whole:
+                        stream.inbox.abandon()
                 if not stream.answered or stream.closes or not stream.framing.done or self._protocol.is_last:
                     await self._part(stream)
                     return
                 following = self._behind(stream)
                 if self.is_paused:
                     self._make_room()
+                if following is None:
+                    return
+                stream, count = following, count + 1
+                if count % _IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
         except Exception:  # what is raised here is a bug of ours: its task's owner contains it
             self.close()
             raise

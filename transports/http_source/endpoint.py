@@ -80,6 +80,7 @@ class Endpoint:
         """Say where requests go from now on; None for nowhere."""
         self._serving = serving
         if serving is not None:
+            self._limits = serving.limits
             self._legacy, self._modern, self._aliases = LegacyPosts(serving), ModernPosts(serving), Aliases(serving)
             if self._config.sse is not None:
                 self._legacy_sse = LegacySse(serving, self._config.sse)
@@ -245,8 +246,7 @@ class Endpoint:
             response: Where the answer goes.
             patience_s: Seconds to wait for a single answer before this becomes an event stream; the default when None.
         """
-        assert self._serving is not None
-        message = decode_batch(body, self._serving.limits)
+        message = decode_batch(body, self._limits)
         if isinstance(message, list):
             if request.headers.get(modern.VERSION_HEADER) in MODERN_VERSIONS:
                 raise InvalidMessage("a body is one JSON object; batches exist in MCP 2025-03-26 only")

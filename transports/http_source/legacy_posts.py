@@ -7,14 +7,13 @@ two-endpoint transport is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, final
 
 from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.model.security import Refusal
-from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.errors import GatewayError, InvalidMessage
-from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version, meta_of
+from sluiceway.pipeline.protocol.mcp import Era, MetaKey, era_of_version
 from sluiceway.pipeline.protocol.messages import Message, Notification, Request, RequestId, Response
 
 from ..eras import legacy, modern
@@ -22,6 +21,7 @@ from .answers import Answer, HttpError
 from .delivery import parse_event_id
 from .legacy_response import LegacyResponse, delivery_of
 from .media import EVENTS, accepts
+from .membership import Membership
 from .proofs import unknown_session
 from .request import HttpRequest
 from .response import HttpResponse
@@ -38,13 +38,13 @@ class LegacyPosts:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    async def serve(
+    def serve(
         self,
         message: Message | list[Message | GatewayError],
         request: HttpRequest,
         response: HttpResponse,
         patience_s: float | None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """
         Answer one message, or a batch of them.
 
@@ -58,46 +58,52 @@ class LegacyPosts:
             GatewayError: Nothing of it can become an exchange.
         """
         if not isinstance(message, Request):
-            await self._serve_several(message, request, response, patience_s)
-            return
+            return self._serve_several(message, request, response, patience_s)
         try:
-            await self._serve_request(message, request, response, patience_s)
+            return self._answer_to(message, request, response).serve(patience_s)
         except GatewayError as error:
             error.request_id = message.id
             raise
 
-    async def _serve_request(
-        self, message: Request, request: HttpRequest, response: HttpResponse, patience_s: float | None
-    ) -> None:
+    def _answer_to(self, message: Request, request: HttpRequest, response: HttpResponse) -> LegacyResponse:
         serving = self._serving
         if message.method == "initialize":
             serving.refuse_if_draining()
-            session = serving.sessions.open(*legacy.introduction(message))
+            member = Membership(serving.sessions.open(*legacy.introduction(message)), request.head, request.remote)
         else:
-            session = self._session_of(request)
-            serving.refuse_if_draining()
-        answer = LegacyResponse(serving, session, request, response, batch=False)
-        _check_id(message, session.in_flight)
-        ticket = self._ticket(message, answer, request)
+            member = self._member(request)
+            if serving.draining:
+                serving.refuse_if_draining()
+        in_flight = member.session.in_flight
+        if message.id in in_flight:
+            raise _in_use(message)
+        answer = LegacyResponse(serving, member, request, response, batch=False)
+        ticket = self._ticket(message, answer)
         if response.encode is None:
             ticket.exchange.link.pieces = answer.pass_on
         answer.add(message, ticket)
-        await answer.serve(patience_s)
+        return answer
 
-    def _session_of(self, request: HttpRequest) -> HttpSession:
+    def _member(self, request: HttpRequest) -> Membership:
         """
-        The session a request names.
+        The session a request names, and its sender.
 
         Raises:
             UnsupportedVersion: Its version header names no legacy revision.
             InvalidMessage: It names none.
             SessionNotFound: There is no such session.
         """
-        legacy.check_version(request.headers.get(modern.VERSION_HEADER))
-        session_id = request.headers.get(legacy.SESSION_HEADER)
+        head, remote, sessions = request.head, request.remote, self._serving.sessions
+        member = remote.member
+        if member is not None and member.is_of(head):
+            sessions.touch(member.session)
+            return member
+        legacy.check_version(head.headers.get(modern.VERSION_HEADER))
+        session_id = head.headers.get(legacy.SESSION_HEADER)
         if session_id is None:
             raise InvalidMessage("header mcp-session-id is missing; initialize first, then send what it returned")
-        return self._serving.sessions.find(session_id)
+        remote.member = member = Membership(sessions.find(session_id), head, remote)
+        return member
 
     async def _serve_several(
         self,
@@ -108,20 +114,21 @@ class LegacyPosts:
     ) -> None:
         """A batch; or what wants no reply, which is served like a batch of one."""
         batch = isinstance(message, list)
-        session = self._session_of(request)
+        member = self._member(request)
+        session = member.session
         messages, refused = _sorted_out(message, session) if isinstance(message, list) else ([message], [])
         asks = any(isinstance(each, Request) for each in messages)
         if asks:
             self._serving.refuse_if_draining()
         for each in messages:
             if not isinstance(each, Request):
-                await self._admit(session, request, each)
+                await self._admit(member, each)
             if isinstance(each, Response):
                 session.questions.resolve(each)  # one that nobody asked is dropped
-        answer = LegacyResponse(self._serving, session, request, response, batch=batch)
+        answer = LegacyResponse(self._serving, member, request, response, batch=batch)
         for error in refused:
             answer.refuse(error)
-        self._add_work(messages, answer, request, response, alone=not refused)
+        self._add_work(messages, answer, response, alone=not refused)
         if refused:
             context, reason = self._serving.context, refused[0].event or refused[0].reason
             context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
@@ -135,7 +142,6 @@ class LegacyPosts:
         self,
         messages: Sequence[Message],
         answer: LegacyResponse,
-        request: HttpRequest,
         response: HttpResponse,
         *,
         alone: bool,
@@ -146,14 +152,12 @@ class LegacyPosts:
             if isinstance(each, Notification) and each.method == _CANCELLED:
                 _cancel(session, each)
             else:
-                ticket = self._ticket(each, answer, request)
+                ticket = self._ticket(each, answer)
                 if isinstance(each, Request) and alone and len(work) == 1 and response.encode is None:
                     ticket.exchange.link.pieces = answer.pass_on
                 answer.add(each, ticket)
 
-    async def _admit(
-        self, session: HttpSession, request: HttpRequest, message: Notification | Response | None = None
-    ) -> None:
+    async def _admit(self, member: Membership, message: Notification | Response | None = None) -> None:
         """
         Check who sends what has no reply that could refuse it. Where the pipeline has no auth stage, but something
         else authenticates there, what never reaches the pipeline must carry a credential that got through it before.
@@ -162,19 +166,19 @@ class LegacyPosts:
             GatewayError: The auth stages refuse, or the session is another principal's.
         """
         notification = message if isinstance(message, Notification) else None
-        caller = await self._serving.identify(_client_of(session, request), notification)
+        session = member.session
+        caller = await self._serving.identify(member.client, notification)
         if caller is None and (notification is None or notification.method == _CANCELLED):
-            session.admit(request.headers)
+            session.admit(member.head.headers)
         if session.session.closed or (caller is not None and not session.session.admits(caller)):
             raise unknown_session()
 
-    def _ticket(self, message: Request | Notification, answer: LegacyResponse, request: HttpRequest) -> Ticket:
-        session = answer.session
-        client = _client_of(session, request)
+    def _ticket(self, message: Request | Notification, answer: LegacyResponse) -> Ticket:
+        member = answer.member
         if isinstance(message, Notification):
-            return self._serving.handle(message, client=client, emit=_to_session(session))
+            return self._serving.handle(message, client=member.client, emit=_to_session(member.session))
         ask = None if message.method == "initialize" else answer.ask
-        return self._serving.handle(message, client=client, emit=answer.emit, ask=ask)
+        return self._serving.handle(message, client=member.client, emit=answer.emit, ask=ask)
 
     async def listen(self, request: HttpRequest, response: HttpResponse) -> None:
         """
@@ -225,9 +229,9 @@ class LegacyPosts:
         version = request.headers.get(modern.VERSION_HEADER)
         if legacy.SESSION_HEADER not in request.headers and era_of_version(version or "") is not Era.LEGACY:
             raise HttpError(405, "this revision has POST only", {"allow": "POST"})
-        session = self._session_of(request)
-        await self._admit(session, request)
-        return session
+        member = self._member(request)
+        await self._admit(member)
+        return member.session
 
 
 def _sorted_out(batch: list[Message | GatewayError], session: HttpSession) -> tuple[list[Message], list[GatewayError]]:
@@ -249,7 +253,8 @@ def _sorted_out(batch: list[Message | GatewayError], session: HttpSession) -> tu
                 raise each
             _check_element(each)
             if isinstance(each, Request):
-                _check_id(each, session.in_flight, ids)
+                if each.id in session.in_flight or each.id in ids:
+                    raise _in_use(each)
                 ids.add(each.id)
         except GatewayError as error:
             refused.append(error)
@@ -270,7 +275,7 @@ def _check_element(message: Message) -> None:
     why = ""
     if message.method == "initialize":
         why = "initialize must not be part of a batch"
-    elif MetaKey.VERSION in meta_of(message.params):
+    elif MetaKey.VERSION in message.meta:
         why = "a batch cannot hold messages of another revision"
     if why:
         error = InvalidMessage(why)
@@ -278,15 +283,9 @@ def _check_element(message: Message) -> None:
         raise error
 
 
-def _check_id(message: Request, *others: Container[RequestId]) -> None:
+def _in_use(message: Request) -> InvalidMessage:
     """Ids are unique among a session's requests in flight; a second one could be answered with the first's reply."""
-    for each in others:
-        if message.id in each:
-            raise InvalidMessage(f"id {message.id!r:.80} is in use by another request of this session")
-
-
-def _client_of(session: HttpSession, request: HttpRequest) -> Client:
-    return legacy.client_of(session.session, request.headers, request.address, request.certificate)
+    return InvalidMessage(f"id {message.id!r:.80} is in use by another request of this session")
 
 
 def _cancel(session: HttpSession, notification: Notification) -> None:

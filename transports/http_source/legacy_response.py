@@ -8,7 +8,7 @@ A dropped connection is not a cancel (2025-11-25, transports): the exchanges run
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import final
 
 import trio
@@ -26,6 +26,7 @@ from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
 from .media import prefers_events
+from .membership import Membership
 from .request import HttpRequest
 from .response import HttpResponse
 from .serving import Serving, put_piece
@@ -40,32 +41,36 @@ class LegacyResponse(Call):
 
     Args:
         serving: The source.
-        session: Whose requests these are.
+        member: Whose requests these are, and of which session.
         request: As which they were posted.
         response: Where the answer goes.
         batch: Whether they came in an array, and must be answered in one.
     """
 
+    _reply: Reply | None = None
+    _body: bytes | None = None
+    """The one reply, as bytes, where no stream was needed for it."""
+    _stream: MessageStream | None = None
+    _served = 0
+    """How many of the exchanges are over."""
+    _left = False
+    _failed = False
+    _over = False
+    _delivery: Delivery | None = None
+    _expiry: Entry | None = None
+    """Made when it is needed: it leads back here, and most responses need none."""
+
     def __init__(
-        self, serving: Serving, session: HttpSession, request: HttpRequest, response: HttpResponse, *, batch: bool
+        self, serving: Serving, member: Membership, request: HttpRequest, response: HttpResponse, *, batch: bool
     ) -> None:
-        super().__init__(serving)
-        self.session = session
+        self._serving = serving
+        self.member = member
+        self.session = member.session
         self._request = request
         self._response = response
-        self._as_events = prefers_events(request.headers.get("accept"))
+        self._as_events = prefers_events(request.head.headers.get("accept"))
         self._batch = batch
         self._jobs: list[tuple[Request | Notification, Ticket]] = []
-        self._reply: Reply | None = None
-        self._body: bytes | None = None
-        """The one reply, as bytes, where no stream was needed for it."""
-        self._stream: MessageStream | None = None
-        self._left = False
-        self._failed = False
-        self._over = False
-        self._delivery: Delivery | None = None
-        self._expiry: Entry | None = None
-        """Made when it is needed: it leads back here, and most responses need none."""
 
     def add(self, message: Request | Notification, ticket: Ticket) -> None:
         """One more exchange; a request is in flight from now on."""
@@ -78,7 +83,7 @@ class LegacyResponse(Call):
         reply = render_error(error, self._serving.context.codes)
         self.stream.put_reply(encode_message(Response(error.request_id, reply)))
 
-    async def serve(self, patience_s: float | None) -> None:
+    def serve(self, patience_s: float | None) -> Awaitable[None]:
         """
         Serve the exchanges, and answer.
 
@@ -88,18 +93,20 @@ class LegacyResponse(Call):
         Raises:
             trio.BrokenResourceError: The reply broke off, and so must the response.
         """
-        if self._request.tells and patience_s is None and not self._as_events:
-            await self._serve_here()
-            return
+        if patience_s is None and self._request.tells and not self._as_events:
+            return self._serve_here()
+        return self._serve_apart(self._serving.config.keep_alive if patience_s is None else patience_s)
+
+    async def _serve_apart(self, patience_s: float) -> None:
         self._delivered = trio.Event()
         self._attach()
         self._serving.start(self.run)
-        await self._deliver(self._serving.config.keep_alive if patience_s is None else patience_s)
+        await self._deliver(patience_s)
 
     async def _serve_here(self) -> None:
         serving = self._serving
         self._request.on_gone(self.left)
-        serving.patience.add(self, serving.clock() + serving.config.keep_alive)
+        serving.patience.add(self, serving.deadlines.now() + serving.config.keep_alive)
         try:
             await self.run()
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
@@ -109,25 +116,43 @@ class LegacyResponse(Call):
         if self._delivered is not None:
             await self._until_delivered()
         else:
-            await self._response.answer(self.whole())
+            if self._body is not None and not self._batch:
+                await self._response.answer_json(self.status, self._body, self.headers())
+            else:
+                await self._response.answer(self.whole())
             self._jobs.clear()  # they hold what they were given of this
 
     async def run(self) -> None:
         """Serve the exchanges in order; ends the stream."""
         try:
             for message, ticket in self._jobs:
-                await self._serve(message, ticket)
+                self._take(message, ticket, await ticket.run(kept_scope()))
         except Exception:  # passed on to whoever contains it; the client is not to take it for an answer
             self._failed = True
             raise
         finally:
-            for message, _ in self._jobs:
+            for message, _ in self._jobs[self._served :]:
                 if isinstance(message, Request):
                     self.session.in_flight.pop(message.id, None)
             self._over = True
             if self._stream is not None:
                 self._stream.end()
-            self._lapse_after(self._serving.config.resume_window if self.resumable else math.inf)
+            if self._stream is not None or self._expiry is not None:
+                self._lapse_after(self._serving.config.resume_window if self.resumable else math.inf)
+
+    def _take(self, message: Request | Notification, ticket: Ticket, reply: Reply | None) -> None:
+        """Take what an exchange ended with."""
+        self.member.prove(ticket.exchange.link.caller)
+        self._served += 1
+        if isinstance(message, Notification):
+            return
+        self.session.in_flight.pop(message.id, None)
+        if reply is not None and self._stream is None and not self._batch:
+            self._reply, self._body = self._serving.encode_reply(message.id, reply)
+        elif reply is not None:
+            self._reply = self._serving.put_reply(self.stream, message.id, ticket.exchange.link, reply)
+        if message.method == "initialize":
+            self._settle(reply)
 
     # What the exchanges say before their replies.
 
@@ -150,19 +175,6 @@ class LegacyResponse(Call):
         if not self._left:
             self.begin()
         return self.stream
-
-    async def _serve(self, message: Request | Notification, ticket: Ticket) -> None:
-        reply = await ticket.run(kept_scope())
-        self.session.remember(ticket.exchange.client.headers, ticket.exchange.link.caller)
-        if isinstance(message, Notification):
-            return
-        self.session.in_flight.pop(message.id, None)
-        if reply is not None and self._stream is None and not self._batch:
-            self._reply, self._body = self._serving.encode_reply(message.id, reply)
-        elif reply is not None:
-            self._reply = self._serving.put_reply(self.stream, message.id, ticket.exchange.link, reply)
-        if message.method == "initialize":
-            self._settle(reply)
 
     def _settle(self, reply: Reply | None) -> None:
         """End the handshake: a session exists only if it was agreed on."""
@@ -206,7 +218,7 @@ class LegacyResponse(Call):
         """Whether the client has seen an event id of this stream."""
         return self._stream is not None and self.session.responses.get(self._stream.id) is self
 
-    def start_events(self) -> dict[str, str]:
+    def start_events(self) -> Mapping[str, str]:
         """The response becomes an event stream: what it carries can be resumed from now on. Returns its headers."""
         session = self.session.session
         if legacy.has_event_ids(session.version) and not session.closed:
@@ -231,8 +243,10 @@ class LegacyResponse(Call):
             return Answer(202, headers=self.headers())
         return json_answer(self.status, b"[%b]" % body if self._batch else body, self.headers())
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> Mapping[str, str]:
         """Response headers, as the exchanges set them; with the session's id when this opens one."""
+        if len(self._jobs) == 1 and self._jobs[0][0].method != "initialize":
+            return self._jobs[0][1].exchange.reply_headers
         headers: dict[str, str] = {}
         for message, ticket in self._jobs:
             headers |= ticket.exchange.reply_headers

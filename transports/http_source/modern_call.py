@@ -8,7 +8,6 @@ from typing import Final, final
 import trio
 
 from sluiceway.pipeline.model.handle import Ticket
-from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import InternalError
 from sluiceway.pipeline.protocol.mcp import Era, Kind
@@ -20,6 +19,7 @@ from .call import Call
 from .delivery import Delivery
 from .request import HttpRequest
 from .response import HttpResponse
+from .said import Said
 from .serving import Serving, put_piece
 from .stream import MessageStream
 
@@ -35,7 +35,7 @@ class ModernCall(Call):
     Args:
         serving: The source.
         message: What was posted.
-        client: By whom.
+        said: By whom.
         request: As which.
         response: Where the answer goes.
     """
@@ -47,15 +47,14 @@ class ModernCall(Call):
     """The reply, as bytes, where no stream was needed for it."""
 
     def __init__(
-        self, serving: Serving, message: Request, client: Client, request: HttpRequest, response: HttpResponse
+        self, serving: Serving, message: Request, said: Said, request: HttpRequest, response: HttpResponse
     ) -> None:
-        super().__init__(serving)
+        self._serving = serving
         self._message = message
+        self._said = said
         self._request = request
         self._response = response
-        verdict = request.head.verdict
-        self._may_be_json = verdict is None or verdict.takes_json
-        self._ticket: Ticket | None = serving.handle(message, client=client, emit=self._emit)
+        self._ticket: Ticket | None = serving.handle(message, client=said.client, emit=self._emit)
 
     def serve(self, patience_s: float | None) -> Awaitable[None]:
         """
@@ -89,19 +88,28 @@ class ModernCall(Call):
 
     async def _run(self, ticket: Ticket) -> None:
         """Serve the exchange; ends the stream."""
+        stream = self._stream
+        assert stream is not None
         try:
-            self._take(ticket, await ticket.run())
+            self._put(stream, ticket, await ticket.run())
         finally:
-            assert self._stream is not None
-            self._stream.end()
+            stream.end()
+
+    def _put(self, stream: MessageStream, ticket: Ticket, reply: Reply | None) -> None:
+        if reply is not None:
+            self._reply = self._serving.put_reply(stream, self._message.id, ticket.exchange.link, reply)
 
     async def _serve_here(self, ticket: Ticket) -> None:
         serving = self._serving
         self._request.on_gone(ticket.cancel)
-        serving.patience.add(self, serving.clock() + serving.config.keep_alive)
+        serving.patience.add(self, serving.deadlines.now() + serving.config.keep_alive)
         try:
             try:
-                self._take(ticket, await ticket.run(kept_scope()))
+                reply = await ticket.run(kept_scope())
+                if self._stream is not None:
+                    self._put(self._stream, ticket, reply)
+                elif reply is not None:
+                    self._reply, self._body = serving.encode_reply(self._message.id, reply)
             except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
                 serving.contain(error)
             finally:
@@ -110,7 +118,7 @@ class ModernCall(Call):
                     self._stream.end()
             if self._delivered is not None:
                 await self._until_delivered()
-            elif self._body is not None and self._may_be_json:
+            elif self._body is not None and self._said.takes_json:
                 status = http_status(self._reply, Era.MODERN)
                 await self._response.answer_json(status, self._body, ticket.exchange.reply_headers)
             else:
@@ -126,16 +134,6 @@ class ModernCall(Call):
         else:
             self._attach()
             await self._deliver(0.0)
-
-    def _take(self, ticket: Ticket, reply: Reply | None) -> None:
-        """Take what the exchange ended with."""
-        if reply is None:
-            return
-        stream, request_id = self._stream, self._message.id
-        if stream is None:
-            self._reply, self._body = self._serving.encode_reply(request_id, reply)
-        else:
-            self._reply = self._serving.put_reply(stream, request_id, ticket.exchange.link, reply)
 
     # What the exchange says before its reply.
 
@@ -170,7 +168,7 @@ class ModernCall(Call):
             on_start=self._reply_headers,
             on_gone=self._leave,
             whole=self._whole,
-            json=self._may_be_json,
+            json=self._said.takes_json,
             patience_s=patience_s,
         )
 
@@ -182,7 +180,7 @@ class ModernCall(Call):
         if self._reply is None:
             return error_answer(InternalError("the exchange ended without an answer"), self._message.id)
         status = http_status(self._reply, Era.MODERN)
-        if status == 200 and not self._may_be_json:
+        if status == 200 and not self._said.takes_json:
             return None
         body = self._body
         if body is None:

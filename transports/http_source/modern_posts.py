@@ -56,7 +56,7 @@ class ModernPosts:
         except GatewayError as error:
             error.request_id = message.id
             raise
-        return ModernCall(serving, message, said.client, request, response).serve(patience_s)
+        return ModernCall(serving, message, said, request, response).serve(patience_s)
 
     async def _take(self, message: Notification | Response, request: HttpRequest, response: HttpResponse) -> None:
         """Take what has no reply."""

@@ -28,7 +28,8 @@ class Proofs:
     """What one session's principal proved itself with; digests only."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self.known: OrderedDict[bytes, None] = OrderedDict()
+        """The latest last."""
 
     def check(self, headers: Mapping[str, str], session: Session) -> None:
         """
@@ -37,17 +38,24 @@ class Proofs:
         Raises:
             SessionNotFound: The session is an authenticated principal's, and this is not one of its credentials.
         """
-        if session.caller is not ANONYMOUS and _proof_of(headers) not in self._known:
+        if session.caller is not ANONYMOUS and _proof_of(headers) not in self.known:
             raise unknown_session()
 
-    def remember(self, headers: Mapping[str, str], caller: Caller, session: Session) -> None:
-        """Take note of the credentials with which a request was authenticated in the chain as `caller`."""
-        if caller is not ANONYMOUS and session.belongs_to(caller):
-            proof = _proof_of(headers)
-            self._known[proof] = None
-            self._known.move_to_end(proof)
-            if len(self._known) > _MAX_PROOFS:
-                self._known.popitem(last=False)
+    def remember(self, headers: Mapping[str, str], caller: Caller, session: Session) -> bytes | None:
+        """
+        Take note of the credentials with which a request was authenticated in the chain as `caller`.
+
+        Returns:
+            What stands for them in `known`; None if they prove nothing.
+        """
+        if caller is ANONYMOUS or not session.belongs_to(caller):
+            return None
+        proof = _proof_of(headers)
+        self.known[proof] = None
+        self.known.move_to_end(proof)
+        if len(self.known) > _MAX_PROOFS:
+            self.known.popitem(last=False)
+        return proof
 
 
 def unknown_session() -> SessionNotFound:

@@ -26,9 +26,11 @@ from .request import HttpRequest, Remote
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_CLOSE: Final = b"connection: close\r\n"
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
 _BAD_LINE: Final = re.compile(rb"[\0\r\n]")
+_BAD_TEXT: Final = re.compile(r"[\0\r\n]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -43,12 +45,16 @@ class RequestStream(HttpRequest):
         whole: The body, if it came with the head; nothing is received then.
     """
 
+    came_whole = False
+    """Whether the body came with the head."""
     started = False
     """Whether some of the response was written."""
     answered = False
     """Whether the response is complete."""
     gone = False
     """Whether the client left before that."""
+    framing: Chunks | Sized = Sized(0)
+    """What is left of the body."""
     _callback: Callable[[], None] | None = None
     _inbox: Inbox | None = None
     _expects = False
@@ -60,14 +66,12 @@ class RequestStream(HttpRequest):
         self.head = known.request
         self.remote = http.remote
         self.whole = whole
-        head = known.head
+        self._head = head = known.head
+        self._http = http
         self.closes = head.closes
         """Whether the connection ends behind the response."""
-        self._head = head
-        self._http = http
         if whole is not None:
-            self.framing: Chunks | Sized = _TAKEN
-            """What is left of the body."""
+            self.came_whole = True
         else:
             self.framing = Chunks() if head.chunked else Sized(known.length)
             self.declared = known.length
@@ -81,11 +85,6 @@ class RequestStream(HttpRequest):
             if self.gone:
                 self._inbox.put(_GONE)
         return self._inbox
-
-    def abandon(self) -> None:
-        """Nobody will receive any more."""
-        if self.framing is not _TAKEN:
-            self.inbox.abandon()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """See `HttpRequest`."""
@@ -135,12 +134,19 @@ class RequestStream(HttpRequest):
         """A whole response, in one write: the bytes that `send` makes of its head and its body."""
         if self.gone or self.answered:
             return
-        lines = [status_line(status), text_lines(headers)]
-        if status != _NO_CONTENT:
-            lines.append(b"content-length: %d\r\n" % len(body))
-        self._end_head(lines, status, sized=True, closes=headers.get("connection") == "close")
-        if not self._silent:
-            lines.append(body)
+        if status in _BODILESS or "connection" in headers or self._head.method == b"HEAD":
+            lines = [status_line(status), text_lines(headers)]
+            if status != _NO_CONTENT:
+                lines.append(b"content-length: %d\r\n" % len(body))
+            self._end_head(lines, status, sized=True, closes=headers.get("connection") == "close")
+            if not self._silent:
+                lines.append(body)
+        else:
+            lines = [status_line(status), text_lines(headers), b"content-length: %d\r\n" % len(body), date_line()]
+            if self.closes or self._http.is_last:
+                self.closes = True
+                lines.append(_CLOSE)
+            lines += (b"\r\n", body)
         self.started = True
         self._end()
         await self._http.write(b"".join(lines))
@@ -179,7 +185,7 @@ class RequestStream(HttpRequest):
             self.closes = True
         elif self.closes or self._http.is_last:
             self.closes = True
-            lines.append(b"connection: close\r\n")
+            lines.append(_CLOSE)
         lines += (date_line(), b"\r\n")
 
 
@@ -251,7 +257,8 @@ class Http1:
         """
         known = self._known
         if known is not None and not self._buffer:
-            known = known.begins(data)
+            if not data.startswith(known.raw):
+                known = known.begins(data)
             if known is not None and known.end == len(data):
                 self._known = known
                 self.stream = stream = RequestStream(known, self, data[known.size :])
@@ -306,8 +313,6 @@ class Http1:
         return {"type": "http.request", "body": piece, "more_body": not stream.framing.done}
 
 
-_TAKEN: Final = Sized(0)
-"""Stands for a body of which nothing is left."""
 _GONE: Final[Mapping[str, Any]] = {"type": "http.disconnect"}
 
 
@@ -345,11 +350,10 @@ def text_lines(headers: Mapping[str, str]) -> bytes:
     Raises:
         ValueError: One of them would end its line, and be read as more than one.
     """
-    text = _form_of(tuple(headers)) % tuple(headers.values())
-    ends = len(headers)
-    if text.count("\r") != ends or text.count("\n") != ends or "\0" in text:
+    values = tuple(headers.values())
+    if not "".join(values).isprintable() and any(map(_BAD_TEXT.search, values)):
         raise ValueError(f"one of the response headers {', '.join(headers)} has a value that HTTP cannot carry")
-    return text.encode("latin-1", "replace")
+    return (_form_of(tuple(headers)) % values).encode("latin-1", "replace")
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ from .edge import MAX_DIGITS
 
 if TYPE_CHECKING:
     from .checks import Checked
+    from .membership import Membership
     from .said import Said
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -73,13 +74,15 @@ class Remote:
         certificate: The client certificate that the server verified, in PEM; None where there is none.
     """
 
-    __slots__ = ("address", "certificate", "said")
+    __slots__ = ("address", "certificate", "member", "said")
 
     def __init__(self, address: str | None = None, certificate: str | None = None) -> None:
         self.address: Final = address
         self.certificate: Final = certificate
         self.said: Said | None = None
-        """Who its last request said it was from, for the next one to say the same."""
+        """Who its last request said it was from, for the next one to say the same: in the modern era."""
+        self.member: Membership | None = None
+        """The session that its last request named, for the next one to name the same: in the legacy era."""
 
 
 class HttpRequest(ABC):

@@ -9,6 +9,7 @@ from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Request
 
 from ..eras import modern
+from .media import JSON, accepts
 from .request import HttpRequest, RequestHead
 
 _VERSION: Final = MetaKey.VERSION.value
@@ -31,7 +32,7 @@ class Said:
         GatewayError: It does not agree; see `modern.check_request`.
     """
 
-    __slots__ = ("_capabilities", "_head", "_info", "_meta", "_method", "_target", "_version", "client")
+    __slots__ = ("_capabilities", "_head", "_info", "_meta", "_method", "_target", "_version", "client", "takes_json")
 
     def __init__(self, message: Request, request: HttpRequest) -> None:
         head, meta = request.head, message.meta
@@ -40,6 +41,8 @@ class Said:
         self._meta = meta
         self._version, self._capabilities, self._info = meta.get(_VERSION), meta.get(_CAPABILITIES), meta.get(_INFO)
         self._method, self._target = message.method, message.target
+        self.takes_json: Final = accepts(head.headers.get("accept"), JSON)
+        """Whether the sender takes plain JSON."""
         self.client: Final[Client] = modern.client_of(message, head.headers, request.address, request.certificate)
 
     def is_said_by(self, message: Request, head: RequestHead) -> bool:

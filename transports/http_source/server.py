@@ -92,8 +92,6 @@ class HttpServer(Acceptor):
         """What its connections remember of the heads they have read."""
         self.deadlines = Deadlines()
         """Of its connections; works while it serves."""
-        self.clock: Callable[[], float] = trio.current_time
-        """Trio's; the shortest way to it while it serves."""
         self.tasks: KeptTasks
         """Where requests are served; there is none before `serve`."""
         self._connections: set[Connection | Http2Connection] = set()
@@ -103,7 +101,6 @@ class HttpServer(Acceptor):
         """See `Acceptor`. What is served ends with it."""
         async with trio.open_nursery() as nursery:
             self.tasks = KeptTasks(nursery, self.contain)
-            self.clock = trio.lowlevel.current_clock().current_time
             nursery.start_soon(self.deadlines.serve)
             try:
                 await super().serve()

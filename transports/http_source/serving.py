@@ -47,8 +47,6 @@ class Serving:
     replay: Replay
     limits: Limits
     """Of the codec."""
-    clock: Callable[[], float]
-    """Trio's."""
     patience: Line[Expires]
     """Calls without an answer so far; after `keep_alive` something has to be sent to keep their connection open."""
     event_streams: dict[str, EventStream] = field(factory=dict)

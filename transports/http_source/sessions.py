@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 import trio
 
 from sluiceway.pipeline.model.handle import Ticket
-from sluiceway.pipeline.model.session import Caller, Session
+from sluiceway.pipeline.model.session import Session
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import CapacityExceeded
 from sluiceway.pipeline.protocol.messages import Json, Notification, Reply, Request, RequestId
@@ -67,7 +67,8 @@ class HttpSession:
         self.standalone = MessageStream(new_id())
         """What no request caused; a GET reads it."""
         self.standalone.keep(replay)
-        self._proofs = Proofs()
+        self.proofs: Final = Proofs()
+        """What its principal proved itself with."""
         session.notify = self._notify
         session.ask = self._ask
         session.on_close(self._end)
@@ -84,11 +85,7 @@ class HttpSession:
         Raises:
             SessionNotFound: The session is an authenticated principal's, and this is not one of its credentials.
         """
-        self._proofs.check(headers, self.session)
-
-    def remember(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """Take note of the credentials with which a request was authenticated in the chain as `caller`."""
-        self._proofs.remember(headers, caller, self.session)
+        self.proofs.check(headers, self.session)
 
     def _notify(self, notification: Notification) -> None:
         self.standalone.put_nowait(encode_message(notification))
@@ -178,7 +175,7 @@ class Sessions:
         found = self._by_id.get(session_id)
         if found is None:
             raise unknown_session()
-        self._touch(found[0])
+        self.touch(found[0])
         return found[0]
 
     def end_streams(self) -> None:
@@ -191,15 +188,15 @@ class Sessions:
         for found, _ in list(self._by_id.values()):
             found.session.close()
 
-    def _touch(self, found: HttpSession) -> None:
+    def touch(self, found: HttpSession) -> None:
         """Note that it was active. Its entry among the deadlines stays where it is, and looks again when it fires."""
-        found.session.last_activity = trio.current_time()
+        found.session.last_activity = self._deadlines.now()
         self._by_id.move_to_end(found.session.id)
 
     def _expire(self, session_id: str) -> None:
         found, entry = self._by_id[session_id]
         if found.busy:
-            self._touch(found)
+            self.touch(found)
         due = found.session.last_activity + self._idle_s
         if due > trio.current_time() + SLOT_S:  # as exact as deadlines are
             self._deadlines.move(entry, due)

@@ -163,7 +163,6 @@ class HttpSource(Source):
                 sessions=sessions,
                 replay=replay,
                 limits=Limits(max_message_size=config.max_body),
-                clock=trio.lowlevel.current_clock().current_time,
                 patience=deadlines.line(),
                 fellows=self._fellows,
             )

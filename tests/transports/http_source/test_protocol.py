@@ -131,6 +131,24 @@ async def test_a_header_cannot_carry_another(value):
         await response_of(GET, start(200, (b"x-a", value)))
 
 
+@pytest.mark.parametrize(
+    "headers", [{"x-a": "a\r\nset-cookie: b"}, {"x-b": "", "x-a": "a\n"}, {"x-a\r\nb": "c"}, {"": "x"}]
+)
+async def test_nor_can_one_of_a_whole_answer(headers):
+    """Neither by its value nor by its name."""
+    _, stream = await response_of(GET)
+    with pytest.raises(ValueError, match="response header"):
+        await stream.answer(200, headers, b"ok")
+
+
+async def test_headers_of_a_whole_answer_are_written_as_they_are():
+    """A tab, a percent sign, and a letter of Latin-1; what HTTP has no letter for becomes a question mark."""
+    written, stream = await response_of(GET)
+    await stream.answer(200, {"x-a": "a\tb%s", "x-%b": "\xe9\u20ac"}, b"ok")
+
+    assert b"x-a: a\tb%s\r\nx-%b: \xe9?\r\n" in written[0]
+
+
 async def test_a_body_without_head_is_a_bug():
     """Of the application, and told as one."""
     with pytest.raises(RuntimeError, match="begin with its head"):

@@ -19,10 +19,10 @@ from sluiceway.pipeline.model.session import ANONYMOUS, Caller
 from sluiceway.pipeline.protocol.errors import Unauthenticated
 
 from .auth.challenges import render_challenge
-from .auth.stage import AuthStage, optional_option
+from .auth.stage import Admission, AuthStage, optional_option
 
 _CHALLENGE: Final = render_challenge("Bearer", {"realm": "sluiceway"})
-_SHOWN: Final = ("authorization", "x-api-key")
+_SHOWN: Final = frozenset({"authorization", "x-api-key"})
 """Headers of credentials: who shows one wants to be somebody."""
 
 
@@ -69,6 +69,13 @@ class AuthAnonymous(AuthStage):
             how="none" if config.subject == ANONYMOUS.subject else "fixed",
             roles=frozenset(config.roles),
         )
+        self._admission = self.admission(self._caller)
+
+    def remembered(self, exchange: Exchange) -> Admission | None:
+        """See `AuthStage.remembered`: it is always the same."""
+        client = exchange.client
+        is_plain = client.transport in self._transports and _SHOWN.isdisjoint(client.headers)
+        return self._admission if is_plain else None
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. Never a checkpoint."""

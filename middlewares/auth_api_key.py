@@ -25,7 +25,7 @@ from sluiceway.pipeline.runtime.nursery import open_background_nursery
 
 from .auth.api_keys import MAX_KEY, PREFIX, SHAPE, Entry, check_pepper, digest_under, parse_keys, table_of
 from .auth.challenges import render_challenge, split_authorization
-from .auth.stage import AuthStage, optional_option
+from .auth.stage import Admission, AuthStage, optional_option
 from .auth.stored_keys import StoredKeys, shown
 
 _MAX_FILE: Final = 64 * MIB
@@ -113,7 +113,8 @@ class AuthApiKey(AuthStage):
         self._pepper = b""
         self._digest = digest_under(b"")
         self._table: Mapping[bytes, Entry] = {}
-        self._seen: dict[str, Entry] = {}
+        self._seen: dict[str, tuple[Admission, float]] = {}
+        """Who came with a header, and when its key expires, in seconds since 1970."""
         self._stored: StoredKeys | None = None
 
     @asynccontextmanager
@@ -140,10 +141,10 @@ class AuthApiKey(AuthStage):
 
     # Requests.
 
-    def remembered(self, exchange: Exchange) -> Caller | None:
+    def remembered(self, exchange: Exchange) -> Admission | None:
         """See `AuthStage.remembered`."""
-        entry = self._seen.get(exchange.client.headers.get(self._header, ""))
-        return entry.caller if entry is not None and entry.expires > self._now() else None
+        seen = self._seen.get(exchange.client.headers.get(self._header, ""))
+        return seen[0] if seen is not None and seen[1] > self._now() else None
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. A checkpoint only with a store, and only for a key not seen lately."""
@@ -172,7 +173,7 @@ class AuthApiKey(AuthStage):
         if self._stored is None:
             if len(self._seen) >= _MAX_SEEN:
                 self._seen.clear()
-            self._seen[exchange.client.headers[self._header]] = entry
+            self._seen[exchange.client.headers[self._header]] = self.admission(entry.caller), entry.expires
         return entry.caller
 
     def missing(self, exchange: Exchange) -> Unauthenticated:

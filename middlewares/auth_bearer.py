@@ -28,7 +28,7 @@ from .auth.fetching import FetchFailed
 from .auth.issuer import Issuer
 from .auth.key_ring import KeyRing
 from .auth.protected import ProtectedResource, make_metadata
-from .auth.stage import AuthStage
+from .auth.stage import Admission, AuthStage
 from .auth.tokens import MAX_TOKEN, Rules, TokenRejected, UnknownKey, check_claims, expiry_of, verify
 
 
@@ -38,7 +38,7 @@ class _Endpoint:
     """A resource, and the tokens that were verified for it."""
 
     resource: ProtectedResource
-    remembered: Remembered[bytes, tuple[int, float, Caller]]
+    remembered: Remembered[bytes, tuple[int, float, Admission]]
     """By digest: the generation of keys, when it ends (seconds since 1970), and whose it is."""
 
 
@@ -112,16 +112,21 @@ class AuthBearer(AuthStage):
 
     # Requests.
 
+    def remembered(self, exchange: Exchange) -> Admission | None:
+        """See `AuthStage.remembered`: who came with a token that was verified, until it expires or keys change."""
+        value = exchange.client.headers.get("authorization")
+        if value is None:
+            return None
+        known = self._endpoint_of(exchange).remembered.get(_digest(value))
+        fits = known is not None and known[0] == self._issuer.ring.changed and self.context.now() < known[1]
+        return known[2] if known is not None and fits else None
+
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """See `AuthStage.caller_of`. A checkpoint only if the authorization server must be asked."""
         value = exchange.client.headers.get("authorization")
         if value is None:
             return None
         ring, endpoint = self._issuer.ring, self._endpoint_of(exchange)
-        digest = hashlib.sha256(value.encode("latin-1", "replace")).digest()
-        known = endpoint.remembered.get(digest)
-        if known is not None and known[0] == ring.changed and self.context.now() < known[1]:
-            return known[2]
         found = split_authorization(value)
         if found is not None and found[0] != "bearer":
             return None
@@ -133,7 +138,7 @@ class AuthBearer(AuthStage):
                 endpoint.resource.challenge(errors={"error": "invalid_request"}),
             )  # fmt: skip
         try:
-            return await self._judge(token, digest, endpoint, ring)
+            return await self._judge(token, _digest(value), endpoint, ring)
         except TokenRejected as rejected:
             raise self.refusal(
                 exchange, Unauthenticated, rejected.cause, f"the token is not accepted: {rejected.cause}",
@@ -160,7 +165,9 @@ class AuthBearer(AuthStage):
             return self._claims.caller(answer, credential)
         claims = await self._verified(token, audiences, ring)
         caller = self._claims.caller(claims, credential)
-        endpoint.remembered.keep(digest, (ring.changed, expiry_of(claims) + self._rules.leeway_s, caller))
+        endpoint.remembered.keep(
+            digest, (ring.changed, expiry_of(claims) + self._rules.leeway_s, self.admission(caller))
+        )
         return caller
 
     async def _verified(self, token: str, audiences: frozenset[str], ring: KeyRing) -> Mapping[str, Json]:
@@ -203,10 +210,10 @@ class AuthBearer(AuthStage):
             scopes=sorted(needed),
         )
 
-    async def admit(self, exchange: Exchange, caller: Caller, call_next: Service) -> Reply:
+    async def admit(self, exchange: Exchange, admission: Admission, call_next: Service) -> Reply:
         """See `AuthStage.admit`; tells where to get the scopes that an inner stage misses."""
         try:
-            return await super().admit(exchange, caller, call_next)
+            return await super().admit(exchange, admission, call_next)
         except Forbidden as error:
             if error.challenge is None and error.scopes:
                 error.challenge = self._step_up(exchange, frozenset(error.scopes) | self._needed(exchange))
@@ -237,3 +244,8 @@ class AuthBearer(AuthStage):
             "fetches": self._issuer.ring.fetches,
             "remembered": remembered,
         }
+
+
+def _digest(value: str) -> bytes:
+    """Under what a token is remembered: not as it is."""
+    return hashlib.sha256(value.encode("latin-1", "replace")).digest()

@@ -28,7 +28,7 @@ from sluiceway.pipeline.protocol.mcp import METHODS, Kind
 from sluiceway.pipeline.protocol.messages import Reply, Result
 from sluiceway.pipeline.protocol.trace_context import SAMPLED
 from sluiceway.pipeline.telemetry.metrics import LATENCIES_S
-from sluiceway.pipeline.telemetry.outcomes import end_of, is_tool_error
+from sluiceway.pipeline.telemetry.outcomes import end_of
 
 from .metrics_series import MAX_ERRORS, OTHER, Series, count_up
 
@@ -153,7 +153,7 @@ class Metrics(Middleware):
         if (
             series is not None
             and type(reply) is Result
-            and (part is None or not is_tool_error(reply))
+            and (part is None or b'"isError"' not in reply.raw)
             and exchange.kind is _IS_CALL
             and (trace is None or not trace.flags & SAMPLED)
         ):  # nearly all of them

@@ -139,23 +139,18 @@ class Trace(Middleware):
     def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
         """Carry the context on; record what is sampled. Never refuses."""
         link = exchange.link
-        parent = known = link.trace
-        theirs = None
-        if known is None:
-            meta, headers = exchange.request.meta, exchange.client.headers
-            if _PARENT in meta or _PARENT in headers:
-                theirs = context_in(meta) or context_in(headers)
-                parent = theirs if self._continues else None
-        if parent is not None:
-            records = parent.sampled
-        else:
-            records = self._sample > 0 and (self._sample >= 1 or self.context.random.random() < self._sample)
-        if records:
+        parent, theirs = link.trace, None
+        if parent is None and (_PARENT in exchange.request.meta or _PARENT in exchange.client.headers):
+            theirs = context_in(exchange.request.meta) or context_in(exchange.client.headers)
+            parent = theirs if self._continues else None
+        if (self._sample and self._draws()) if parent is None else parent.sampled:
             return self._spans.exchange(exchange, call_next, parent, None if self._continues else theirs)
-        if known is None:
+        if link.trace is None:
             self._passed += 1
             link.trace = parent or self._tracer.new_context(RANDOM)
-        return call_next(exchange if exchange.around_sink is not None else replace(exchange, around_sink=self._carry))
+        if exchange.around_sink is None:
+            exchange = replace(exchange, around_sink=self._carry)
+        return call_next(exchange)
 
     def recent_spans(self) -> Iterable[Span]:
         """The spans that ended lately, latest last."""
@@ -167,6 +162,10 @@ class Trace(Middleware):
         yield Figure("trace_unsampled_total", self._passed, "counter", "Exchanges that were not sampled.")
         if self._export is not None:
             yield from self._export.figures()
+
+    def _draws(self) -> bool:
+        """Whether a trace that begins here is one of those that are recorded."""
+        return self._sample >= 1 or self.context.random.random() < self._sample
 
     def _carry(self, _sink: str, exchange: Exchange, sink: Service) -> Awaitable[Reply]:
         """Send an exchange that is not sampled on with its context; an `Around`."""

@@ -10,10 +10,12 @@ on to the next stage, where it could come out as nobody's. If there is none, the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, TypeVar, final
+
+from attrs import frozen
 
 from sluiceway.pipeline.model.component import Context, Middleware
-from sluiceway.pipeline.model.exchange import Exchange, Service
+from sluiceway.pipeline.model.exchange import MAX_DECISIONS, Decision, Exchange, Service
 from sluiceway.pipeline.model.figures import Figure
 from sluiceway.pipeline.model.options import option
 from sluiceway.pipeline.model.order import Order
@@ -35,6 +37,15 @@ def optional_option() -> bool:
         "refused. A wrong credential is refused in any case. At least one auth stage of a chain must not be optional.",
     )
     return flag
+
+
+@final
+@frozen
+class Admission:
+    """Somebody who may come in, and the decision to let them: what a credential that is remembered leads to."""
+
+    caller: Caller
+    decision: Decision
 
 
 class AuthStage(Middleware):
@@ -71,8 +82,8 @@ class AuthStage(Middleware):
         self._counts: dict[str, int] = dict.fromkeys(self.OUTCOMES, 0)
         self._checks = type(self).check is not AuthStage.check
 
-    def remembered(self, exchange: Exchange) -> Caller | None:
-        """What `caller_of` would say, where that is known already; for subclasses. None says nothing."""
+    def remembered(self, exchange: Exchange) -> Admission | None:
+        """Whom `caller_of` would name, where that is known already; for subclasses. None says nothing."""
 
     async def caller_of(self, exchange: Exchange) -> Caller | None:
         """
@@ -94,8 +105,12 @@ class AuthStage(Middleware):
         """Establish who calls, or refuse."""
         if exchange.caller.how != "none":
             return call_next(exchange)
-        caller = self.remembered(exchange)
-        return self._ask(exchange, call_next) if caller is None else self.admit(exchange, caller, call_next)
+        known = self.remembered(exchange)
+        return self._ask(exchange, call_next) if known is None else self.admit(exchange, known, call_next)
+
+    def admission(self, caller: Caller) -> Admission:
+        """How a caller comes in."""
+        return Admission(caller, Decision(self.context.id, "allow", caller.credential))
 
     async def _ask(self, exchange: Exchange, call_next: Service) -> Reply:
         caller = await self.caller_of(exchange)
@@ -104,10 +119,11 @@ class AuthStage(Middleware):
                 raise self.missing(exchange)
             self._note(exchange, "pass", "no credential")
             return await call_next(exchange)
-        return await self.admit(exchange, caller, call_next)
+        return await self.admit(exchange, self.admission(caller), call_next)
 
-    def admit(self, exchange: Exchange, caller: Caller, call_next: Service) -> Awaitable[Reply]:
+    def admit(self, exchange: Exchange, admission: Admission, call_next: Service) -> Awaitable[Reply]:
         """Go on as this caller, without its credential."""
+        caller = admission.caller
         try:
             exchange.authenticate(caller)
         except SessionNotFound:
@@ -115,8 +131,10 @@ class AuthStage(Middleware):
             raise
         if self._checks:
             self.check(exchange, caller)
-        exchange.decide(self.context.id, "allow", caller.credential)
         self._counts["allow"] += 1
+        decisions = exchange.link.decisions
+        if len(decisions) < MAX_DECISIONS:  # what `decide` does, with a decision that is made already
+            decisions.append(admission.decision)
         client = exchange.client
         if client.headers:
             exchange = exchange.with_client(client.without(self._hidden))

@@ -48,13 +48,13 @@ class Wire(trio.abc.HalfCloseableStream):
         "_in_a_row",
         "_number",
         "_reactor",
-        "_readable",
         "_reader",
         "_receive",
         "_send",
         "_sticky",
         "_watcher",
         "_writer",
+        "has_more",
         "socket",
     )
 
@@ -68,7 +68,8 @@ class Wire(trio.abc.HalfCloseableStream):
         self._reader = Parking("another task is reading from this connection")
         self._writer: Parking | None = None
         self._asks: Callable[[int], object] | None = None
-        self._readable = True
+        self.has_more = True
+        """Whether there may be something to read: not if the last read got all there was. Always true without epoll."""
         self._sticky = False
         self._ended = False
         self._closed = False
@@ -126,7 +127,7 @@ class Wire(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: The wire was closed.
             trio.BrokenResourceError: The peer has reset the connection.
         """
-        if not self._readable:
+        if not self.has_more:
             return None
         try:
             data = self._receive(max_bytes)
@@ -139,7 +140,7 @@ class Wire(trio.abc.HalfCloseableStream):
             self._ended = True
         elif len(data) < max_bytes and not self._sticky:  # no need to be told so by another system call (epoll(7))
             if self._reactor is not None:
-                self._readable = False
+                self.has_more = False
             else:
                 self._emptied()
         return data
@@ -156,7 +157,7 @@ class Wire(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: The peer has reset the connection.
             trio.BusyResourceError: Somebody else is waiting already.
         """
-        if self._readable:
+        if self.has_more:
             await trio.lowlevel.checkpoint_if_cancelled()
             if self._in_a_row >= _IN_A_ROW:
                 self._in_a_row = 0
@@ -250,7 +251,7 @@ class Wire(trio.abc.HalfCloseableStream):
         """Close at once, without a checkpoint. Whoever waits gets `trio.ClosedResourceError`. Idempotent."""
         if self._closed:
             return
-        self._closed = self._readable = True
+        self._closed = self.has_more = True
         self._callback = None
         if self._reactor is not None:
             self._reactor.remove(self._number)
@@ -278,7 +279,7 @@ class Wire(trio.abc.HalfCloseableStream):
         if self._writer is not None and events & WRITABLE:
             self._writer.wake()
         if events & READABLE:
-            self._readable = True
+            self.has_more = True
             callback = self._callback
             if callback is None:
                 self._reader.wake()
@@ -302,7 +303,7 @@ class Wire(trio.abc.HalfCloseableStream):
     def _emptied(self) -> None:
         """There was nothing left: the next edge tells of more."""
         if self._reactor is not None:
-            self._readable = False
+            self.has_more = False
         elif self._watcher is not None:
             self._watcher.rearm()
 

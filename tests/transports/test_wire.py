@@ -91,6 +91,26 @@ async def test_nothing_to_read_is_none_and_not_the_end(pair: Pair) -> None:
     assert theirs.receive_nowait(5) is None
 
 
+async def test_a_wire_knows_that_it_was_read_empty() -> None:
+    """After a read that got fewer bytes than it asked for, until more come; not after one that got all it asked for."""
+    ours, theirs = map(Wire, socket.socketpair())
+    known = []
+    with ours.socket, theirs.socket:
+        ours.send_nowait(b"ab")
+        for size in (1, 1, 1):
+            theirs.receive_nowait(size)
+            known.append(theirs.has_more)
+        ours.send_nowait(b"ab")
+        await settle()
+        known.append(theirs.has_more)
+        theirs.receive_nowait(5)
+        known.append(theirs.has_more)
+        ours.close()
+        theirs.close()
+
+    assert known == [True, True, False, True, False]
+
+
 async def test_both_directions_can_be_full_and_lose_nothing(pair: Pair) -> None:
     """Two megabytes each way through buffers of a few hundred kilobytes, both writers waiting."""
     data = bytes(range(256)) * 8192

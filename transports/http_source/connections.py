@@ -39,7 +39,8 @@ class WireConnection(Connection):
         wire.on_readable = self._read_on
 
     def _read_on(self) -> None:
-        receive = self._wire.receive_nowait
+        wire = self._wire
+        receive = wire.receive_nowait
         try:
             for _ in range(_IN_A_ROW):
                 if self.is_paused or self._closed:
@@ -48,6 +49,8 @@ class WireConnection(Connection):
                 if data is None:
                     return
                 self.feed(data)
+                if not wire.has_more:
+                    return
                 if len(data) == MAX_RECV:
                     break
             self._server.tasks.run(self._read_later)

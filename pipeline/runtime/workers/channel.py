@@ -1,9 +1,9 @@
 """
 Messages and descriptors over a socket pair.
 
-A message is a head of four bytes of length and one of how many descriptors come with it, then MessagePack. Descriptors
-arrive with some byte of their message or before it, and in order; so they wait in a queue for the message that says how
-many are its own.
+A message is a head of four bytes of length and one that says whether a descriptor comes with it, then MessagePack.
+Descriptors arrive with some byte of their message or before it, and in order; so they wait in a queue for the message
+that they belong to.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import trio
 
 from ..nursery import farewell
 
-MAX_DESCRIPTORS: Final = 4
-"""Descriptors of one message."""
 REST_S: Final = 10.0
 """Seconds for the rest of a message of which something has left already."""
-_HEAD: Final = struct.Struct("!IB")
+_HEAD: Final = struct.Struct("!I?")
 _CHUNK: Final = 256 * 1024
-_ROOM: Final = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+_ROOM: Final = socket.CMSG_SPACE(array.array("i").itemsize)
+_LOST: Final = -1
+"""Stands for a descriptor that could not be received: this process has as many open as it may."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 _In = TypeVar("_In")
@@ -51,19 +51,19 @@ class Channel(Generic[_In]):
         self._buffer = bytearray()
         self._descriptors: deque[int] = deque()
 
-    async def send(self, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> bool:
+    async def send(self, message: msgspec.Struct, descriptor: int | None = None) -> bool:
         """
-        Send a message; whether the other side was there. Descriptors are copied, and stay the caller's.
+        Send a message; whether the other side was there. A descriptor is copied, and stays the caller's.
 
         Nothing is left half sent: a cancel that comes when the first byte has left is heeded behind the last one, and
         a connection whose other side does not read for so long is closed.
         """
         data = _encode(message)
-        data = _HEAD.pack(len(data), len(descriptors)) + data
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        data = _HEAD.pack(len(data), descriptor is not None) + data
+        rights = () if descriptor is None else ((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor])),)
         async with self._sending:
             try:
-                sent = await self._socket.sendmsg([data[:_CHUNK]], ancillary)
+                sent = await self._socket.sendmsg([data[:_CHUNK]], rights)
                 return sent == len(data) or await self._send_rest(memoryview(data)[sent:])
             except (OSError, trio.ClosedResourceError):
                 return False
@@ -76,16 +76,20 @@ class Channel(Generic[_In]):
             self.close()
         return not scope.cancelled_caught
 
-    async def messages(self) -> AsyncGenerator[tuple[_In, list[int]], None]:
-        """What comes, with the descriptors that came with it: they are the caller's. Ends with the connection."""
+    async def messages(self) -> AsyncGenerator[tuple[_In, int | None], None]:
+        """
+        What comes, with the descriptor that came with it: that is the caller's. Ends with the connection.
+
+        The descriptor is None, too, if it could not be received; whoever is at its other end finds it closed.
+        """
         while True:
             while (message := self._next()) is not None:
                 yield message
             try:
-                data, ancillary, _, _ = await self._socket.recvmsg(_CHUNK, _ROOM)
+                data, ancillary, flags, _ = await self._socket.recvmsg(_CHUNK, _ROOM)
             except (OSError, trio.ClosedResourceError):
                 return
-            self._collect(ancillary)
+            self._collect(ancillary, lost=bool(flags & socket.MSG_CTRUNC))
             if not data:
                 return
             self._buffer += data
@@ -94,25 +98,30 @@ class Channel(Generic[_In]):
         """Close it, and what came and nobody took. Idempotent."""
         self._socket.close()
         while self._descriptors:
-            os.close(self._descriptors.popleft())
+            if (descriptor := self._descriptors.popleft()) != _LOST:
+                os.close(descriptor)
 
-    def _next(self) -> tuple[_In, list[int]] | None:
+    def _next(self) -> tuple[_In, int | None] | None:
         if len(self._buffer) < _HEAD.size:
             return None
-        size, descriptors = _HEAD.unpack_from(self._buffer)
+        size, has_descriptor = _HEAD.unpack_from(self._buffer)
         end = _HEAD.size + size
         if len(self._buffer) < end:
             return None
         message: _In = self._decode(self._buffer[_HEAD.size : end])
         del self._buffer[:end]
-        return message, [self._descriptors.popleft() for _ in range(descriptors)]
+        descriptor = self._descriptors.popleft() if has_descriptor else _LOST
+        return message, None if descriptor == _LOST else descriptor
 
-    def _collect(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
+    def _collect(self, ancillary: Sequence[tuple[int, int, bytes]], *, lost: bool) -> None:
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 found = array.array("i")
                 found.frombytes(data[: len(data) - len(data) % found.itemsize])
                 self._descriptors.extend(found)
+                lost = False
+        if lost:
+            self._descriptors.append(_LOST)
 
 
 def receive_first(connection: socket.socket, kind: Any) -> Any:

@@ -245,15 +245,16 @@ class Fleet:
             slot=member.slot, mark=member.mark, secret=self._secret, sockets=sockets, announced=self.announced,
             board=self._board.descriptor, slots=self._board.slots,
         )  # fmt: skip
-        try:
-            with unwrap_single():
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._end_if_it_hangs, member)
-                    await member.run(begin, [begin.board, *(each for group in sockets.values() for each in group)])
-                    nursery.cancel_scope.cancel()
-        finally:
-            self._board.vacate(member.slot)
-            del self.members[member.slot]
+        descriptors = [begin.board, *(each for group in sockets.values() for each in group)]
+        with unwrap_single():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_if_it_hangs, member)
+                try:
+                    await member.run(begin, descriptors)
+                finally:  # at once: whoever waits for it to be gone counts on its slot
+                    self._board.vacate(member.slot)
+                    del self.members[member.slot]
+                nursery.cancel_scope.cancel()
         if member.wanted and self.announced and not self.draining:
             await self._replace(member)
 
@@ -303,7 +304,7 @@ class Fleet:
         try:
             if target is not None:
                 with trio.move_on_after(HAND_S):
-                    self.handed += await target.tell(Take(source=hand.source, client=hand.client), [descriptor])
+                    self.handed += await target.tell(Take(source=hand.source, client=hand.client), descriptor)
         finally:
             close_descriptor(descriptor)
 

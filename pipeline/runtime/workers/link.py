@@ -70,7 +70,7 @@ class Link:
         self._log: Any = structlog.get_logger()
 
     async def _hand(self, message: Hand, descriptor: int) -> bool:
-        return await self._channel.send(message, [descriptor])
+        return await self._channel.send(message, descriptor)
 
     async def obey(self, stop: Callable[[], None], stop_at_once: Callable[[], None]) -> None:
         """
@@ -81,7 +81,7 @@ class Link:
             stop_at_once: Ends it without waiting for anybody.
         """
         async with aclosing(self._channel.messages()) as orders:
-            async for order, descriptors in orders:
+            async for order, descriptor in orders:
                 match order:
                     case Announce():
                         self.place.is_announced = True
@@ -94,8 +94,8 @@ class Link:
                     case Verdict():
                         self._judge(order.prepared, serve=order.serve, answer=order.number)
                     case Take():
-                        for each in descriptors:
-                            self._take(order, each)
+                        if descriptor is not None:
+                            self._take(order, descriptor)
                     case Prepare():
                         self._start(self._reload, order)
                     case Ask():

@@ -66,6 +66,8 @@ class Member:
         """When it came to this phase, in Trio clock seconds."""
         self.begun = trio.Event()
         """It was told what to serve."""
+        self.spoken = trio.Event()
+        """It has said something."""
         self.settled = trio.Event()
         """It is ready, or gone."""
         self.gone = trio.Event()
@@ -128,15 +130,16 @@ class Member:
 
     async def _listen(self, channel: Channel[Report]) -> None:
         async with aclosing(channel.messages()) as messages:
-            async for message, descriptors in messages:
+            async for message, descriptor in messages:
                 self.heard += 1
+                self.spoken.set()
                 if isinstance(message, Ready):
                     if self.phase is Phase.STARTING:
                         self.become(Phase.READY)
                         self.settled.set()
                 elif isinstance(message, Hand):
-                    for each in descriptors:
-                        await self._on_hand(message, each)
+                    if descriptor is not None:
+                        await self._on_hand(message, descriptor)
                 else:
                     event, answers = self._waiting.get(message.number) or (trio.Event(), [])
                     answers.append(message)
@@ -147,9 +150,9 @@ class Member:
         if self.phase is not Phase.GONE and phase is not self.phase:
             self.phase, self.since = phase, trio.current_time()
 
-    async def tell(self, order: Order, descriptors: Sequence[int] = ()) -> bool:
+    async def tell(self, order: Order, descriptor: int | None = None) -> bool:
         """Say something that has no answer; whether it was there to hear it."""
-        return self._channel is not None and await self._channel.send(order, descriptors)
+        return self._channel is not None and await self._channel.send(order, descriptor)
 
     async def ask(self, make: Callable[[int], Order]) -> Reply:
         """

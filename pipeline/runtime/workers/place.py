@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, final
 
 import trio
@@ -64,13 +64,12 @@ class Place:
     async def reach(self, mark: str, source: str) -> trio.SocketStream:
         """See `Worker`."""
         ours, theirs = socket.socketpair()
-        try:
+        with theirs, ExitStack() as undo:
+            undo.enter_context(ours)
             ours.setblocking(False)
-            with theirs, trio.move_on_after(_SEND):
+            with trio.move_on_after(_SEND):
                 await self._hand(Hand(mark=mark, source=source), theirs.fileno())
-        except BaseException:
-            ours.close()
-            raise
+            undo.pop_all()
         return trio.SocketStream(trio.socket.from_stdlib_socket(ours))
 
     async def move(self, mark: str, source: str, client: int) -> None:

@@ -5,7 +5,6 @@ and the sessions that live in it are lost.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 
 import trio
@@ -15,18 +14,20 @@ from .messages import Ping
 
 EVERY_S: Final = 10.0
 """Seconds between two questions; fewer if `run.hang_timeout` is less."""
+FIRST: Final = 0
+"""Number of the question to which any word is an answer; those of other questions begin with 1."""
 
 
 async def await_hang(member: Member) -> None:
     """
     Return when a worker has said nothing for `run.hang_timeout`, though it was asked; never, while that is 0.
 
-    Its first answer may take its time: a machine with fewer cores than workers that start is slow, and whatever hangs
+    Its first word may take its time: a machine with fewer cores than workers that start is slow, and whatever hangs
     while the configuration is read hangs in the supervisor first. One that drains has a time of its own.
     """
     await member.begun.wait()
-    with suppress(WorkerGone):
-        await member.ask(lambda number: Ping(number=number))
+    await member.tell(Ping(number=FIRST))
+    await member.spoken.wait()
     while True:
         patience_s = member.plan.document.run.hang_timeout
         await trio.sleep(min(EVERY_S, patience_s or EVERY_S))

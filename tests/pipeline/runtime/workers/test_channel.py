@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 from contextlib import aclosing
@@ -35,24 +36,52 @@ def prepare(snapshot: Snapshot) -> Prepare:
     return Prepare(number=1, snapshot=snapshot)
 
 
-async def test_messages_arrive_in_order_with_their_own_descriptors() -> None:
-    """Each message gets those that it was sent with, however much comes at once."""
+async def test_messages_arrive_in_order_each_with_its_own_descriptor() -> None:
+    """However much comes at once."""
     with trio.fail_after(5):
         supervisor, worker = pair()
-        names = [os.memfd_create(name) for name in ("one", "two", "three")]
-        for take, descriptors in (("a", names[:1]), ("b", []), ("c", names[1:])):
-            assert await supervisor.send(Take(source=take), descriptors)
+        names = {name: os.memfd_create(name) for name in ("a", "c")}
+        for take in ("a", "b", "c"):
+            assert await supervisor.send(Take(source=take), names.get(take))
         supervisor.close()
-        for each in names:
+        for each in names.values():
             os.close(each)
-        found = [(order, descriptors) async for order, descriptors in worker.messages()]
-        targets = [[os.readlink(f"/proc/self/fd/{each}") for each in group] for _, group in found]
-        for each in (each for _, group in found for each in group):
-            os.close(each)
+        found = [(order, descriptor) async for order, descriptor in worker.messages()]
+        targets = [each and os.readlink(f"/proc/self/fd/{each}").split(":")[1].split()[0] for _, each in found]
+        for _, each in found:
+            if each is not None:
+                os.close(each)
         worker.close()
 
     assert [order for order, _ in found] == [Take(source=name) for name in "abc"]
-    assert [["one"], [], ["two", "three"]] == [[t.split(":")[1].split()[0] for t in group] for group in targets]
+    assert targets == ["a", None, "c"]
+
+
+async def test_a_descriptor_that_cannot_be_received_is_lost_and_no_other() -> None:
+    """A process that has as many open as it may goes on: whoever is at the other end finds it closed."""
+    with trio.fail_after(5):
+        supervisor, worker = pair()
+        ends = [os.pipe() for _ in range(2)]
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with aclosing(worker.messages()) as messages:
+            await supervisor.send(Take(source="a"), ends[0][0])
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                first = await anext(messages)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            await supervisor.send(Take(source="b"), ends[1][0])
+            second, received = await anext(messages)
+        assert received is not None
+        same = os.fstat(received).st_ino == os.fstat(ends[1][0]).st_ino
+        for each in (received, *(each for pair in ends for each in pair)):
+            os.close(each)
+        supervisor.close()
+        worker.close()
+
+    assert first == (Take(source="a"), None)
+    assert second == Take(source="b")
+    assert same
 
 
 async def test_a_message_larger_than_any_buffer_arrives_whole() -> None:

@@ -144,7 +144,7 @@ async def test_one_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPa
     """Whether it is busy with something that does not end, or the process itself is stopped and heeds no signal."""
     monkeypatch.setattr(fleet_module, "DEATH_S", 0.1)
     with capture_logs() as logs:
-        async with running(hang_timeout=0.4) as fleet:
+        async with running(hang_timeout=1.5) as fleet:
             victim, other = fleet.those(Phase.READY)
             if stopped:
                 assert victim.pid is not None
@@ -229,7 +229,7 @@ async def test_renewal_replaces_all_and_what_they_listen_on() -> None:
         new = document("127.0.0.1:0")
         await fleet.renew(lambda: (new, snapshot("second")))
         inherited = fleet.plan.sockets.inherited()
-        after = fleet.those(Phase.READY)
+        after, there_are = fleet.those(Phase.READY), len(fleet.members)
         names = [(await say(fleet, member))["name"] for member in after]
         addresses = fleet.plan.sockets.addresses()
         more = document("127.0.0.1:0", "127.0.0.1:0")
@@ -238,6 +238,8 @@ async def test_renewal_replaces_all_and_what_they_listen_on() -> None:
 
     assert not set(members) & set(after)
     assert names == ["second", "second"]
+    assert there_are == 2
+    assert [member.slot for member in after] == [0, 2]  # two is one more than there are at a time
     assert [member.code for member in members] == [0, 0]
     assert inherited == {"sources.s0": before["sources.s0"]}
     assert list(addresses) == ["s0"]

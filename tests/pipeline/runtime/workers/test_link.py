@@ -175,7 +175,7 @@ async def early(supervisor: Supervisor) -> AsyncIterator[Callable[[], Any]]:
 async def worker(supervisor: Supervisor) -> AsyncIterator[Callable[[], Any]]:
     """It runs, and has said that it is ready; likewise."""
     async with early(supervisor) as hear:
-        assert await hear() == (Ready(), [])
+        assert await hear() == (Ready(), None)
         yield hear
 
 
@@ -223,8 +223,8 @@ async def test_a_configuration_is_served_when_all_have_opened_it(supervisor: Sup
         after = _name(supervisor)
         await supervisor.channel.send(Drain())
 
-    assert prepared == (Prepared(number=1), [])
-    assert switched == (Switched(number=2), [])
+    assert prepared == (Prepared(number=1), None)
+    assert switched == (Switched(number=2), None)
     assert between == "first"
     assert after == ("second" if serves else "first")
 
@@ -246,7 +246,7 @@ async def test_what_cannot_be_opened_is_said(supervisor: Supervisor, name: str, 
         await supervisor.channel.send(Drain())
 
     assert problem in prepared.problem
-    assert switched == (Switched(number=2), [])
+    assert switched == (Switched(number=2), None)
     assert _name(supervisor) == "first"
 
 
@@ -296,7 +296,7 @@ async def test_an_endpoint_that_fails_ends_its_answer_only(supervisor: Superviso
     assert answered == Answered(
         number=3, status=500, content_type="application/json", body=b'{"error":"ZeroDivisionError"}'
     )
-    assert alive == (Pong(number=4), [])
+    assert alive == (Pong(number=4), None)
     assert supervisor.code == OK
 
 
@@ -317,7 +317,7 @@ async def test_while_it_opens_it_says_that_it_lives_and_ends_when_told(
         else:
             await supervisor.channel.send(Drain() if how == "drain" else Stop())
 
-    assert (alive, after) == ((Pong(number=1), []), (Pong(number=3), []))
+    assert (alive, after) == ((Pong(number=1), None), (Pong(number=3), None))
     assert supervisor.engine is None
     assert supervisor.code == OK
 
@@ -331,7 +331,7 @@ async def test_connections_reach_the_source_that_they_are_for(supervisor: Superv
             (Take(source="sources.p"), Take(source="sources.p", client=True), Take(source="sources.q")),
             strict=True,
         ):
-            await supervisor.channel.send(order, [theirs.fileno()])
+            await supervisor.channel.send(order, theirs.fileno())
             theirs.close()
         closed = [await trio.to_thread.run_sync(ours.recv, 1) for ours, _ in ends]
         assert supervisor.engine is not None
@@ -350,14 +350,14 @@ async def test_it_reaches_others_by_way_of_the_supervisor(supervisor: Supervisor
     place = supervisor.link.place
     async with worker(supervisor) as hear:
         stream = await place.reach("w9", "sources.p")
-        hand, (descriptor,) = await hear()
+        hand, descriptor = await hear()
         with socket.socket(fileno=descriptor) as other:
             other.send(b"x")
             received = await stream.receive_some()
         at_end = await stream.receive_some()
         await stream.aclose()
         await place.move("w9", "sources.p", supervisor.board.descriptor)
-        moved, (client,) = await hear()
+        moved, client = await hear()
         os.close(client)
         await supervisor.channel.send(Drain())
 

@@ -26,13 +26,21 @@ class Worker:
         run = Run(hang_timeout=Duration(hang_timeout))
         self.plan = Plan("f", (), Document(run=run), Snapshot(contents={}, matches={}), Sockets())
         self.phase = Phase.READY
-        self.begun, self.gone = trio.Event(), trio.Event()
+        self.begun, self.spoken, self.gone = trio.Event(), trio.Event(), trio.Event()
         self.begun.set()
+        self.told: list[Order] = []
         self.heard = 0
         self.asked: list[float] = []
         self.is_there = True
+        self.is_mute = False
         self._hangs_at = trio.current_time() + answers_for
         self._delay = delay
+
+    async def tell(self, order: Order) -> bool:
+        self.told.append(order)
+        if not self.is_mute:
+            self.spoken.set()
+        return True
 
     async def ask(self, make: Callable[[int], Order]) -> Reply:
         self.asked.append(trio.current_time())
@@ -60,7 +68,8 @@ async def test_one_that_stops_answering_hangs_after_the_time_it_has(autojump_clo
     worker = Worker(hang_timeout=30.0, answers_for=45.0)
 
     assert await worker.hangs_after(1000.0) == 50.0 + 30.0
-    assert worker.asked == [0, 10, 20, 30, 40, 50, 65]
+    assert worker.told == [Ping(number=0)]
+    assert worker.asked == [10, 20, 30, 40, 50, 65]
 
 
 async def test_one_that_answers_does_not_hang_however_long(autojump_clock: MockClock) -> None:
@@ -79,17 +88,24 @@ async def test_whoever_has_less_time_is_asked_more_often(autojump_clock: MockClo
 
 
 async def test_without_a_time_nobody_hangs_and_nobody_is_asked(autojump_clock: MockClock) -> None:
-    """But for the first time; a reload that gives it one is heeded."""
+    """A reload that gives it one is heeded."""
     worker = Worker(hang_timeout=0.0, answers_for=5.0)
     forever = await worker.hangs_after(1000.0)
-    asked, worker.asked = worker.asked, []
+    asked = len(worker.asked)
     worker.plan = Worker(hang_timeout=30.0).plan
-    worker.heard = 5
 
     assert forever == math.inf
-    assert asked == [0]
-    assert await worker.hangs_after(1000.0) == math.inf  # its first answer has no time, see `await_hang`
-    assert worker.asked == [1000]
+    assert asked == 0
+    assert await worker.hangs_after(1000.0) == 30.0 + EVERY_S
+
+
+async def test_its_first_word_may_take_its_time(autojump_clock: MockClock) -> None:
+    """It reads its configuration on a machine with more to do."""
+    worker = Worker(hang_timeout=30.0, answers_for=0.0)
+    worker.is_mute = True
+
+    assert await worker.hangs_after(1000.0) == math.inf
+    assert worker.asked == []
 
 
 async def test_one_that_drains_is_left_alone(autojump_clock: MockClock) -> None:

@@ -37,6 +37,8 @@ class Checked:
 
     route: Route
     """Who serves it."""
+    is_plain: bool
+    """Whether nothing of what follows is there, and no query."""
     headers: Mapping[str, str] = EMPTY
     """For whatever is answered."""
     coding: tuple[str, Encoder] | None = None
@@ -77,7 +79,12 @@ class Checks:
             vary = answered.get("vary")
             answered["vary"] = f"{vary}, accept-encoding" if vary else "accept-encoding"
             coding = choose_coding(headers.get("accept-encoding"), self._codings)
-        return Checked(route, answered, None if coding is None else (coding, self._codings[coding]))
+        return Checked(
+            route,
+            not answered and coding is None and not head.query,
+            answered,
+            None if coding is None else (coding, self._codings[coding]),
+        )
 
     def _answer_to_origin(self, origin: str | None) -> dict[str, str]:
         if origin is None:

@@ -117,29 +117,30 @@ class Connection(ABC):
         """Take what was read; nothing means that the client is gone."""
         if not data:
             self.close()
-        elif self._closing:
-            self._lingered += len(data)
-            if self._lingered > _MAX_LINGER:
-                self.close()
-        else:
-            try:
-                self._take(data)
-            except HeadRefused as refused:
-                self._refuse(refused.status)
-            except Upgrade as upgrade:
-                self._switch(upgrade)
-
-    def _take(self, data: bytes) -> None:
-        protocol = self._protocol
-        if protocol.stream is not None:
-            self._take_more(data)
             return
-        stream = protocol.begin(data)
-        if stream is not None:
-            self._due = math.inf
-            self._server.tasks.run(self._serve, stream)
-        elif protocol.backlog == len(data):
-            self._expect(self._server.limits.head_timeout)
+        protocol = self._protocol
+        try:
+            if self._closing:
+                self._linger(data)
+            elif protocol.stream is not None:
+                self._take_more(data)
+            else:
+                stream = protocol.begin(data)
+                if stream is not None:
+                    self._due = math.inf
+                    self._server.tasks.run(self._serve, stream)
+                elif protocol.backlog == len(data):
+                    self._expect(self._server.limits.head_timeout)
+        except HeadRefused as refused:
+            self._refuse(refused.status)
+        except Upgrade as upgrade:
+            self._switch(upgrade)
+
+    def _linger(self, data: bytes) -> None:
+        """Drop what comes behind the last response."""
+        self._lingered += len(data)
+        if self._lingered > _MAX_LINGER:
+            self.close()
 
     def _take_more(self, data: bytes) -> None:
         """Take what is read while a request is being served: more of its body, or of what comes behind it."""

@@ -109,12 +109,8 @@ class Endpoint:
             checked = head.verdict
             if checked is None or self._serving is None:
                 checked = self._checked(head)
-            if checked.headers:
-                response.headers = checked.headers
-            if checked.coding is not None:
-                response.encode, response.encode_from = checked.coding, self._config.compress_from or 0
-            if head.query:
-                refuse_query_token(head.query)
+            if not checked.is_plain:
+                self._prepare(checked, head, response)
             await checked.route(request, response)
         except ClientGone:
             return
@@ -128,6 +124,14 @@ class Endpoint:
                 context.alarm(Refusal(reason=reason, source=context.id, address=request.address))
             codes = self._serving.context.codes if self._serving is not None else CODE_TABLES["spec"]
             await self._refuse(request, response, error_answer(error, codes=codes))
+
+    def _prepare(self, checked: Checked, head: RequestHead, response: HttpResponse) -> None:
+        """Have a response as its request wants it."""
+        if checked.headers:
+            response.headers = checked.headers
+        if checked.coding is not None:
+            response.encode, response.encode_from = checked.coding, self._config.compress_from or 0
+        refuse_query_token(head.query)
 
     async def _passed_on(self, request: HttpRequest, response: HttpResponse) -> bool:
         """Whether a session that is not found lives in another worker, which has answered then."""
@@ -159,9 +163,9 @@ class Endpoint:
     def _checked(self, head: RequestHead) -> Checked:
         """What follows from a head. Anybody may ask for our health, under any name, for that tells nothing else."""
         if head.path in (HEALTH, READY):
-            return Checked(self._tell_health)
+            return Checked(self._tell_health, is_plain=not head.query)
         if self._serving is None:
-            return Checked(_unready)
+            return Checked(_unready, is_plain=True)
         route = self._routes[head.path](head) if head.path in self._routes else self._elsewhere
         head.verdict = checked = self._checks.check(head, route)
         return checked

@@ -78,7 +78,8 @@ class LegacyPosts:
         if message.id in in_flight:
             raise _in_use(message)
         answer = LegacyResponse(serving, member, request, response, batch=False)
-        ticket = self._ticket(message, answer)
+        ask = None if message.method == "initialize" else answer.ask
+        ticket = serving.handle(message, client=member.client, emit=answer.emit, ask=ask)
         if response.encode is None:
             ticket.exchange.link.pieces = answer.pass_on
         answer.add(message, ticket)
@@ -174,11 +175,11 @@ class LegacyPosts:
             raise unknown_session()
 
     def _ticket(self, message: Request | Notification, answer: LegacyResponse) -> Ticket:
-        member = answer.member
+        """An exchange of a batch, where `initialize` cannot be."""
+        client = answer.member.client
         if isinstance(message, Notification):
-            return self._serving.handle(message, client=member.client, emit=_to_session(member.session))
-        ask = None if message.method == "initialize" else answer.ask
-        return self._serving.handle(message, client=member.client, emit=answer.emit, ask=ask)
+            return self._serving.handle(message, client=client, emit=_to_session(answer.session))
+        return self._serving.handle(message, client=client, emit=answer.emit, ask=answer.ask)
 
     async def listen(self, request: HttpRequest, response: HttpResponse) -> None:
         """

@@ -112,7 +112,7 @@ class LegacyResponse(Call):
         except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
             serving.contain(error)
         finally:
-            serving.patience.discard(self)
+            serving.patience.times.pop(self, None)
         if self._delivered is not None:
             await self._until_delivered()
         else:

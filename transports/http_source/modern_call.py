@@ -11,7 +11,7 @@ from sluiceway.pipeline.model.handle import Ticket
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import InternalError
 from sluiceway.pipeline.protocol.mcp import Era, Kind
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Request
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 
 from ..kept_tasks import kept_scope
 from .answers import Answer, error_answer, http_status, json_answer
@@ -113,13 +113,13 @@ class ModernCall(Call):
             except Exception as error:  # a boundary: a bug beside the pipeline's own ends one exchange, not the source
                 serving.contain(error)
             finally:
-                serving.patience.discard(self)
+                serving.patience.times.pop(self, None)
                 if self._stream is not None:
                     self._stream.end()
             if self._delivered is not None:
                 await self._until_delivered()
             elif self._body is not None and self._said.takes_json:
-                status = http_status(self._reply, Era.MODERN)
+                status = 200 if type(self._reply) is Result else http_status(self._reply, Era.MODERN)
                 await self._response.answer_json(status, self._body, ticket.exchange.reply_headers)
             else:
                 await self._answer_otherwise()

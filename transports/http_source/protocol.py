@@ -51,6 +51,8 @@ class RequestStream(HttpRequest):
     """Whether some of the response was written."""
     answered = False
     """Whether the response is complete."""
+    closes = False
+    """Whether the connection ends behind the response: known once its head is."""
     gone = False
     """Whether the client left before that."""
     framing: Chunks | Sized = Sized(0)
@@ -66,13 +68,12 @@ class RequestStream(HttpRequest):
         self.head = known.request
         self.remote = http.remote
         self.whole = whole
-        self._head = head = known.head
+        self._head = known.head
         self._http = http
-        self.closes = head.closes
-        """Whether the connection ends behind the response."""
         if whole is not None:
             self.came_whole = True
         else:
+            head = known.head
             self.framing = Chunks() if head.chunked else Sized(known.length)
             self.declared = known.length
             self._expects = head.expects and not self.framing.done
@@ -143,7 +144,7 @@ class RequestStream(HttpRequest):
                 lines.append(body)
         else:
             lines = [status_line(status), text_lines(headers), b"content-length: %d\r\n" % len(body), date_line()]
-            if self.closes or self._http.is_last:
+            if self._head.closes or self._http.is_last:
                 self.closes = True
                 lines.append(_CLOSE)
             lines += (b"\r\n", body)
@@ -183,7 +184,7 @@ class RequestStream(HttpRequest):
                 lines.append(b"transfer-encoding: chunked\r\n")
         if closes:
             self.closes = True
-        elif self.closes or self._http.is_last:
+        elif self._head.closes or self._http.is_last:
             self.closes = True
             lines.append(_CLOSE)
         lines += (date_line(), b"\r\n")

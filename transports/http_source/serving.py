@@ -13,10 +13,10 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Link
 from sluiceway.pipeline.model.handle import Handle
 from sluiceway.pipeline.model.session import Caller, Client
-from sluiceway.pipeline.protocol.codec import encode_message
+from sluiceway.pipeline.protocol.codec import encode_reply
 from sluiceway.pipeline.protocol.errors import Draining, InternalError, render_error
 from sluiceway.pipeline.protocol.gate import Limits
-from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Response, Result, encode_json
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, RequestId, Result, encode_json
 from sluiceway.pipeline.runtime.deadlines import Deadlines, Expires, Line
 
 from .config import HttpConfig
@@ -98,12 +98,12 @@ class Serving:
     def encode_reply(self, request_id: RequestId, reply: Reply) -> tuple[Reply, bytes]:
         """A reply and its message; an internal error in its place if it is something that JSON cannot say."""
         try:
-            return reply, encode_message(Response(request_id, reply))
+            return reply, encode_reply(request_id, reply)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             incident = self.context.new_id()[:12]
             self.context.log.error("a reply cannot be encoded", incident=incident, exc_info=error)
             reply = render_error(InternalError(f"internal error, incident {incident}", data={"incident": incident}))
-            return reply, encode_message(Response(request_id, reply))
+            return reply, encode_reply(request_id, reply)
 
 
 async def put_piece(stream: MessageStream, request_id: RequestId, piece: bytes) -> None:

@@ -228,7 +228,7 @@ async def test_a_bug_before_the_body_was_read_does_not_hold_the_connection(runni
             await trio.sleep(1)
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(served.source.app, "_checked", lambda _: Checked(broken))
+        monkeypatch.setattr(served.source.app, "_checked", lambda _: Checked(broken, is_plain=True))
         wire = served.connect()
         await wire.send_raw(served.raw_post(b"x" * 2_000_000))
         answer = await wire.response()

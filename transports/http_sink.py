@@ -123,7 +123,7 @@ class HttpSink(Sink):
         if client.era is Era.MODERN:  # nearly always the upstream is known to be of the client's kind: no detour
             if modern is not None and modern.is_modern:
                 return modern.call(exchange)
-        elif exchange.kind is Kind.CALL and exchange.request.method != "initialize":
+        elif exchange.kind is Kind.CALL:
             session = self._sessions.taking(client.session)
             if session is not None:
                 return session.call(exchange)

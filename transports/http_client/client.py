@@ -171,12 +171,12 @@ class HttpClient:
                 return response
         pool = self._calls if use is Use.CALL else self._pools[use]
         request = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, headers, len(body), body)
-        await trio.lowlevel.checkpoint_if_cancelled()
         connection, fresh = pool.acquire_nowait(), False
         while True:
             try:
                 if connection is None:
                     connection = await self._acquire(pool, fresh=fresh)
+                await trio.lowlevel.checkpoint_if_cancelled()
                 data = await connection.send(request)
                 response = self._heads.whole(data)
                 if response is not None:

@@ -171,7 +171,7 @@ class LegacySession:
             SessionNotFound: The upstream has forgotten the session and does not take it up again.
             UpstreamFault: It failed.
         """
-        if not (renewed or self._standalone is None or self._standalone.has_begun):
+        if self._standalone is not None and not self._standalone.has_begun:
             await self._standalone.begun()
         request, used, ended = exchange.request, self._id, False
         assert isinstance(request, Request)

@@ -20,18 +20,22 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\
 
 
 class Scripted:
-    """A connection on which this is said, piece by piece."""
+    """A connection on which this is said, piece by piece; where an error stands, that is what happens."""
 
     speaks_http2 = False
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
         self._pieces = iter(pieces)
         self.closed = False
         self.left = False
+        self.takes = 1000
         self.sent: list[bytes] = []
 
     def send_nowait(self, data: bytes) -> int:
-        return 0
+        if self.left and self.takes == 1000:
+            raise trio.BrokenResourceError
+        self.sent.append(data[: self.takes])
+        return len(self.sent[-1])
 
     async def send_all(self, data: bytes | memoryview) -> None:
         await trio.lowlevel.checkpoint()
@@ -41,7 +45,10 @@ class Scripted:
 
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
-        return next(self._pieces, b"")
+        said = next(self._pieces, b"")
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     def close(self) -> None:
         self.closed = True
@@ -53,7 +60,7 @@ class Scripted:
 class Origins:
     """A client, and what each of its connections says."""
 
-    def __init__(self, *connections: Iterable[bytes]) -> None:
+    def __init__(self, *connections: Iterable[bytes | Exception]) -> None:
         self._left = list(connections)
         self.opened: list[Scripted] = []
         self.client = HttpClient("up", Origin(False, "up.example", 80, "/"), self._dial, max_message=1000)
@@ -175,6 +182,73 @@ async def test_a_request_that_a_closed_connection_took_no_byte_of_goes_out_again
     assert await origin.ask() == b"yo"
     assert [line.closed for line in origin.opened] == [True, False]
     assert [len(line.sent) for line in origin.opened] == [1, 1]
+
+
+async def test_what_cannot_be_written_at_once_is_written_behind_it():
+    """The peer sees one request."""
+    origin = Origins([HEAD + b"hi", HEAD + b"yo"])
+    await origin.ask()
+    [line] = origin.opened
+    line.takes, whole = 10, line.sent[0]
+
+    assert await origin.ask() == b"yo"
+    assert line.sent[1:] == [whole[:10], whole[10:]]
+
+
+@pytest.mark.parametrize(("repeatable", "used"), [(True, True), (True, False), (False, True)])
+async def test_a_request_that_a_reset_cut_off_goes_out_again_only_if_it_may_run_twice(repeatable, used):
+    """And on a connection that was used before: a new one is closed for a reason."""
+    origin = Origins([*[HEAD + b"hi"] * used, trio.BrokenResourceError()], [HEAD + b"yo"])
+    if used:
+        await origin.ask()
+
+    if repeatable and used:
+        assert await origin.ask(repeatable=True) == b"yo"
+    else:
+        with pytest.raises(UpstreamClosed, match="may have run"):
+            await origin.ask(repeatable=repeatable)
+    assert sum(len(line.sent) for line in origin.opened) == 1 + used + (repeatable and used)
+    assert origin.opened[0].closed
+    assert origin.client.taken == 0
+
+
+async def test_a_request_is_written_in_part_and_then_lost_so_nobody_has_it():
+    """It goes out again, though it may not run twice."""
+    origin = Origins([HEAD + b"hi"], [HEAD + b"yo"])
+    await origin.ask()
+    origin.opened[0].takes, origin.opened[0].left = 10, True
+
+    assert await origin.ask() == b"yo"
+    assert [len(line.sent) for line in origin.opened] == [2, 1]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_who_is_cancelled_before_sends_nothing(opened):
+    """Whether a connection is there or not; no place stays taken."""
+    origin = Origins([HEAD + b"hi", HEAD + b"yo"])
+    if opened:
+        await origin.ask()
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await origin.send()
+
+    assert scope.cancelled_caught
+    assert sum(len(line.sent) for line in origin.opened) == opened
+    assert origin.client.taken == 0
+
+
+async def test_after_a_dead_connection_none_that_rested_is_asked():
+    """The others are dead, too, more likely than not; the request goes out once more and no oftener."""
+    origin = Origins([HEAD + b"hi"], [HEAD + b"hi"], [HEAD + b"yo"])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(origin.ask)
+        nursery.start_soon(origin.ask)
+    for line in origin.opened:
+        line.left = True
+
+    assert await origin.ask() == b"yo"
+    assert [line.closed for line in origin.opened] == [True, True, False]
 
 
 async def test_what_is_no_response_gives_nothing_back():

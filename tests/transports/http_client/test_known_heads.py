@@ -139,6 +139,14 @@ def test_only_so_many_are_remembered():
     assert whole(heads, several[-1]) is not None
 
 
+def test_a_head_whose_end_is_missing_is_none():
+    """Though all that differs from one that is known are the line ends behind it."""
+    taken = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
+    heads = learned(taken)
+
+    assert [whole(heads, taken[:-missing]) for missing in (4, 3, 2, 1)] == [None] * 4
+
+
 def test_an_empty_body_is_a_whole_response_too():
     """An acknowledgement."""
     taken = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"

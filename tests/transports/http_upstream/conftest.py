@@ -277,9 +277,9 @@ def peer() -> LegacyPeer:
     return LegacyPeer()
 
 
-@pytest.fixture
-def modern() -> Callable[..., Any]:
-    """Makes exchanges of a modern client."""
+@pytest.fixture(params=["http", "stdio"])
+def modern(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Makes exchanges of a modern client: of one whose headers are its own to make, and of one that has none."""
 
     def make(
         method: str = "tools/call",
@@ -287,9 +287,10 @@ def modern() -> Callable[..., Any]:
         headers: dict[str, str] | None = None,
         request_id: Any = 1,
         interim: Any = None,
+        transport: str = request.param,
         **params: Any,
     ) -> Any:
-        client = Client(era=Era.MODERN, version=LATEST, headers=headers or {})
+        client = Client(era=Era.MODERN, version=LATEST, transport=transport, headers=headers or {})
         meta = {**META, **params.pop("_meta", {})}
         return memory_exchange(method, {**params, "_meta": meta}, request_id=request_id, client=client, interim=interim)
 

@@ -610,10 +610,39 @@ async def test_headers_are_made_for_clients_that_have_none(autojump_clock, upstr
     upstream.handle = handle
     async with make_sink(era="modern") as sink:
         for _ in range(2):
-            assert await sink(modern("tools/call", name="t", arguments={"region": "\u00e4"})) == Result({"done": True})
+            call = modern("tools/call", name="t", arguments={"region": "\u00e4"}, transport="stdio")
+            assert await sink(call) == Result({"done": True})
 
-        refused = await sink(modern("tools/call", name="t", arguments={"region": "b"}))
+        refused = await sink(modern("tools/call", name="t", arguments={"region": "b"}, transport="stdio"))
 
     assert refused.code == -32020
     rpcs = [seen.rpc for seen in upstream.seen]
     assert ["tools/call", "tools/list", "tools/call", "tools/call", "tools/call", "tools/list"] == rpcs
+
+
+async def test_headers_are_learned_from_any_clients_list(autojump_clock, upstream, make_sink, modern):
+    """So the first call of a client that has none goes out with them at once."""
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
+
+    async def handle(seen, answer):
+        await answer.result(seen, {"tools": [{"name": "t", "inputSchema": schema}]})
+
+    upstream.handle = handle
+    async with make_sink(era="modern") as sink:
+        await sink(modern("tools/list"))
+        await sink(modern("tools/call", name="t", arguments={"region": "eu"}, transport="stdio"))
+
+    assert [seen.headers.get("mcp-param-region") for seen in upstream.seen] == [None, "eu"]
+
+
+async def test_a_short_message_over_the_limit_is_refused_in_the_same_words(autojump_clock, upstream, make_sink, modern):
+    """Whichever way it is read: with a head that came before, or one that did not."""
+
+    async def handle(seen, answer):
+        await answer.result(seen, {"text": "x" * 5000})
+
+    upstream.handle = handle
+    async with make_sink(era="modern", max_message=4096) as sink:
+        for _ in range(2):
+            with pytest.raises(UpstreamProtocolError, match=r"up: .* more than 4096 bytes \(max_message\)"):
+                await sink(modern())

@@ -147,9 +147,6 @@ METHODS: Final[Mapping[str, Method]] = {
 STATEFUL: Final = frozenset({"ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"})
 """Repeatable, but no reads: they set something, and the latest counts; or they are about this very moment."""
 
-SERVER_REQUESTS: Final = frozenset({"ping", "sampling/createMessage", "elicitation/create", "roots/list"})
-"""What a legacy server may ask its client; since 2026-07-28 only inside `input_required` results."""
-
 PROGRESS: Final = "notifications/progress"
 """How far a request is; carries the `progressToken` of the request's `_meta`."""
 LOG_MESSAGE: Final = "notifications/message"

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import mcp_types as types
 import pytest
 import trio
 from mcp import Client
@@ -16,6 +15,8 @@ from mcp import Client
 from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY
 from sluiceway.pipeline.runtime.engine import Engine
+
+from .sdk_client import text_of
 
 pytestmark = [
     pytest.mark.real,
@@ -101,10 +102,6 @@ async def gateway(url: str) -> AsyncIterator[tuple[Engine, str]]:
         yield engine, f"http://{engine.sources['web'].addresses[0]}/mcp"
 
 
-def _text(result: types.CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
-
-
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_everything_arrives_over_http2(mode: str, tmp_path: Path, programs: Any) -> None:
     """In both eras: calls, many at once, progress, large results, cancels."""
@@ -121,12 +118,12 @@ async def test_everything_arrives_over_http2(mode: str, tmp_path: Path, programs
         ):
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
             assert "add" in {tool.name for tool in (await client.list_tools()).tools}
-            assert _text(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"
+            assert text_of(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"
             assert progress == [1, 2, 3]
-            assert len(_text(await client.call_tool("big", {}))) == 1_000_000
+            assert len(text_of(await client.call_tool("big", {}))) == 1_000_000
 
             async def add(number: int) -> None:
-                assert _text(await client.call_tool("add", {"a": number, "b": 1})) == str(number + 1)
+                assert text_of(await client.call_tool("add", {"a": number, "b": 1})) == str(number + 1)
 
             async with trio.open_nursery() as nursery:
                 for number in range(40):
@@ -135,7 +132,7 @@ async def test_everything_arrives_over_http2(mode: str, tmp_path: Path, programs
             with trio.move_on_after(0.5) as scope:
                 await client.call_tool("sleep", {})
             assert scope.cancelled_caught
-            while _text(await client.call_tool("cancelled", {})) != "1":  # noqa: ASYNC110  # another process: nothing tells us
+            while text_of(await client.call_tool("cancelled", {})) != "1":  # noqa: ASYNC110  # another process: nothing tells us
                 await trio.sleep(0.05)
 
             figures = {(f.name, *f.labels.values()): f.value for f in engine.sinks["up"].figures()}

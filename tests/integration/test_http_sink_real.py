@@ -21,6 +21,8 @@ from sluiceway.pipeline.config import from_data
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY
 from sluiceway.pipeline.runtime.engine import Engine
 
+from .sdk_client import declined, sampled, text_of
+
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(120),
@@ -71,20 +73,6 @@ def mode(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def _text(result: types.CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
-
-
-async def _sampled(context: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
-    return types.CreateMessageResult(
-        role="assistant", content=types.TextContent(type="text", text="sampled"), model="none"
-    )
-
-
-async def _declined(context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
-    return types.ElicitResult(action="decline")
-
-
 async def test_through_two_gateways_everything_arrives(mode: str) -> None:
     """Tools, resources, prompts, completion, progress, cancelling and, in the legacy era, the server's questions."""
     progress: list[float] = []
@@ -95,11 +83,11 @@ async def test_through_two_gateways_everything_arrives(mode: str) -> None:
     with trio.fail_after(60):
         async with (
             chained() as address,
-            Client(address, mode=mode, sampling_callback=_sampled, elicitation_callback=_declined) as client,
+            Client(address, mode=mode, sampling_callback=sampled, elicitation_callback=declined) as client,
         ):
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
             assert "test_simple_text" in {tool.name for tool in (await client.list_tools()).tools}
-            assert "simple text" in _text(await client.call_tool("test_simple_text", {}))
+            assert "simple text" in text_of(await client.call_tool("test_simple_text", {}))
             assert (await client.call_tool("test_error_handling", {})).is_error
 
             await client.call_tool("test_tool_with_progress", {}, progress_callback=on_progress)
@@ -109,8 +97,8 @@ async def test_through_two_gateways_everything_arrives(mode: str) -> None:
             assert (await client.read_resource(str(resources[0].uri))).contents != []
             assert (await client.list_prompts()).prompts != []
             if mode == "legacy":
-                assert "sampled" in _text(await client.call_tool("test_sampling", {"prompt": "p"}))
-                assert "decline" in _text(await client.call_tool("test_elicitation", {"message": "m"}))
+                assert "sampled" in text_of(await client.call_tool("test_sampling", {"prompt": "p"}))
+                assert "decline" in text_of(await client.call_tool("test_elicitation", {"message": "m"}))
 
 
 async def test_many_calls_at_once_never_cross(mode: str) -> None:
@@ -120,7 +108,7 @@ async def test_many_calls_at_once_never_cross(mode: str) -> None:
 
             async def ask(client: Client, number: int) -> None:
                 if number % 2:
-                    assert "simple text" in _text(await client.call_tool("test_simple_text", {}))
+                    assert "simple text" in text_of(await client.call_tool("test_simple_text", {}))
                 else:
                     assert (await client.call_tool("test_image_content", {})).content[0].type == "image"
 
@@ -177,8 +165,8 @@ async def test_the_sdks_own_server_in_its_own_process(mode: str, tmp_path: Path,
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
             assert client.server_info.name == "sdk"
             assert [tool.name for tool in (await client.list_tools()).tools] == ["add", "count"]
-            assert _text(await client.call_tool("add", {"a": 40, "b": 2})) == "42"
-            assert _text(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"
+            assert text_of(await client.call_tool("add", {"a": 40, "b": 2})) == "42"
+            assert text_of(await client.call_tool("count", {}, progress_callback=on_progress)) == "counted"
             assert progress == [1, 2, 3]
             assert (await client.read_resource("memo://one")).contents[0].text == "first"
 
@@ -209,14 +197,14 @@ async def test_server_everything_over_streamable_http(mode: str, node: dict[str,
                 address,
                 mode=mode,
                 logging_callback=on_log,
-                sampling_callback=_sampled,
-                elicitation_callback=_declined,
+                sampling_callback=sampled,
+                elicitation_callback=declined,
             ) as client,
         ):
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
             assert client.server_info.name == "mcp-servers/everything"
             assert "echo" in {tool.name for tool in (await client.list_tools()).tools}
-            assert _text(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
+            assert text_of(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
 
             slow = {"duration": 0.3, "steps": 3}
             await client.call_tool("trigger-long-running-operation", slow, progress_callback=on_progress)
@@ -226,8 +214,8 @@ async def test_server_everything_over_streamable_http(mode: str, node: dict[str,
             assert scope.cancelled_caught
 
             sampling = {"prompt": "p", "maxTokens": 5}
-            assert "sampled" in _text(await client.call_tool("trigger-sampling-request", sampling))
-            assert "decline" in _text(await client.call_tool("trigger-elicitation-request", {}))
+            assert "sampled" in text_of(await client.call_tool("trigger-sampling-request", sampling))
+            assert "decline" in text_of(await client.call_tool("trigger-elicitation-request", {}))
             assert len((await client.list_resources()).resources) > 3
             prompt = await client.get_prompt("args-prompt", {"city": "Paris"})
             assert "Paris" in prompt.messages[0].content.text

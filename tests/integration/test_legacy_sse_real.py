@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mcp_types as types
 import pytest
 import trio
 from hypercorn.config import Config
@@ -23,6 +22,8 @@ from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY
 from sluiceway.pipeline.runtime.engine import Engine
 from sluiceway.transports.asgi import Gateway
 from sluiceway.transports.http_source.source import HttpSource
+
+from .sdk_client import declined, sampled, text_of
 
 pytestmark = [
     pytest.mark.real,
@@ -70,20 +71,6 @@ def _stream_of(engine: Engine) -> str:
     return f"http://{source.addresses[0]}/sse"
 
 
-def _text(result: types.CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
-
-
-async def _sampled(context: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
-    return types.CreateMessageResult(
-        role="assistant", content=types.TextContent(type="text", text="sampled"), model="none"
-    )
-
-
-async def _declined(context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
-    return types.ElicitResult(action="decline")
-
-
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_the_sdks_client_uses_everything_over_a_stream(mode: Any) -> None:
     """Tools, resources, progress, errors and questions; its messages of 2026-07-28 as well."""
@@ -95,19 +82,17 @@ async def test_the_sdks_client_uses_everything_over_a_stream(mode: Any) -> None:
     with trio.fail_after(60):
         async with (
             gateway({"embedded": {"server": "fixture:server"}}) as address,
-            Client(
-                sse_client(address), mode=mode, sampling_callback=_sampled, elicitation_callback=_declined
-            ) as client,
+            Client(sse_client(address), mode=mode, sampling_callback=sampled, elicitation_callback=declined) as client,
         ):
             assert client.protocol_version == (LATEST_LEGACY if mode == "legacy" else LATEST)
-            assert "simple text" in _text(await client.call_tool("test_simple_text", {}))
+            assert "simple text" in text_of(await client.call_tool("test_simple_text", {}))
             assert (await client.call_tool("test_error_handling", {})).is_error
             await client.call_tool("test_tool_with_progress", {}, progress_callback=on_progress)
             assert progress == [0, 50, 100]
             assert (await client.list_resources()).resources != []
             if mode == "legacy":
-                assert "sampled" in _text(await client.call_tool("test_sampling", {"prompt": "p"}))
-                assert "decline" in _text(await client.call_tool("test_elicitation", {"message": "m"}))
+                assert "sampled" in text_of(await client.call_tool("test_sampling", {"prompt": "p"}))
+                assert "decline" in text_of(await client.call_tool("test_elicitation", {"message": "m"}))
 
 
 async def test_gateways_speak_it_with_each_other() -> None:
@@ -117,22 +102,22 @@ async def test_gateways_speak_it_with_each_other() -> None:
             gateway({"embedded": {"server": "fixture:server"}}) as inner,
             gateway({"sse": {"url": inner}}) as middle,
             gateway({"sse": {"url": middle}}) as outer,
-            Client(sse_client(outer), mode="legacy", sampling_callback=_sampled) as one,
+            Client(sse_client(outer), mode="legacy", sampling_callback=sampled) as one,
             Client(sse_client(outer), mode="legacy") as other,
         ):
             results: list[str] = []
 
             async def ask(client: Client) -> None:
-                results.append(_text(await client.call_tool("test_simple_text", {})))
+                results.append(text_of(await client.call_tool("test_simple_text", {})))
 
             async with trio.open_nursery() as nursery:
                 for number in range(40):
                     nursery.start_soon(ask, one if number % 2 else other)
             assert len(results) == 40
-            assert "sampled" in _text(await one.call_tool("test_sampling", {"prompt": "p"}))
+            assert "sampled" in text_of(await one.call_tool("test_sampling", {"prompt": "p"}))
             with trio.move_on_after(0.2) as scope:
                 await one.call_tool("test_tool_with_progress", {})
-            assert "simple text" in _text(await one.call_tool("test_simple_text", {})), scope
+            assert "simple text" in text_of(await one.call_tool("test_simple_text", {})), scope
 
 
 async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nursery, programs: Any) -> None:
@@ -148,7 +133,7 @@ async def test_under_a_plain_hypercorn_it_is_served_as_well(nursery: trio.Nurser
     with trio.fail_after(60):
         await programs.until_listening(port)
         async with Client(sse_client(f"http://127.0.0.1:{port}/sse"), mode="legacy") as client:
-            assert "simple text" in _text(await client.call_tool("test_simple_text", {}))
+            assert "simple text" in text_of(await client.call_tool("test_simple_text", {}))
             source = app._sources[0]
             assert source._serving is not None
             assert len(source._serving.event_streams) == 1
@@ -199,12 +184,12 @@ async def test_the_sdks_server_is_spoken_to(programs: Any) -> None:
                 Client(sse_client(address), mode="legacy") as client,
             ):
                 assert client.server_info.name == "old"
-                assert _text(await client.call_tool("work", {}, progress_callback=on_progress)) == "done"
+                assert text_of(await client.call_tool("work", {}, progress_callback=on_progress)) == "done"
                 with trio.move_on_after(0.5):
                     await client.call_tool("stuck", {})
                 while len(ended) < 2:  # noqa: ASYNC110  # another task of the server's
                     await trio.sleep(0.01)
-                assert _text(await client.call_tool("work", {})) == "done"
+                assert text_of(await client.call_tool("work", {})) == "done"
             nursery.cancel_scope.cancel()
 
     assert progress == [1, 2]
@@ -230,7 +215,7 @@ async def test_server_everything_and_the_sdk_of_npm(node: dict[str, str], node_c
             report = json.loads(done.stdout)
             async with Client(sse_client(address), mode="auto") as client:
                 version = client.protocol_version
-                echo = _text(await client.call_tool("echo", {"message": "a"}))
+                echo = text_of(await client.call_tool("echo", {"message": "a"}))
 
     assert report["server"] == "mcp-servers/everything"
     assert "echo" in report["tools"]

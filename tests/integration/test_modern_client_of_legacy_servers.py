@@ -29,6 +29,8 @@ from sluiceway.pipeline.protocol.mcp import LATEST
 from sluiceway.pipeline.protocol.messages import ErrorReply, Result
 from sluiceway.pipeline.runtime.engine import Engine
 
+from .sdk_client import declined, sampled, text_of
+
 pytestmark = [
     pytest.mark.real,
     pytest.mark.xdist_group("server-everything"),
@@ -83,22 +85,8 @@ async def address(request: pytest.FixtureRequest, node: dict[str, str], programs
             yield url
 
 
-def _text(result: types.CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
-
-
-async def _sampled(context: object, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
-    return types.CreateMessageResult(
-        role="assistant", content=types.TextContent(type="text", text="sampled"), model="none"
-    )
-
-
 async def _roots(context: object) -> types.ListRootsResult:
     return types.ListRootsResult(roots=[types.Root(uri=FileUrl("file:///one"), name="one")])
-
-
-async def _declined(context: object, params: types.ElicitRequestParams) -> types.ElicitResult:
-    return types.ElicitResult(action="decline")
 
 
 async def test_the_sdks_client_uses_everything(address: str) -> None:
@@ -112,13 +100,13 @@ async def test_the_sdks_client_uses_everything(address: str) -> None:
         async with Client(
             address,
             mode=LATEST,
-            sampling_callback=_sampled,
+            sampling_callback=sampled,
             list_roots_callback=_roots,
-            elicitation_callback=_declined,
+            elicitation_callback=declined,
         ) as client:
             assert client.protocol_version == LATEST
             assert "echo" in {tool.name for tool in (await client.list_tools()).tools}
-            assert _text(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
+            assert text_of(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
             assert (await client.call_tool("echo", {})).is_error
             with pytest.raises(MCPError) as unknown:
                 await client.read_resource("demo://nowhere")
@@ -130,10 +118,10 @@ async def test_the_sdks_client_uses_everything(address: str) -> None:
                 await client.call_tool("trigger-long-running-operation", {"duration": 60, "steps": 1})
             assert scope.cancelled_caught
 
-            sampled = await client.call_tool("trigger-sampling-request", {"prompt": "p", "maxTokens": 5})
-            assert "sampled" in _text(sampled)
-            assert "file:///one" in _text(await client.call_tool("get-roots-list", {}))
-            assert "declined" in _text(await client.call_tool("trigger-elicitation-request", {}))
+            asked = await client.call_tool("trigger-sampling-request", {"prompt": "p", "maxTokens": 5})
+            assert "sampled" in text_of(asked)
+            assert "file:///one" in text_of(await client.call_tool("get-roots-list", {}))
+            assert "declined" in text_of(await client.call_tool("trigger-elicitation-request", {}))
 
             assert (await client.read_resource(WATCHED)).contents != []
             prompt = await client.get_prompt("args-prompt", {"city": "Paris"})
@@ -216,7 +204,7 @@ async def test_a_tool_that_must_be_a_task_is_waited_for(node: dict[str, str]) ->
         ):
             done = await client.call_tool("simulate-research-query", {"topic": "x", "ambiguous": True})
 
-    assert "Research Report" in _text(done)
+    assert "Research Report" in text_of(done)
     assert len(asked) == 1
 
 
@@ -230,7 +218,7 @@ async def test_two_clients_are_asked_their_own_questions(node: dict[str, str]) -
 
         info = types.Implementation(name=root, version="1")
         async with Client(url, mode=LATEST, list_roots_callback=roots, client_info=info) as client:
-            texts[root] = _text(await client.call_tool("get-roots-list", {}))
+            texts[root] = text_of(await client.call_tool("get-roots-list", {}))
 
     with trio.fail_after(60):
         async with gateway(stdio()) as (_, url), trio.open_nursery() as nursery:
@@ -245,7 +233,7 @@ async def test_a_server_that_dies_is_started_again_for_the_next_call(node: dict[
     """The call in flight fails; the client need not know more."""
     with trio.fail_after(60):
         async with gateway(stdio()) as (engine, url), Client(url, mode=LATEST) as client:
-            first = _text(await client.call_tool("echo", {"message": "1"}))
+            first = text_of(await client.call_tool("echo", {"message": "1"}))
 
             async def call() -> None:
                 with pytest.raises(MCPError):
@@ -255,7 +243,7 @@ async def test_a_server_that_dies_is_started_again_for_the_next_call(node: dict[
                 nursery.start_soon(call)
                 await trio.sleep(0.3)
                 await engine.sinks["up"].act("restart", {})
-            second = _text(await client.call_tool("echo", {"message": "2"}))
+            second = text_of(await client.call_tool("echo", {"message": "2"}))
 
     assert (first, second) == ("Echo: 1", "Echo: 2")
 
@@ -285,11 +273,11 @@ for line in sys.stdin:
 @pytest.mark.parametrize("questions", [False, True])
 async def test_large_results_and_sudden_ends(questions: bool) -> None:
     """A server may say much, and may die while it is asked; the next call starts another one."""
-    callback = _declined if questions else None
+    callback = declined if questions else None
     sink = {"stdio": {"command": [sys.executable, "-c", SMALL]}}
     with trio.fail_after(60):
         async with gateway(sink) as (_, url), Client(url, mode=LATEST, elicitation_callback=callback) as client:
-            assert len(_text(await client.call_tool("talk", {"size": 5_000_000}))) == 5_000_000
+            assert len(text_of(await client.call_tool("talk", {"size": 5_000_000}))) == 5_000_000
             with pytest.raises(MCPError, match="exited with status 3"):
                 await client.call_tool("die", {})
-            assert _text(await client.call_tool("talk", {"size": 3})) == "xxx"
+            assert text_of(await client.call_tool("talk", {"size": 3})) == "xxx"

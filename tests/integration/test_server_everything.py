@@ -27,6 +27,8 @@ from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply
 from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.stdio_sink import StdioSink, StdioSinkConfig
 
+from .sdk_client import text_of
+
 pytestmark = [
     pytest.mark.real,
     pytest.mark.xdist_group("server-everything"),
@@ -119,13 +121,13 @@ async def visit(target: Any, mode: str) -> None:
         names = {tool.name for tool in (await client.list_tools()).tools}
         assert {"echo", "get-sum", "get-structured-content", "trigger-sampling-request", "get-roots-list"} <= names
 
-        assert _text(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
-        assert "42" in _text(await client.call_tool("get-sum", {"a": 40, "b": 2}))
+        assert text_of(await client.call_tool("echo", {"message": "häi\n"})) == "Echo: häi\n"
+        assert "42" in text_of(await client.call_tool("get-sum", {"a": 40, "b": 2}))
         structured = await client.call_tool("get-structured-content", {"location": "Chicago"})
         assert structured.structured_content is not None
         image = await client.call_tool("get-tiny-image", {})
         assert [block.type for block in image.content] == ["text", "image", "text"]
-        environment = _text(await client.call_tool("get-env", {}))
+        environment = text_of(await client.call_tool("get-env", {}))
         assert "PATH" in environment
         assert "SLUICEWAY_TEST_SECRET" not in environment
 
@@ -137,9 +139,9 @@ async def visit(target: Any, mode: str) -> None:
             await client.call_tool("trigger-long-running-operation", {"duration": 60, "steps": 1})
         assert scope.cancelled_caught
 
-        assert "sampled" in _text(await client.call_tool("trigger-sampling-request", {"prompt": "p", "maxTokens": 5}))
-        assert "file:///one" in _text(await client.call_tool("get-roots-list", {}))
-        assert "decline" in _text(await client.call_tool("trigger-elicitation-request", {}))
+        assert "sampled" in text_of(await client.call_tool("trigger-sampling-request", {"prompt": "p", "maxTokens": 5}))
+        assert "file:///one" in text_of(await client.call_tool("get-roots-list", {}))
+        assert "decline" in text_of(await client.call_tool("trigger-elicitation-request", {}))
 
         resources = (await client.list_resources()).resources
         assert len(resources) > 3
@@ -157,10 +159,6 @@ async def visit(target: Any, mode: str) -> None:
         with trio.fail_after(30):
             while not logs:
                 await client.call_tool("trigger-long-running-operation", {"duration": 1, "steps": 1})
-
-
-def _text(result: types.CallToolResult) -> str:
-    return "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
 
 
 async def test_over_http_the_sdk_client_uses_everything(node, mode, tmp_path):
@@ -186,9 +184,9 @@ async def test_two_sessions_over_http_do_not_meet(node, tmp_path):
     with trio.fail_after(90):
         async with gateway(node, tmp_path / "overlay.yaml") as address, Client(address, mode="legacy") as first:
             async with Client(address, mode="legacy") as second:
-                assert _text(await first.call_tool("echo", {"message": "1"})) == "Echo: 1"
-                assert _text(await second.call_tool("echo", {"message": "2"})) == "Echo: 2"
-            assert _text(await first.call_tool("echo", {"message": "3"})) == "Echo: 3"
+                assert text_of(await first.call_tool("echo", {"message": "1"})) == "Echo: 1"
+                assert text_of(await second.call_tool("echo", {"message": "2"})) == "Echo: 2"
+            assert text_of(await first.call_tool("echo", {"message": "3"})) == "Echo: 3"
 
 
 async def test_the_sink_alone_speaks_to_it(node):

@@ -14,7 +14,6 @@ from sluiceway.pipeline.protocol.mcp import (
     LEGACY_VERSIONS,
     METHODS,
     MODERN_VERSIONS,
-    SERVER_REQUESTS,
     Era,
     Kind,
     era_of_version,
@@ -55,13 +54,6 @@ def test_notifications_are_never_calls() -> None:
     """The name decides the kind."""
     for name, row in METHODS.items():
         assert (row.kind is Kind.NOTIFY) == name.startswith("notifications/"), name
-
-
-def test_what_a_legacy_server_asks_is_known() -> None:
-    """From the schemas of every legacy revision, tasks aside."""
-    asked = set().union(*(_methods(revision, "ServerRequest") for revision in LEGACY_VERSIONS))
-
-    assert {name for name in asked if not name.startswith("tasks/")} == SERVER_REQUESTS
 
 
 def test_a_version_belongs_to_one_era_or_none() -> None:

@@ -134,6 +134,18 @@ class Running:
         sink.go.set()
 
 
+@asynccontextmanager
+async def with_a_call(running: Running) -> AsyncIterator[None]:
+    """It serves, and has a call under way; it has ended when the block is left."""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(running.serve, document)
+            await running.ready.wait()
+            nursery.start_soon(running.call)
+            await trio.testing.wait_all_tasks_blocked()
+            yield
+
+
 async def test_what_is_there_is_put_aside_from_the_collector_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is ready, and again for a configuration that takes its place; afterwards nothing is aside."""
     running, settled = Running(), []
@@ -179,16 +191,11 @@ async def test_sigterm_drains_and_exits_with_0() -> None:
 async def test_a_second_signal_stops_at_once() -> None:
     """Whatever is still in flight."""
     running = Running()
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(running.serve, document)
-            await running.ready.wait()
-            nursery.start_soon(running.call)
-            await trio.testing.wait_all_tasks_blocked()
-            os.kill(os.getpid(), signal.SIGINT)
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGTERM)
+    async with with_a_call(running):
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
 
     assert running.code == 130
 
@@ -209,18 +216,13 @@ async def test_a_signal_during_the_start_stops_at_once(number: signal.Signals, c
 async def test_a_gateway_that_is_not_ready_any_more_drains_all_the_same() -> None:
     """An upstream that has failed does not cost the calls at the others their time."""
     running = Running()
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(running.serve, document)
-            await running.ready.wait()
-            nursery.start_soon(running.call)
-            await trio.testing.wait_all_tasks_blocked()
-            assert running.engine is not None
-            running.engine.sinks["k"].context.report(State.FAILED, "gone")
-            os.kill(os.getpid(), signal.SIGTERM)
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            assert (running.code, running.engine.ready) == (None, False)
-            running.answer()
+    async with with_a_call(running):
+        assert running.engine is not None
+        running.engine.sinks["k"].context.report(State.FAILED, "gone")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert (running.code, running.engine.ready) == (None, False)
+        running.answer()
 
     assert running.code == 0
 

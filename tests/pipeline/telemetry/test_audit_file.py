@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,7 @@ from sluiceway.pipeline.telemetry.audit_file import AuditFile, files_of
 from sluiceway.pipeline.telemetry.audit_journal import Checkpoints, Keeping, event
 from sluiceway.pipeline.telemetry.audit_reading import checkpoints_of, lines_of, verify_trail
 
-
-class Now:
-    """A date that tests move; near the real one, which the files have."""
-
-    at = float(int(time.time()))
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def now() -> Now:
-    return Now()
+from .conftest import Now
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,7 @@ from sluiceway.pipeline.telemetry.audit_journal import Checkpoints, Keeping, eve
 from sluiceway.pipeline.telemetry.audit_reading import checkpoints_of, lines_of, verify_trail
 from sluiceway.pipeline.telemetry.audit_sqlite import AuditDatabase
 
-
-class Now:
-    """A date that tests move."""
-
-    at = float(int(time.time()))
-
-    def __call__(self) -> float:
-        return self.at
-
-
-@pytest.fixture
-def now() -> Now:
-    return Now()
+from .conftest import Now
 
 
 @pytest.fixture

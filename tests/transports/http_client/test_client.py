@@ -29,10 +29,12 @@ class Scripted:
         self.closed = False
         self.left = False
         self.takes = 1000
+        self.in_vain = 0
         self.sent: list[bytes] = []
 
     def send_nowait(self, data: bytes) -> int:
         if self.left and self.takes == 1000:
+            self.in_vain += 1
             raise trio.BrokenResourceError
         self.sent.append(data[: self.takes])
         return len(self.sent[-1])
@@ -249,6 +251,7 @@ async def test_after_a_dead_connection_none_that_rested_is_asked():
 
     assert await origin.ask() == b"yo"
     assert [line.closed for line in origin.opened] == [True, True, False]
+    assert sum(line.in_vain for line in origin.opened) == 1
 
 
 async def test_what_is_no_response_gives_nothing_back():

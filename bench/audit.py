@@ -25,7 +25,7 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.exchange import Exchange, Link, Service
 from sluiceway.pipeline.model.session import Caller, Client
 from sluiceway.pipeline.protocol.mcp import Era, Kind
-from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 from sluiceway.pipeline.telemetry.audit_reading import verify_trail
 from sluiceway.pipeline.telemetry.log import configure_logging
@@ -49,7 +49,7 @@ class Round:
 
 
 async def _sink(_: Exchange) -> Reply:
-    return Result(Body(raw=ANSWER))
+    return Result(raw=ANSWER)
 
 
 async def _emit(_: Notification) -> None:

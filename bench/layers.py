@@ -30,7 +30,7 @@ from sluiceway.pipeline.model.kept_scope import KeptScope
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import decode_message, decode_upstream, encode_message
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Response, Result
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Response, Result
 from sluiceway.pipeline.runtime.chain import compile_chain
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 from sluiceway.pipeline.runtime.pipeline import Pipeline
@@ -101,7 +101,7 @@ def layers() -> Mapping[str, Callable[[], object]]:
     request = decode_message(BODY)
     assert isinstance(request, Request)
     client = Client(era=Era.MODERN, version="2026-07-28", transport="http", headers={"host": "gateway.example.com"})
-    response = Response(17, Result(Body(raw=b'{"content":[{"type":"text","text":"%b"}]}' % (b"x" * 96))))
+    response = Response(17, Result(raw=b'{"content":[{"type":"text","text":"%b"}]}' % (b"x" * 96)))
     known_heads.parse(RESPONSE)
 
     def parse() -> None:

@@ -19,7 +19,7 @@ from figures import report
 
 from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.protocol.codec import decode_message
-from sluiceway.pipeline.protocol.messages import Body, Result, encode_json
+from sluiceway.pipeline.protocol.messages import Result, encode_json
 from sluiceway.pipeline.testing import memory_exchange
 from sluiceway.transports.route.config import RouteConfig
 from sluiceway.transports.route.sink import RouteSink
@@ -46,7 +46,7 @@ def upstream(tools: int, page: int):
     async def serve(exchange):
         await trio.lowlevel.cancel_shielded_checkpoint()
         if exchange.method == "tools/list":
-            return Result(Body(raw=pages[int(exchange.request.params.get("cursor", 0)) // page]))
+            return Result(raw=pages[int(exchange.request.params.get("cursor", 0)) // page])
         return answer
 
     return serve

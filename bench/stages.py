@@ -40,7 +40,7 @@ from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
 from sluiceway.pipeline.model.tools import tools_in
 from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.mcp import Era, Kind
-from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.runtime.chain import Stage, compile_chain, count_attempts
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.telemetry.log import configure_logging
@@ -193,7 +193,7 @@ def files(place: Path) -> list[dict[str, str]]:
     (place / "pepper").write_text(PEPPER)
     (place / "keys.json").write_bytes(render_keys(entries))
     (place / "jwks.json").write_text(json.dumps({"keys": [shared.as_dict(private=True)]}))
-    (place / "tools.lock.json").write_bytes(write_lock(tools_in(Result(Body(raw=TOOLS)))))
+    (place / "tools.lock.json").write_bytes(write_lock(tools_in(Result(raw=TOOLS))))
     credentials = []
     for number, key in enumerate(keys):
         claims = {"iss": ISSUER, "aud": GATEWAY, "sub": f"user-{number}", "exp": int(time.time()) + 86_400}
@@ -205,10 +205,10 @@ def files(place: Path) -> list[dict[str, str]]:
 async def _sink(exchange: Exchange) -> Reply:
     match exchange.request.method:
         case "tools/call":
-            return Result(Body(raw=ANSWER))
+            return Result(raw=ANSWER)
         case "tools/list":
-            return Result(Body(raw=TOOLS))
-    return Result(Body(raw=DOCUMENT))
+            return Result(raw=TOOLS)
+    return Result(raw=DOCUMENT)
 
 
 async def _emit(_notification: Notification) -> None:

@@ -31,7 +31,7 @@ from sluiceway.pipeline.model.options import ConfigPath
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.codec import decode_message
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import Notification, Reply, Request, Result
 from sluiceway.pipeline.replay.assembly import exchanges
 from sluiceway.pipeline.replay.comparing import Comparison
 from sluiceway.pipeline.replay.entries import Ended, Entry
@@ -76,7 +76,7 @@ class _Answers(Sink):
     """Answers, and remembers nothing."""
 
     async def __call__(self, exchange: Exchange) -> Reply:
-        return Result(Body(raw=ANSWER))
+        return Result(raw=ANSWER)
 
 
 async def _gateway(

@@ -26,7 +26,7 @@ from sluiceway.pipeline.protocol.errors import (
     SluicewayError,
 )
 from sluiceway.pipeline.protocol.mcp import MetaKey
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Json, Reply, Result, encode_json
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result, encode_json
 from sluiceway.pipeline.runtime.nursery import farewell
 
 HEADER: Final = "idempotency-key"
@@ -204,14 +204,14 @@ def _done(content: str, reply: Reply, max_outcome: int) -> _Record | None:
         return _Record("done", content, error=error if len(encode_json(error)) <= max_outcome else None)
     if reply.value.get("resultType") == "input_required":
         return None
-    return _Record("done", content, reply=reply.body.raw.decode() if len(reply.body.raw) <= max_outcome else None)
+    return _Record("done", content, reply=reply.raw.decode() if len(reply.raw) <= max_outcome else None)
 
 
 def _outcome(record: _Record) -> Reply:
     if record.state != "done":
         raise unknown()
     if record.reply is not None:
-        return Result(Body(raw=record.reply.encode()))
+        return Result(raw=record.reply.encode())
     if record.error is not None:
         return ErrorReply(**record.error)
     raise OutcomeUnknown("the request with this idempotency key has been answered; its answer was too large to be kept")

@@ -17,7 +17,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.keys import authorization_of, continues, digest, request_of
 from sluiceway.pipeline.model.store import Store
 from sluiceway.pipeline.protocol.errors import ComponentError, GatewayError
-from sluiceway.pipeline.protocol.messages import Body, Result
+from sluiceway.pipeline.protocol.messages import Result
 
 _ALSO: Final = frozenset({"prompts/get", "completion/complete"})
 """Methods that only read, beside those that MCP calls cacheable. (A task's state is no use when it is old.)"""
@@ -60,7 +60,7 @@ class KeptAnswers:
     async def keep(self, exchange: Exchange, reply: Result) -> bool:
         """Keep a good answer; whether it was. Not one that asks something, is a tool's failure, or is too long."""
         try:
-            raw = reply.body.raw
+            raw = reply.raw
             if len(raw) > self.max_bytes or not _is_complete(reply, raw):
                 return False
             await self.store.put(self._key(exchange), _encode(_Entry(self.now(), raw)), ttl_s=self.ttl_s)
@@ -75,7 +75,7 @@ class KeptAnswers:
             entry = None if stored is None else _decode(stored)
         except (GatewayError, ComponentError, msgspec.DecodeError):
             return None
-        return None if entry is None else (Result(Body(raw=entry.result)), max(0.0, self.now() - entry.at))
+        return None if entry is None else (Result(raw=entry.result), max(0.0, self.now() - entry.at))
 
     def _key(self, exchange: Exchange) -> str:
         return f"{self.owner}:{digest(authorization_of(exchange), request_of(exchange))}"

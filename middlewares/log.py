@@ -127,7 +127,7 @@ class Log(Middleware):
         end = end_of(exchange, reply, error)
         course["outcome"] = end.outcome.value
         if isinstance(reply, Result):
-            size = exchange.link.streamed or len(reply.body.raw)
+            size = exchange.link.streamed or len(reply.raw)
             self._write(self._level, "request completed", exchange, course, status="ok", response_size=size)
         elif isinstance(reply, ErrorReply):
             details = {"error": clip(reply.message), "error_type": "ErrorReply", "code": reply.code}

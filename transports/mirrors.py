@@ -132,7 +132,7 @@ class Mirrors:
         return self._tools.get(exchange.target or "", ())
 
     def _matters(self, reply: Result) -> bool:
-        return bool(self._tools) or _WORD in reply.body.raw
+        return bool(self._tools) or _WORD in reply.raw
 
 
 def _listing(exchange: Exchange, cursor: str | None) -> Exchange:

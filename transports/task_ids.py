@@ -83,7 +83,7 @@ class TaskIds:
 
     def reply(self, exchange: Exchange, owner: str, reply: Reply) -> Reply:
         """What an upstream answers, as the client gets it."""
-        if type(reply) is not Result or b'"taskId"' not in reply.body.raw:  # what is not there needs no decoding
+        if type(reply) is not Result or b'"taskId"' not in reply.raw:  # what is not there needs no decoding
             return reply
         value, change = reply.value, self._change(exchange.caller, owner)
         changed = _outward(value, change)
@@ -123,7 +123,7 @@ class TaskIds:
         async def through(method: str, params: Mapping[str, Json]) -> Reply:
             asked = _outward(params, self._change(caller(), owner))
             reply = await ask(method, asked)
-            if asked is params or type(reply) is not Result or b'"taskId"' not in reply.body.raw:
+            if asked is params or type(reply) is not Result or b'"taskId"' not in reply.raw:
                 return reply
             return Result(_outward(reply.value, lambda known: self._own(caller(), known)))
 

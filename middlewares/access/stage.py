@@ -220,7 +220,7 @@ class Access(Middleware):
         """`resources/read`; that this caller may have it does not mean that everybody may."""
         self._admit(exchange)
         reply = await call_next(exchange)
-        if exchange.client.era is Era.LEGACY or not isinstance(reply, Result) or b"cacheScope" not in reply.body.raw:
+        if exchange.client.era is Era.LEGACY or not isinstance(reply, Result) or b"cacheScope" not in reply.raw:
             return reply
         return reply if not is_shared(reply.value) else Result({**reply.value, "cacheScope": "private"})
 

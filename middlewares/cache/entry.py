@@ -13,7 +13,7 @@ import msgspec
 from attrs import frozen
 
 from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Reply, Result, encode_json
+from sluiceway.pipeline.protocol.messages import ErrorReply, Reply, Result, encode_json
 
 PROVENANCE: Final = "io.sluiceway/cache"
 """The key of `_meta` that says that an answer was kept, and for how long."""
@@ -64,7 +64,7 @@ class Entry:
             meta.append(b'"io.sluiceway/cache":{"state":"%s","age_ms":%d}' % (state.encode(), age_ms))
         if meta:
             parts.append(b'"_meta":{%s}' % b",".join(meta))
-        return Result(Body(raw=b"{%s}" % b",".join(filter(None, parts))))
+        return Result(raw=b"{%s}" % b",".join(filter(None, parts)))
 
 
 def bodies_of(reply: Reply) -> tuple[bytes, bytes] | None:
@@ -75,7 +75,7 @@ def bodies_of(reply: Reply) -> tuple[bytes, bytes] | None:
     """
     if isinstance(reply, ErrorReply):
         return encode_json([reply.code, reply.message, reply.data, reply.http_status]), b""
-    members = _members(reply.body.raw)
+    members = _members(reply.raw)
     members.pop("ttlMs", None)
     meta = members.pop("_meta", None)
     if meta is None:

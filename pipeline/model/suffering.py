@@ -74,4 +74,4 @@ def _size(reply: Reply) -> int:
     """Bytes of an answer's body."""
     if isinstance(reply, ErrorReply):
         return len(encode_json({"code": reply.code, "message": reply.message, "data": reply.data}))
-    return len(reply.body.raw)
+    return len(reply.raw)

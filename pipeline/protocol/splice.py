@@ -16,6 +16,9 @@ _BACKSLASH: Final = ord("\\")
 """As a number it is found in a sixth of the time."""
 _META: Final = b'"_meta"'
 _PARAMS: Final = b'"params"'
+_IN_META: Final = b'%b"%b":"%b",%b'
+_IN_PARAMS: Final = b'%b"_meta":{"%b":"%b"},%b'
+"""A label, and the `_meta` around it, between what stands before and behind."""
 _OPENING: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\{")
 
 
@@ -51,10 +54,12 @@ def with_label(message: Request | Notification, name: str, text: str) -> Request
     """
     if type(message) is Request and message.raw is not None:
         raw, meta, params = message.raw, message.meta, message.params
-        end = _opening(raw, _META) if meta else _opening(raw, _PARAMS) if params and "_meta" not in params else 0
+        if meta:
+            end, around = _opening(raw, _META), _IN_META
+        else:
+            end, around = _opening(raw, _PARAMS) if params and "_meta" not in params else 0, _IN_PARAMS
         if end:
-            label = b'"%b":"%b"' % (name.encode(), text.encode())
-            raw = (b"%b%b,%b" if meta else b'%b"_meta":{%b},%b') % (raw[:end], label, raw[end:])
+            raw = around % (raw[:end], name.encode(), text.encode(), raw[end:])
             meta = {**meta, name: text}
             params = {**params, "_meta": meta}
             return Request(message.id, message.method, params, raw, message.row, message.target, meta)

@@ -15,7 +15,7 @@ import trio
 from attrs import define, field
 
 from ..model.exchange import Exchange
-from ..protocol.messages import Body, Notification, Reply, Request, Result
+from ..protocol.messages import Notification, Reply, Request, Result
 from ..runtime.nursery import unwrap_single
 from .entries import CallAsked, Called, CallEnded, CallRelayed, MessageData, ReplyData
 from .matching import VOLATILE, Ignoring, distance
@@ -185,7 +185,7 @@ def _is_same(recorded: MessageData | None, request: Request | Notification, igno
 
 def played_reply(data: ReplyData) -> Reply:
     """A recorded reply; one that could not be read then cannot be read now."""
-    return Result(Body(raw=_UNREADABLE)) if data.unreadable else reply_of(data)
+    return Result(raw=_UNREADABLE) if data.unreadable else reply_of(data)
 
 
 _UNREADABLE: Final = b'{"a":0,"a":0}'

@@ -31,7 +31,7 @@ from sluiceway.pipeline.protocol.errors import (
     UpstreamUnavailable,
 )
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Json, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Reply, Result
 from sluiceway.pipeline.stores.memory import MemoryStore
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness, cancel_everywhere
 
@@ -332,7 +332,7 @@ async def test_a_store_that_fails_is_as_good_as_an_empty_one(bench: Any, store: 
 
 async def test_an_answer_that_cannot_be_read_is_not_kept(bench: Any) -> None:
     """It is the client's to see."""
-    odd = Result(Body(raw=b'{"isError": true, "isError": false}'))
+    odd = Result(raw=b'{"isError": true, "isError": false}')
     stage = _stage(bench, keep=60.0)
     async with stage.open():
         assert await _one(bench, stage, odd) is odd

@@ -14,7 +14,7 @@ from sluiceway.pipeline.model.component import Context
 from sluiceway.pipeline.model.figures import Distribution, Figure
 from sluiceway.pipeline.model.options import Duration
 from sluiceway.pipeline.protocol.errors import CapacityExceeded, DeadlineExceeded, UpstreamClosed
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Result
 from sluiceway.pipeline.protocol.trace_context import TraceContext
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness, cancel_everywhere
 
@@ -263,6 +263,6 @@ async def test_an_example_has_the_date_that_the_stage_is_given(bench, autojump_c
 
 async def test_a_body_that_does_not_pass_the_gate_is_no_tool_error(bench, metrics, autojump_clock):
     """Whoever has to read it will refuse it; counting does not."""
-    await _send(bench, metrics, Result(Body(raw=b'{"isError":true,"isError":false}')))
+    await _send(bench, metrics, Result(raw=b'{"isError":true,"isError":false}'))
 
     assert _counts(metrics, "mcp_requests_total", "outcome") == {("success",): 1}

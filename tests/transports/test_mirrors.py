@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.protocol.errors import HeaderMismatch
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Result
 from sluiceway.pipeline.testing import MODERN_CLIENT, memory_exchange
 from sluiceway.transports import mirrors as module
 from sluiceway.transports.mirrors import Mirrors
@@ -137,7 +137,7 @@ def test_what_clients_drop_or_nobody_annotates_is_not_kept() -> None:
     assert len(mirrors) == 1
     learned(mirrors, tool("t", {}))
     assert len(mirrors) == 0
-    mirrors.learn(memory_exchange("tools/list"), Result(Body(raw=b'{"tools":[],"x-mcp-header":1,"x-mcp-header":2}')))
+    mirrors.learn(memory_exchange("tools/list"), Result(raw=b'{"tools":[],"x-mcp-header":1,"x-mcp-header":2}'))
     mirrors.learn(memory_exchange("prompts/list"), Result({"tools": [tool("t")]}))
     mirrors.learn(memory_exchange("tools/list"), ErrorReply(-32601, "what?"))
     assert len(mirrors) == 0

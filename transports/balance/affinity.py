@@ -74,7 +74,7 @@ class Affinity:
         return reply
 
     def _sealed(self, reply: Result, name: str, purpose: str, caller: Caller, member_id: str) -> Reply:
-        if b'"%b"' % name.encode() not in reply.body.raw:  # what is not there needs no decoding
+        if b'"%b"' % name.encode() not in reply.raw:  # what is not there needs no decoding
             return reply
         text = reply.value.get(name)
         if not isinstance(text, str):

@@ -108,7 +108,7 @@ def _answer(reply: Reply | None, headers: Mapping[str, str]) -> Answer:
     if reply is None:
         return error_answer(InternalError("the exchange ended without an answer"))
     if not isinstance(reply, ErrorReply):
-        return json_answer(200, reply.body.raw, headers)
+        return json_answer(200, reply.raw, headers)
     error: dict[str, Json] = {"code": reply.code, "message": reply.message}
     if reply.data is not None:
         error["data"] = reply.data

@@ -83,7 +83,7 @@ class HeldTask:
     @property
     def size(self) -> int:
         """Bytes of the result that is kept."""
-        return len(self._outcome.body.raw) if isinstance(self._outcome, Result) else 0
+        return len(self._outcome.raw) if isinstance(self._outcome, Result) else 0
 
     @property
     def _is_due(self) -> bool:

@@ -102,7 +102,7 @@ class TaskBook:
         for each in reversed(list(self._entries.values())):
             if each.reply is None:
                 continue
-            kept += len(each.reply.body.raw)
+            kept += len(each.reply.raw)
             if kept > MAX_BYTES and each is not entry:
                 del self._entries[each.id]
 

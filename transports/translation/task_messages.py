@@ -17,7 +17,7 @@ import msgspec
 from sluiceway.pipeline.model.tools import CALL
 from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import ErrorCode, meta_of
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Json, Reply, Result, decode_json
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Reply, Result, decode_json
 
 from .to_modern_messages import legacy_result
 
@@ -77,7 +77,7 @@ def is_over(task: Mapping[str, Json]) -> bool:
 
 def is_task(result: Result) -> bool:
     """Whether a modern result is a task in place of an answer."""
-    kind = _members(result.body.raw).get("resultType")
+    kind = _members(result.raw).get("resultType")
     return kind is not None and decode_json(kind) == TASK
 
 
@@ -189,7 +189,7 @@ def outcome(name: str, reply: Result) -> Reply:
     value = reply.value
     task_id, status = id_of(name, value), _status(name, value)
     if status == COMPLETED and isinstance(value.get("result"), dict):
-        answer = legacy_result(name, CALL, Result(Body(raw=bytes(_members(reply.body.raw)["result"]))))
+        answer = legacy_result(name, CALL, Result(raw=bytes(_members(reply.raw)["result"])))
         if answer is not None:
             return answer
     if status == CANCELLED:
@@ -202,11 +202,11 @@ def outcome(name: str, reply: Result) -> Reply:
 
 def related(result: Result, task_id: str) -> Result:
     """A result that says whose it is (2025-11-25, basic/utilities/tasks, related task metadata)."""
-    members = _members(result.body.raw)
+    members = _members(result.raw)
     meta = decode_json(members["_meta"]) if "_meta" in members else {}
     about = {**(meta if isinstance(meta, dict) else {}), RELATED: {"taskId": task_id}}
     members["_meta"] = msgspec.Raw(_encode(about))
-    return Result(Body(raw=_encode(members)))
+    return Result(raw=_encode(members))
 
 
 def about_task(params: Mapping[str, Json], task_id: str) -> dict[str, Json]:

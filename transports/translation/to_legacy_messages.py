@@ -16,7 +16,6 @@ from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import MODERN_VERSIONS, ErrorCode, MetaKey, meta_of, method_of
 from sluiceway.pipeline.protocol.messages import (
     EMPTY,
-    Body,
     ErrorReply,
     Json,
     Reply,
@@ -110,10 +109,10 @@ class Completer:
             UpstreamProtocolError: It is no text that a client could read.
         """
         added = self._cacheable if method_of(method).cacheable else self._plain
-        raw = reply.body.raw.strip()
+        raw = reply.raw.strip()
         if not any(name in raw for name in _NAMED):
             rest = raw[1:].lstrip()
-            return Result(Body(raw=b"%b%b%b" % (encode_json(added)[:-1], b"" if rest == b"}" else b",", rest)))
+            return Result(raw=b"%b%b%b" % (encode_json(added)[:-1], b"" if rest == b"}" else b",", rest))
         try:
             members = _members(raw)
             meta = decode_json(members["_meta"]) if "_meta" in members else None
@@ -123,7 +122,7 @@ class Completer:
             members.setdefault(key, msgspec.Raw(encode_json(value)))
         if isinstance(meta, dict) and self._meta:
             members["_meta"] = msgspec.Raw(encode_json({**self._meta, **meta}))
-        return Result(Body(raw=encode_json(members)))
+        return Result(raw=encode_json(members))
 
     def discovered(self) -> Result:
         """The answer to `server/discover`: which revisions the gateway translates, and what the server said."""

@@ -23,7 +23,7 @@ from sluiceway.pipeline.protocol.mcp import (
     MetaKey,
     meta_of,
 )
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Json, Notification, Request, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Json, Notification, Request, Result
 
 COMPLETE: Final = "complete"
 INPUT_REQUIRED: Final = "input_required"
@@ -117,7 +117,7 @@ def legacy_result(name: str, method: str, result: Result) -> Result | None:
     """
     if method == LIST:
         result = _with_object_schemas(result)
-    members = _members(result.body.raw)
+    members = _members(result.raw)
     said = members.pop("resultType", None)
     if said is not None and (kind := msgspec.json.decode(said)) != COMPLETE:
         if kind == INPUT_REQUIRED:
@@ -130,12 +130,12 @@ def legacy_result(name: str, method: str, result: Result) -> Result | None:
         del members["structuredContent"]  # an object in every legacy revision; the same stands in `content` as text
     elif said is None:
         return result
-    return Result(Body(raw=_encode(members)))
+    return Result(raw=_encode(members))
 
 
 def _with_object_schemas(result: Result) -> Result:
     """A list of tools without output schemas for anything but objects, which legacy revisions do not allow."""
-    if b"outputSchema" not in result.body.raw:
+    if b"outputSchema" not in result.raw:
         return result
     tools = result.value.get("tools")
     if not isinstance(tools, list) or not any(_has_other_schema(tool) for tool in tools):

@@ -28,7 +28,7 @@ from sluiceway.pipeline.protocol.errors import (
     render_error,
 )
 from sluiceway.pipeline.protocol.mcp import METHODS, Kind
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.testing import FakeSink, PipelineHarness, cancel_everywhere, check_middleware
 from sluiceway.pipeline.testing.exchanges import MODERN_CLIENT, legacy_client, memory_exchange
 
@@ -310,7 +310,7 @@ async def test_what_a_route_left_out_is_not_told_to_everybody() -> None:
 
 async def test_a_list_of_which_everything_may_be_used_stays_the_same_object() -> None:
     """Bytes pass through."""
-    result = Result(Body(raw=b'{"tools": [ {"name": "a"} ]}'))
+    result = Result(raw=b'{"tools": [ {"name": "a"} ]}')
 
     reply, _, exchange = await ask(stage_of(Rule(allow="*")), "tools/list", reply=result)
 
@@ -378,7 +378,7 @@ async def test_what_depends_on_the_caller_is_nobody_elses_to_cache(
 
 async def test_a_resource_for_a_legacy_client_is_not_looked_into() -> None:
     """There is no `cacheScope` before 2026-07-28; `value` of this body would fail."""
-    result = Result(Body(raw=b'{"cacheScope": not JSON'))
+    result = Result(raw=b'{"cacheScope": not JSON')
 
     reply, _, _ = await ask(
         stage_of(Rule(allow="*")), "resources/read", {"uri": "x"}, reply=result, client=legacy_client()

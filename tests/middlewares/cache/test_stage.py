@@ -52,7 +52,7 @@ async def test_an_answer_says_where_it_comes_from_and_what_is_left(cached, autoj
     """In `_meta` and `ttlMs`; the payload is what it was, byte for byte."""
     raw = b'{ "n":1.50e1, "ttlMs":60000,"text":"\\u0041[CACHED]" , "_meta":{"a":[1 , 2]},"cacheScope":"private"}'
     async with cached() as cache:
-        cache.upstream.answer = lambda *_: Result(Body(raw=raw))
+        cache.upstream.answer = lambda *_: Result(raw=raw)
         first = await cache.chain.service(cache.exchange())
         await trio.sleep(12.5)
         second = await cache.chain.service(cache.exchange())
@@ -98,7 +98,7 @@ async def test_an_answer_is_gone_when_its_time_is_over(cached, autojump_clock):
         (says(resultType="task"), 2),
         (lambda *_: ErrorReply(-32603, "broken"), 2),
         (lambda *_: UpstreamClosed("gone"), 2),
-        (lambda *_: Result(Body(raw=b'{"n":1,"n":2,"ttlMs":60000}')), 2),
+        (lambda *_: Result(raw=b'{"n":1,"n":2,"ttlMs":60000}'), 2),
         (says(_meta=[1]), 2),
     ],
 )

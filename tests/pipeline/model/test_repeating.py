@@ -105,11 +105,10 @@ async def test_lists_that_pass_are_learned_and_forgotten_when_they_change(autoju
 
 async def test_a_list_that_cannot_be_read_teaches_nothing() -> None:
     """It is the client's to see; the stage stays out of it."""
-    from sluiceway.pipeline.protocol.messages import Body
 
     repeatables = Repeatables([], trust_hints=True)
 
-    repeatables.learn(memory_exchange("tools/list"), Result(Body(raw=b'{"tools": [], "tools": []}')))
+    repeatables.learn(memory_exchange("tools/list"), Result(raw=b'{"tools": [], "tools": []}'))
     repeatables.learn(memory_exchange("tools/call", {"name": "a"}), Result({"tools": TOOLS}))
 
     assert not repeatables.covers(_call("read"))

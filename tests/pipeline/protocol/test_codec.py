@@ -210,7 +210,7 @@ def test_an_upstreams_body_stays_the_bytes_it_was() -> None:
 
     assert isinstance(response, Response)
     assert isinstance(response.reply, Result)
-    assert body == response.reply.body.raw
+    assert body == response.reply.raw
     assert b'{"jsonrpc":"2.0","id":1,"result":' + body + b"}" == encode_message(response)
 
 

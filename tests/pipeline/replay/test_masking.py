@@ -46,7 +46,7 @@ def test_a_secret_is_nowhere_in_what_is_written(params):
 @pytest.mark.parametrize("text", [b'{"pass\\u0077ord":"canary-7f3a"}', b'{"a":"x:\\/\\/u:canary-7f3a@h"}'])
 def test_an_escaped_letter_hides_no_secret(text):
     """What the text of a result shows is not what its keys are."""
-    reply = Render(Masking(KEY), spliced=True).reply(Result(Body(raw=text)), "tools/call")
+    reply = Render(Masking(KEY), spliced=True).reply(Result(raw=text), "tools/call")
 
     assert CANARY not in json.dumps(reply.result)
 
@@ -142,6 +142,6 @@ def test_an_integer_of_any_length_is_written():
 
 def test_text_that_is_spliced_in_is_one_line():
     """An upstream may have sent it with line feeds."""
-    reply = Render(Masking(KEY), spliced=True).reply(Result(Body(raw=b'{\n "a":\n 1}')), "tools/call")
+    reply = Render(Masking(KEY), spliced=True).reply(Result(raw=b'{\n "a":\n 1}'), "tools/call")
 
     assert reply == ReplyData(result={"a": 1})

@@ -19,7 +19,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.errors import UpstreamClosed
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Reply, Request, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
 from sluiceway.pipeline.replay.assembly import RecordedExchange, exchanges
 from sluiceway.pipeline.replay.entries import (
     Announced,
@@ -262,7 +262,7 @@ def test_a_result_that_cannot_be_read_is_passed_on(taped):
         await gateway.call("tools/call", name="find", arguments={})
 
     async def answer(_exchange: Exchange) -> Reply:
-        return Result(Body(raw=b'{"content":[],"content":[]}'))
+        return Result(raw=b'{"content":[],"content":[]}')
 
     tape = taped(traffic, [], FakeSink(answer))
     now, _ = replayed(tape, document([]))

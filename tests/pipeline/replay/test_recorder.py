@@ -11,7 +11,7 @@ from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.session import Caller, Session
 from sluiceway.pipeline.protocol.errors import UpstreamClosed
 from sluiceway.pipeline.protocol.mcp import Era
-from sluiceway.pipeline.protocol.messages import EMPTY, Body, ErrorReply, Notification, Request, Result
+from sluiceway.pipeline.protocol.messages import EMPTY, ErrorReply, Notification, Request, Result
 from sluiceway.pipeline.replay.assembly import exchanges
 from sluiceway.pipeline.replay.entries import (
     Announced,
@@ -480,7 +480,7 @@ async def test_a_body_that_does_not_pass_the_gate_is_not_on_the_tape(recorded, e
     """Nobody can say what of it is secret."""
 
     async def answer(exchange: Exchange) -> Result:
-        return Result(Body(raw=b'{"a":1,"a":{"password":"x"}}'))
+        return Result(raw=b'{"a":1,"a":{"password":"x"}}')
 
     async with recorded(sink=FakeSink(answer)) as gateway:
         await gateway.call("tools/list")

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Result
 from sluiceway.pipeline.replay import tokens as module
 from sluiceway.pipeline.replay.entries import MessageData, ReplyData
 from sluiceway.pipeline.replay.tokens import Tokens
@@ -71,7 +71,7 @@ def test_what_cannot_be_read_gives_nothing() -> None:
     """A result that does not pass the gate has no tokens that anybody knows."""
     tokens = Tokens()
     then(tokens)
-    tokens.gives(1, Result(Body(raw=b'{"nextCursor": 1, "nextCursor": 2}')))
+    tokens.gives(1, Result(raw=b'{"nextCursor": 1, "nextCursor": 2}'))
     message = MessageData("tools/list", {"cursor": "old"})
 
     assert tokens.brought(message) is message

@@ -144,7 +144,7 @@ class Peer:
         """The result of a request that succeeds, as JSON, without what every modern result carries."""
         reply = await self.send(method, params, **options)
         assert isinstance(reply, Result), reply
-        value: dict[str, Any] = decode_json(reply.body.raw)
+        value: dict[str, Any] = decode_json(reply.raw)
         if value.get("resultType") == "complete":
             del value["resultType"]
         meta = value.get("_meta", {})

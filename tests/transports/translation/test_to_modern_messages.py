@@ -9,7 +9,7 @@ import pytest
 
 from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
 from sluiceway.pipeline.protocol.mcp import LATEST, LATEST_LEGACY, MetaKey
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Notification, Request, Result
+from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Request, Result
 from sluiceway.transports.translation.to_modern_messages import (
     choose_version,
     has_legacy,
@@ -153,7 +153,7 @@ def test_the_text_of_a_results_members_is_not_touched() -> None:
     """Numbers and unknown members come out as the upstream wrote them."""
     raw = b'{"resultType":"complete", "content":[ {"n": 1.50, "big": 123456789012345678901234567890} ]}'
 
-    translated = legacy_result("up", "tools/call", Result(Body(raw=raw)))
+    translated = legacy_result("up", "tools/call", Result(raw=raw))
 
     assert translated is not None
     assert b'[ {"n": 1.50, "big": 123456789012345678901234567890} ]' in translated.body.raw

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sluiceway.pipeline.protocol.codec import encode_message
 from sluiceway.pipeline.protocol.errors import UpstreamProtocolError
-from sluiceway.pipeline.protocol.messages import Body, ErrorReply, Request, Result, decode_json
+from sluiceway.pipeline.protocol.messages import ErrorReply, Request, Result, decode_json
 from sluiceway.transports.translation.to_legacy_messages import (
     Completer,
     can_be_asked,
@@ -86,7 +86,7 @@ def test_a_retry_is_sent_as_the_request_it_repeats():
 def test_a_result_is_completed_and_says_the_rest_as_it_was(raw, method, expected):
     """Whatever is in it; no member twice."""
     value: Any = expected or {"resultType": "complete", "_meta": META, **decode_json(raw)}
-    completed = Completer(INFO).complete(method, Result(Body(raw=raw)))
+    completed = Completer(INFO).complete(method, Result(raw=raw))
 
     assert decode_json(completed.body.raw) == value
     assert completed.value == value
@@ -97,7 +97,7 @@ def test_a_result_is_completed_and_says_the_rest_as_it_was(raw, method, expected
 def test_what_no_client_could_read_does_not_pass(raw):
     """It is the upstream's fault, and said to be."""
     with pytest.raises(UpstreamProtocolError, match="UTF-8"):
-        Completer(INFO).complete("tools/call", Result(Body(raw=raw)))
+        Completer(INFO).complete("tools/call", Result(raw=raw))
 
 
 VALUES = st.recursive(
@@ -112,7 +112,7 @@ NAMES = st.sampled_from(["content", "_meta", "resultType", "ttlMs", "cacheScope"
 def test_what_the_upstream_says_always_stays(value, method, escaped):
     """Only what it does not say is added, however it is spelled."""
     raw = json.dumps(value, ensure_ascii=escaped).encode()
-    completed = decode_json(Completer(INFO).complete(method, Result(Body(raw=raw))).body.raw)
+    completed = decode_json(Completer(INFO).complete(method, Result(raw=raw)).body.raw)
     meta = value.get("_meta", {})
 
     assert {key: completed[key] for key in value if key != "_meta"} == {

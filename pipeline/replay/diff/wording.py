@@ -319,6 +319,7 @@ SINKS: Final[Mapping[str, Words]] = {
 RUN: Final[Mapping[str, Words]] = {
     "drain_timeout": Words("exchanges get {new} to finish when the gateway stops instead of {old}"),
     "stop_timeout": Words("each component gets {new} to close instead of {old}"),
+    "hang_timeout": Words("a worker may leave its supervisor without an answer for {new} instead of {old}"),
     "on_crash": Words(
         values={"stop": "a sink that crashes ends the gateway", "restart": "a sink that crashes is opened again"}
     ),

@@ -13,6 +13,7 @@ from sluiceway.pipeline.admin.merging import (
     merge_lists,
     merge_pipelines,
     merge_results,
+    merge_rules,
 )
 
 
@@ -80,3 +81,15 @@ def test_results_of_an_action_stand_once_if_all_are_alike() -> None:
     """Else by worker."""
     assert merge_results({"0": {"cleared": 1}, "1": {"cleared": 1}}) == {"cleared": 1}
     assert merge_results({"0": 1, "1": 2}) == {"0": 1, "1": 2}
+
+
+def test_rules_of_alerts_are_the_same_for_all() -> None:
+    """Those that fire are added up; of groups count those of whoever finds most."""
+
+    def rule(name: str, groups: int, firing: int) -> dict[str, Any]:
+        return {"rule": name, "groups": groups, "firing": firing}
+
+    merged = merge_rules([[rule("a", 0, 0), rule("b", 1, 1)], [rule("a", 2, 1), rule("b", 0, 0)], [rule("a", 1, 1)]])
+
+    assert merged == [rule("a", 2, 2), rule("b", 1, 1)]
+    assert merge_rules([]) == []

@@ -188,8 +188,8 @@ class Exchange(msgspec.Struct, eq=False):
     reply_headers: dict[str, str] = {}
     """Headers for the response, names in lower case, on transports that have headers."""
     around_sink: Around | None = None
-    """Put around every call of a sink that leads to an upstream, for the views and forks made of this one; whoever sets
-    it puts back what was there. What it awaits may be another view of the exchange."""
+    """Put around every call of a sink that leads to an upstream, for the views and forks made of this one: set on a
+    view, or put back as it was. What it awaits may be another view of the exchange."""
     around_stage: Around | None = None
     """Put around every stage further in, likewise; only if the stage that sets it declares `Middleware.sees_stages`."""
     asker: Asker | None = None

@@ -182,5 +182,9 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     def without(self, names: frozenset[str]) -> Client:
         """The same client without some headers: whoever hides the same ones always gives the same set of names."""
         headers = self.headers
-        rest = headers.without(names) if type(headers) is Headers else Headers(headers).without(names)
+        if type(headers) is Headers:
+            return replace(self, headers=headers.without(names))
+        rest = dict(headers)
+        for name in names.intersection(headers):
+            del rest[name]
         return replace(self, headers=rest)

@@ -65,7 +65,7 @@ class PipelineTicket(msgspec.Struct, eq=False):
                 self._scope.cancel(reason=reason)
 
     def expire(self) -> None:
-        """Its time has passed, if progress has not given it more since."""
+        """Its time has passed, if progress has not given it more since. Whoever tells it has let go of it."""
         at, deadlines = self.exchange.link.deadline, self.pipeline.deadlines
         self.lane.apart.add(self)
         if at > deadlines.now():
@@ -98,8 +98,6 @@ class PipelineTicket(msgspec.Struct, eq=False):
                     await places.enter()
                 inside = True
                 reply = await lane.chain.service(exchange)
-        except GatewayError as caught:
-            error = caught
         except (Exception, SystemExit) as caught:  # the boundary: nothing a stage raises ends more than its exchange
             error = self._failure(caught)
         finally:
@@ -201,7 +199,7 @@ class PipelineTicket(msgspec.Struct, eq=False):
         return render_error(error, self.pipeline.codes)
 
     def _failure(self, error: BaseException) -> GatewayError:
-        """An exception that is not ours: a bug, unless it merely wraps one of ours."""
+        """What an exception means to the client: itself if it is ours, or merely wraps one of ours; else a bug."""
         inner: BaseException = error
         while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
             inner = inner.exceptions[0]

@@ -82,7 +82,7 @@ async def test_a_place_granted_to_somebody_who_is_cancelled_is_passed_on(autojum
             scope.cancel()
             admission.leave()
 
-    assert (0, 0) == (admission.in_flight, admission.waiting)
+    assert (0, 0, 1) == (admission.in_flight, admission.waiting, admission.admitted)
 
 
 @given(

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import ref
 
 import pytest
 import trio
 
+from sluiceway.pipeline.model.component import Context, Middleware
 from sluiceway.pipeline.model.document import Limits
 from sluiceway.pipeline.model.exchange import Exchange
 from sluiceway.pipeline.model.kept_scope import KeptScope
 from sluiceway.pipeline.model.session import Client
-from sluiceway.pipeline.protocol.errors import CODE_TABLES, ConnectFailed, Forbidden, RateLimited, Unauthenticated
-from sluiceway.pipeline.protocol.mcp import Era
+from sluiceway.pipeline.protocol.errors import (
+    CODE_TABLES,
+    ConnectFailed,
+    Forbidden,
+    GatewayError,
+    RateLimited,
+    Unauthenticated,
+)
+from sluiceway.pipeline.protocol.mcp import Era, Kind
 from sluiceway.pipeline.protocol.messages import ErrorReply, Notification, Reply, Request, Result
-from sluiceway.pipeline.runtime.chain import compile_chain
+from sluiceway.pipeline.runtime.chain import Stage, compile_chain
 from sluiceway.pipeline.runtime.deadlines import Deadlines
 from sluiceway.pipeline.runtime.pipeline import Pipeline
 from sluiceway.pipeline.runtime.ticket import PipelineTicket
@@ -406,3 +416,142 @@ async def test_exchanges_of_one_task_may_share_a_scope(bench: Any, autojump_cloc
         reply.code if isinstance(reply, ErrorReply) else reply and reply.value for reply in replies
     ]
     assert (2, 1, 1) == (bench.pipeline.served, bench.pipeline.refused, bench.pipeline.cancelled)
+
+
+async def test_a_ticket_that_has_ended_cancels_nobody(bench: Any, autojump_clock: Any, nursery: trio.Nursery) -> None:
+    """Its source may hear late that its client is gone, while the task serves the next exchange in the same scope."""
+    bench, replies, tickets = bench(slow, timeout=150), [], []
+
+    async def task() -> None:
+        kept = KeptScope()
+        for _ in range(2):
+            tickets.append(bench.ticket())
+            replies.append(await tickets[-1].run(kept))
+        kept.close()
+
+    nursery.start_soon(task)
+    await trio.sleep(150)
+    tickets[0].cancel()
+    await trio.sleep(100)
+
+    assert [Result({"late": True}), Result({"late": True})] == replies
+
+
+async def test_progress_gives_as_much_time_as_the_client_asked_for(bench: Any, autojump_clock: Any) -> None:
+    """Not as much as the pipeline would."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        await trio.sleep(8)
+        await exchange.relay(Notification("notifications/progress", {"progress": 1}))
+        await trio.sleep_forever()
+        raise AssertionError
+
+    bench = bench(sink, timeout=60)
+    reply = await bench.ticket(_meta={"io.sluiceway/timeoutMs": 10_000}).run()
+
+    assert (50400, 18_000) == (reply.code, reply.data["timeout_ms"])
+    assert trio.current_time() == pytest.approx(18, abs=0.011)
+
+
+async def test_a_deadline_of_its_own_goes_with_its_exchange(bench: Any, autojump_clock: Any) -> None:
+    """Nothing is left among the deadlines, however the exchange came by its own."""
+    bench = bench(progressing, timeout=20)
+
+    assert Result({"done": True}) == await bench.ticket().run()
+    assert Result({"done": True}) == await bench.ticket(_meta={"io.sluiceway/timeoutMs": 10_000}).run()
+    assert (0, 0) == (len(bench.pipeline.deadlines), len(bench.pipeline.lane.tickets))
+
+
+async def test_who_left_in_time_gets_nothing_even_if_a_reply_came(bench: Any, autojump_clock: Any) -> None:
+    """What was not cancelled in time is counted as cancelled; nobody is there to be answered."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        ticket.cancel()
+        return Result({})
+
+    bench = bench(sink)
+    ticket = bench.ticket()
+
+    assert await ticket.run() is None
+    assert (0, 1) == (bench.pipeline.served, bench.pipeline.cancelled)
+
+
+async def test_a_notification_is_answered_with_nothing(bench: Any, autojump_clock: Any) -> None:
+    """Sinks return that it was taken; the client hears nothing (JSON-RPC 2.0 section 4.1)."""
+    seen: list[Kind] = []
+
+    async def sink(exchange: Exchange) -> Reply:
+        seen.append(exchange.kind)
+        return Result()
+
+    bench = bench(sink)
+    told = bench.pipeline.handle(Notification("notifications/initialized"), client=CLIENT, emit=bench._emit)
+    asked = bench.pipeline.handle(Request(1, "notifications/initialized"), client=CLIENT, emit=bench._emit)
+
+    assert [None, Result()] == [await told.run(), await asked.run()]
+    assert [Kind.NOTIFY, Kind.CALL] == seen
+    assert 2 == bench.pipeline.served
+
+
+async def test_stages_are_told_of_who_did_not_get_in_only(bench: Any, autojump_clock: Any) -> None:
+    """Those it passed have seen for themselves how it ended."""
+    told: list[GatewayError | None] = []
+
+    class Watch(Middleware):
+        """Hears who was turned away."""
+
+        def turned_away(self, exchange: Exchange, error: GatewayError | None) -> None:
+            told.append(error)
+
+    async def sink(exchange: Exchange) -> Reply:
+        raise RateLimited("too many")
+
+    bench = bench(sink)
+    bench.pipeline.swap(compile_chain([Stage("w", Watch(None, Context(id="w")))], sink))
+    inside = await bench.ticket().run()
+    bench.pipeline.draining = True
+    outside = await bench.ticket().run()
+
+    assert ["rate_limited", "draining"] == [inside.data["reason"], outside.data["reason"]]
+    assert ["draining"] == [error and error.reason for error in told]
+
+
+async def test_a_lane_waits_for_those_whose_time_has_passed_and_cancels_listeners(
+    bench: Any, autojump_clock: Any, nursery: trio.Nursery
+) -> None:
+    """It is idle once all are out: one that takes its time to end, and one that listens whatever it is told."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(10)
+        raise AssertionError
+
+    bench = bench(sink, timeout=5)
+    nursery.start_soon(bench.ticket().run)
+    nursery.start_soon(bench.ticket("subscriptions/listen").run)
+    await trio.sleep(6)
+
+    assert 2 == len(bench.pipeline.lane.tickets)
+    assert 1 == await bench.pipeline.lane.finish(drain_timeout_s=12, grace_s=20)
+    assert trio.current_time() == pytest.approx(6 + 12 + 10, abs=0.02)
+
+
+async def test_a_refused_exchange_leaves_no_cycle(bench: Any, autojump_clock: Any) -> None:
+    """The error's traceback holds the frames that hold the error: it is let go of, so that all goes at once."""
+
+    async def sink(exchange: Exchange) -> Reply:
+        raise RateLimited("too many")
+
+    ticket = bench(sink).ticket()
+    link = ref(ticket.exchange.link)
+    gc.disable()
+    try:
+        await ticket.run()
+        del ticket
+
+        assert link() is None
+    finally:
+        gc.enable()

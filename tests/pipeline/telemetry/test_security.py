@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from sluiceway.pipeline.model.document import Limits
@@ -117,9 +118,7 @@ async def _end(
 
         alarm = SecurityEvents(log=structlog.get_logger())
         pipeline = Pipeline("main", compile_chain([], sink), Limits(), Deadlines(), alarm=alarm)
-        client = MODERN_CLIENT if session is None else legacy_client()
-        if session is not None:
-            object.__setattr__(client, "session", session)
+        client = MODERN_CLIENT if session is None else replace(legacy_client(), session=session)
         request = Request("1", "tools/call", {"name": "pay", "arguments": {"password": "canary"}})
         await pipeline.handle(request, client=client, emit=emit, source="public").run()
     return [dict(line) for line in lines if line["event"] == "security event"]

@@ -18,7 +18,7 @@ from .answers import Answer
 from .modern_call import ModernCall
 from .request import HttpRequest
 from .response import HttpResponse
-from .said import Said
+from .said import MAX_SAID, Said
 from .serving import Serving
 
 
@@ -50,7 +50,9 @@ class ModernPosts:
         try:
             said = request.remote.said
             if said is None or not said.is_said_by(message, request.head):
-                said = request.remote.said = Said(message, request)
+                said = Said(message, request)
+                if len(request.whole or b"") <= MAX_SAID:
+                    request.remote.said = said
             if serving.draining:
                 serving.refuse_if_draining()
         except GatewayError as error:

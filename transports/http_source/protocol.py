@@ -127,7 +127,8 @@ class RequestStream(HttpRequest):
             data, self._held = self._held + data, None
         self.started = True
         if last:
-            self._end()
+            self.answered = True
+            self._callback = None  # nobody cares any more whether the client leaves
         if data:
             await self._http.write(data)
 
@@ -136,26 +137,26 @@ class RequestStream(HttpRequest):
         if self.gone or self.answered:
             return
         if status in _BODILESS or "connection" in headers or self._head.method == b"HEAD":
-            lines = [status_line(status), text_lines(headers)]
-            if status != _NO_CONTENT:
-                lines.append(b"content-length: %d\r\n" % len(body))
-            self._end_head(lines, status, sized=True, closes=headers.get("connection") == "close")
-            if not self._silent:
-                lines.append(body)
+            data = self._odd(status, headers, body)
         else:
-            lines = [status_line(status), text_lines(headers), b"content-length: %d\r\n" % len(body), date_line()]
+            end = b"\r\n"
             if self._head.closes or self._http.is_last:
-                self.closes = True
-                lines.append(_CLOSE)
-            lines += (b"\r\n", body)
-        self.started = True
-        self._end()
-        await self._http.write(b"".join(lines))
-
-    def _end(self) -> None:
-        """The response is complete; nobody cares any more whether the client leaves."""
-        self.answered = True
+                self.closes, end = True, _CLOSE + end
+            length = b"content-length: %d\r\n" % len(body)
+            data = b"".join((status_line(status), text_lines(headers), length, date_line(), end, body))
+        self.started = self.answered = True
         self._callback = None
+        await self._http.write(data)
+
+    def _odd(self, status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+        """A whole response that has no body, or knows already what becomes of its connection."""
+        lines = [status_line(status), text_lines(headers)]
+        if status != _NO_CONTENT:
+            lines.append(b"content-length: %d\r\n" % len(body))
+        self._end_head(lines, status, sized=True, closes=headers.get("connection") == "close")
+        if not self._silent:
+            lines.append(body)
+        return b"".join(lines)
 
     def _framed(self, body: bytes, *, last: bool) -> bytes:
         if not self._in_chunks:

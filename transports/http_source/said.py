@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
+from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Request
@@ -12,6 +13,8 @@ from ..eras import modern
 from .media import JSON, accepts
 from .request import HttpRequest, RequestHead
 
+MAX_SAID: Final = 4 * KIB
+"""Bytes of a body whose metadata stay with the connection: what a client that is idle makes us keep is small."""
 _VERSION: Final = MetaKey.VERSION.value
 _CAPABILITIES: Final = MetaKey.CLIENT_CAPABILITIES.value
 _INFO: Final = MetaKey.CLIENT_INFO.value

@@ -14,9 +14,12 @@ import trio
 import trio.testing
 
 from sluiceway.pipeline.model.exchange import Exchange
+from sluiceway.pipeline.model.session import Client
+from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.transports.http_source.connection import MAX_RECV, Connection
 from sluiceway.transports.http_source.inbox import MAX_UNREAD
+from sluiceway.transports.http_source.said import MAX_SAID
 from sluiceway.transports.wire import Wire
 
 
@@ -219,6 +222,60 @@ async def test_a_client_that_was_answered_may_send_a_long_request_at_once(
             else:
                 assert 2 == (await read_answers(stream, 1))[0]["id"]
         await stream.aclose()
+
+
+MORE = {"x-a": "b"}
+
+
+@pytest.mark.parametrize("era", ["modern", "legacy"])
+async def test_requests_that_say_the_same_are_one_clients(running: Any, era: str) -> None:
+    """On one connection, for as long as they do; one with another head, or from elsewhere, is looked at."""
+    seen: list[Client] = []
+
+    async def sink(exchange: Any) -> Result:
+        seen.append(exchange.client)
+        return Result({"protocolVersion": "2025-11-25"})
+
+    async with running(sink, bound=True) as served:
+        stream, other = await dial(served), await dial(served)
+        message, head = served.modern("tools/list"), {}
+        if era == "legacy":
+            message, head = served.request("tools/list"), await served.session()
+            seen.clear()
+        head = {**(served.mirror(message) if era == "modern" else {}), **head}
+        for at, more in [(stream, {}), (stream, {}), (stream, MORE), (stream, MORE), (other, MORE)]:
+            lines = [f"{name.replace('_', '-')}: {value}" for name, value in {**head, **more}.items() if value]
+            await at.send_all(served.raw_post(message, *lines))
+            await read_answers(at, 1)
+        await stream.aclose()
+        await other.aclose()
+
+    one, again, with_more, with_more_again, elsewhere = seen
+    assert one is again
+    assert with_more is with_more_again
+    assert one is not with_more
+    assert elsewhere is not with_more
+    assert "b" == with_more.headers["x-a"]
+
+
+async def test_long_metadata_does_not_stay_with_its_connection(running: Any) -> None:
+    """What an idle client makes us keep is small."""
+    seen: list[Client] = []
+
+    async def sink(exchange: Any) -> Result:
+        seen.append(exchange.client)
+        return Result()
+
+    async with running(sink, bound=True) as served:
+        stream = await dial(served)
+        for _ in range(2):
+            info = {"name": "x" * MAX_SAID}
+            await stream.send_all(post(served, served.modern("tools/list", _meta={MetaKey.CLIENT_INFO: info})))
+            await read_answers(stream, 1)
+        await stream.aclose()
+
+    assert seen[0] is not seen[1]
+    assert seen[0].info == seen[1].info
 
 
 async def test_a_long_answer_to_a_slow_reader_arrives_whole(running: Any) -> None:

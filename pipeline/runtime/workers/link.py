@@ -115,9 +115,9 @@ class Link:
         """
         async with trio.open_nursery() as nursery:
             self._served = engine, nursery
-            self.place.open()
-            await self._channel.send(Ready())
             try:
+                self.place.open()
+                await self._channel.send(Ready())
                 yield
             finally:
                 self._served = None

@@ -80,7 +80,7 @@ bytecodes: $(READY) ## bytecodes of one call, by part of the gateway: repeat wit
 
 figures: $(READY) ## a full run of everything that docs/performance.md tells figures of, kept and put into the page
 	$(BIN)/python bench/peers --json bench/results/peers.json --html .bench/peers.html
-	for each in workers core layers large idle http2 claims bytecodes; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
+	for each in workers core layers large idle http2 claims instructions bytecodes; do $(BIN)/python bench/$$each.py --json bench/results/$$each.json; done
 	$(BIN)/python bench/account.py
 
 profile: $(READY) ## a flame graph and shares of layers of a gateway under load, into .bench/profile/

@@ -212,6 +212,19 @@ def counts() -> str:
     return f"{_table(head, lines)}\n\nOf the full chain, modern, one of 16: {shares}."
 
 
+def pythons() -> str:
+    """The same gateway on two builds of the interpreter."""
+    head = ["", "CPU us a call, full chain", "bare", "machine instructions, full chain", "bare"]
+    rows = _load("pythons")["rows"]
+    names = ("full us", "bare us", "full instructions", "bare instructions")
+    return _table(head, [[row["python"], *(f"{row[name]:,}" if name in row else "" for name in names)] for row in rows])
+
+
+def soaks() -> str:
+    """What ran for long, and what was left of it."""
+    return _table(["", "of", "found"], [[row["what"], row["of"], row["found"]] for row in _load("soaks")["rows"]])
+
+
 def claims() -> str:
     """Headline claims, with what was measured."""
     _, rows = _peers()
@@ -248,6 +261,8 @@ REGIONS: Mapping[str, Callable[[], str]] = {
     "large": large,
     "layers": layers,
     "counts": counts,
+    "pythons": pythons,
+    "soaks": soaks,
     "claims": claims,
 }
 

@@ -45,12 +45,12 @@ ROOMS = (
 PYTHON = (3, 11)
 """Of which the bounds are: each version compiles to bytecodes of its own."""
 BOUNDS = {
-    "full-modern": (9330, 7590),
-    "full-legacy": (9600, 7870),
-    "bare-modern": (7370, 5610),
-    "bare-legacy": (7390, 5650),
-    "stdio-modern": (7240, 5530),
-    "stdio-legacy": (7110, 5370),
+    "full-modern": (6240, 4350),
+    "full-legacy": (6480, 4560),
+    "bare-modern": (5060, 3170),
+    "bare-legacy": (5300, 3440),
+    "stdio-modern": (5170, 3420),
+    "stdio-legacy": (5440, 3720),
 }
 """Bytecodes of a call that is alone, and of one of sixteen: five per cent above what was counted last."""
 

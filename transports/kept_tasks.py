@@ -110,8 +110,6 @@ class KeptTasks:
             self._called -= 1
             while True:
                 if not jobs or done == _IN_A_ROW:
-                    if jobs and not self._called:
-                        self._call()
                     if len(resting) >= self._max_kept:
                         return
                     resting.append(place)
@@ -124,12 +122,13 @@ class KeptTasks:
                     self._call_more()
                 try:
                     await async_fn(*args)
+                    is_clean = me.context == self._context
                 except Exception as error:  # a boundary: what a job raises is for the owner to deal with
                     self._contain(error)
                     return
                 del async_fn, args  # at rest, a task keeps nothing of its job alive
                 done += 1
-                if me.context != self._context:  # what the job left there goes with it: the next step has another
+                if not is_clean:  # what the job left in its context goes with it: the next step has another
                     me.context = self._context.copy()
                     done = _IN_A_ROW
         finally:
@@ -137,5 +136,3 @@ class KeptTasks:
                 resting.remove(place)
             del _scopes[me]
             scope.close()
-            if jobs and not self._called:
-                self._call()

@@ -312,3 +312,33 @@ async def test_jobs_are_begun_while_a_task_at_rest_is_being_cancelled(contained:
             tasks.run(job)
 
     assert ran == [True] * 3
+
+
+async def test_a_job_that_leaves_something_that_cannot_be_compared_harms_nobody(
+    tasks: KeptTasks, contained: list[Exception]
+) -> None:
+    """What it has bound is asked whether it is what was there before, and may fail to say so."""
+    ran = []
+
+    class Odd(str):
+        """It does not like to be compared."""
+
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            raise LookupError
+
+    async def job() -> None:
+        ran.append(_said.get())
+        _said.set(Odd("odd"))
+
+    _said.set("something")
+    async with open_background_nursery() as nursery:
+        tasks = KeptTasks(nursery, contained.append)
+        for _ in range(2):
+            tasks.run(job)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert ran == ["something"] * 2
+    assert [type(error) for error in contained] == [LookupError] * 2

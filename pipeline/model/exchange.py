@@ -243,7 +243,7 @@ class Exchange(msgspec.Struct, eq=False):
             if self.link.caller is ANONYMOUS:
                 session.opened_as = caller
             session.caller = caller
-        elif session is not None and not session.admits(caller):
+        elif session is not None and session.caller is not caller and not session.admits(caller):
             raise SessionNotFound("no such session; initialize again without a session id")
         self.link.caller = self.caller = caller
 

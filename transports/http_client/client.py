@@ -186,9 +186,8 @@ class HttpClient:
                 connection = None
                 return response
             except _BROKEN as error:
-                fault = PeerGone(untouched=True) if isinstance(error, trio.BrokenResourceError) else error
-                if connection is None or not connection.was_used or not _may_go_again(fault, repeatable):
-                    raise self.faults.translated(fault) from error
+                if connection is None or not connection.was_used or not _may_go_again(error, repeatable):
+                    raise self.faults.translated(_fault(error)) from error
             finally:
                 if connection is not None:
                     pool.release(connection, reusable=False)
@@ -302,8 +301,14 @@ class HttpClient:
         return reports
 
 
-def _may_go_again(fault: Exception, repeatable: bool) -> bool:
-    """Whether what ended a request on a connection that was used before says that it cannot have been taken."""
+def _fault(error: Exception) -> Exception:
+    """What went wrong; a reset in place of the first byte is a peer that is gone."""
+    return PeerGone(untouched=True) if isinstance(error, trio.BrokenResourceError) else error
+
+
+def _may_go_again(error: Exception, repeatable: bool) -> bool:
+    """Whether a request that ended so, on a connection that was used before, may go out once more."""
+    fault = _fault(error)
     return isinstance(fault, PeerGone) and fault.untouched and (fault.unsent or repeatable)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -24,7 +27,7 @@ class Scripted:
 
     speaks_http2 = False
 
-    def __init__(self, pieces: Iterable[bytes | Exception]) -> None:
+    def __init__(self, pieces: Iterable[bytes | type[Exception]]) -> None:
         self._pieces = iter(pieces)
         self.closed = False
         self.left = False
@@ -48,7 +51,7 @@ class Scripted:
     async def receive_some(self, max_bytes: int) -> bytes:
         await trio.lowlevel.checkpoint()
         said = next(self._pieces, b"")
-        if isinstance(said, Exception):
+        if isinstance(said, type):
             raise said
         return said
 
@@ -62,7 +65,7 @@ class Scripted:
 class Origins:
     """A client, and what each of its connections says."""
 
-    def __init__(self, *connections: Iterable[bytes | Exception]) -> None:
+    def __init__(self, *connections: Iterable[bytes | type[Exception]]) -> None:
         self._left = list(connections)
         self.opened: list[Scripted] = []
         self.client = HttpClient("up", Origin(False, "up.example", 80, "/"), self._dial, max_message=1000)
@@ -200,7 +203,7 @@ async def test_what_cannot_be_written_at_once_is_written_behind_it():
 @pytest.mark.parametrize(("repeatable", "used"), [(True, True), (True, False), (False, True)])
 async def test_a_request_that_a_reset_cut_off_goes_out_again_only_if_it_may_run_twice(repeatable, used):
     """And on a connection that was used before: a new one is closed for a reason."""
-    origin = Origins([*[HEAD + b"hi"] * used, trio.BrokenResourceError()], [HEAD + b"yo"])
+    origin = Origins([*[HEAD + b"hi"] * used, trio.BrokenResourceError], [HEAD + b"yo"])
     if used:
         await origin.ask()
 
@@ -252,6 +255,24 @@ async def test_after_a_dead_connection_none_that_rested_is_asked():
     assert await origin.ask() == b"yo"
     assert [line.closed for line in origin.opened] == [True, True, False]
     assert sum(line.in_vain for line in origin.opened) == 1
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+@pytest.mark.parametrize("how", [trio.BrokenResourceError, b""])
+async def test_a_failure_leaves_no_circle_behind(how, repeatable):
+    """What the request held, its bytes above all, is free as soon as the error was dealt with."""
+    origin = Origins([HEAD + b"hi", how], [HEAD + b"yo"])
+    await origin.ask()
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(UpstreamClosed):
+            await origin.ask(repeatable=repeatable)
+        line = weakref.ref(origin.opened.pop(0))
+
+        assert line() is None
+    finally:
+        gc.enable()
 
 
 async def test_what_is_no_response_gives_nothing_back():

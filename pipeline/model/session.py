@@ -11,11 +11,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
 import msgspec
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from msgspec.structs import replace
 
 from ..protocol.mcp import Era
 from ..protocol.messages import EMPTY, Json, Notification, Reply
+
+
+def _name_of(caller: Caller) -> str:
+    tenant = caller.tenant or ""
+    return f"{len(tenant)}:{tenant}={caller.subject}"
 
 
 @frozen
@@ -36,13 +41,8 @@ class Caller:
     """Tenants it may choose from in `tenant`, beside its own; empty where there is nothing to choose."""
     credential: str = ""
     """Which of its credentials it used: an id or a digest, never the secret. Fit for logs and keys."""
-    principal: str = field(init=False, eq=False, repr=False)
+    principal: str = field(default=Factory(_name_of, takes_self=True), init=False, eq=False, repr=False)
     """Tenant and subject as one text that no other principal has: a key, for what is counted with every request."""
-
-    @principal.default
-    def _name_principal(self) -> str:
-        tenant = self.tenant or ""
-        return f"{len(tenant)}:{tenant}={self.subject}"
 
 
 ANONYMOUS = Caller("anonymous")

@@ -138,9 +138,12 @@ def decode_upstream(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Message:
         envelope = _decode_incoming(data)
         if envelope.result is UNSET or envelope.method is not UNSET or envelope.error is not UNSET:
             return _upstream_message(envelope)
-        id_, result = envelope.id, _new(Result)
+        id_ = envelope.id
+        if type(id_) is not int or not -GREATEST_ID <= id_ <= GREATEST_ID:
+            id_ = request_id_of(id_)
+        result = _new(Result)
         result.raw = _object(envelope.result, "result")
-        return Response(id_ if type(id_) is int and -GREATEST_ID <= id_ <= GREATEST_ID else request_id_of(id_), result)
+        return Response(id_, result)
     except (ValueError, RecursionError, GatewayError) as error:
         raise _no_message(data, error) from error  # not by a name here: its frames would hold it, and all of the data
 

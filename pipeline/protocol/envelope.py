@@ -23,6 +23,7 @@ _TARGETS: Final = {row.target for row in METHODS.values() if row.target is not N
 _PARAMS: Final = known_keys(*_TARGETS, "arguments", "cursor", "_meta", "inputResponses", "requestState")
 _META: Final = known_keys(*MetaKey)
 _UNVERSIONED: Final = 'the message needs "jsonrpc": "2.0"'
+_UNNAMED: Final = "method must be a string"
 _LF: Final = ord("\n")
 _CR: Final = ord("\r")
 """Numbers, for as such they are found in a sixth of the time."""
@@ -58,6 +59,9 @@ def read_message(value: Json, data: bytes, limits: Limits) -> Message:
             if type(params) is dict and _has_known_params(params) and limits.max_depth > 1:
                 inspect_all(params.values(), limits.max_depth - 2, limits, [])
                 return _asked(value, params, line)
+    except GatewayError:
+        pass  # something is wrong: what comes first is told below, rule by rule
+    try:
         inspect(value, limits)
         return message_of(value, line)
     except GatewayError as error:
@@ -90,8 +94,12 @@ def message_of(value: Json, line: bytes) -> Message:
         raise InvalidMessage("a message is one JSON object; batches exist in MCP 2025-03-26 only")
     if not _has_envelope_keys(value):
         refuse_lookalikes(value, _ENVELOPE, "the message")
+    if value.get("jsonrpc") != "2.0":
+        raise InvalidMessage(_UNVERSIONED)
     if "method" not in value:
         return _response(value)
+    if type(value["method"]) is not str:
+        raise InvalidMessage(_UNNAMED)
     if "result" in value or "error" in value:
         raise InvalidMessage("a message has either a method, or a result or error, not both")
     params = value.get("params", EMPTY)
@@ -108,7 +116,7 @@ def _asked(value: Mapping[str, Json], params: Mapping[str, Json], line: bytes) -
         raise InvalidMessage(_UNVERSIONED)
     method = value.get("method")
     if type(method) is not str:
-        raise InvalidMessage("method must be a string")
+        raise InvalidMessage(_UNNAMED)
     meta = params.get("_meta")
     if type(meta) is not dict:
         meta = EMPTY
@@ -140,8 +148,6 @@ def request_id_of(value: Json) -> RequestId:
 
 
 def _response(value: Mapping[str, Json]) -> Response:
-    if value.get("jsonrpc") != "2.0":
-        raise InvalidMessage(_UNVERSIONED)
     if ("result" in value) == ("error" in value):
         raise InvalidMessage("a message needs a method, or else either a result or an error")
     if "result" in value:

@@ -25,7 +25,6 @@ from ..kept_tasks import kept_scope
 from .answers import Answer, error_answer, http_status, json_answer
 from .call import Call
 from .delivery import Delivery
-from .media import prefers_events
 from .membership import Membership
 from .request import HttpRequest
 from .response import HttpResponse
@@ -68,7 +67,7 @@ class LegacyResponse(Call):
         self.session = member.session
         self._request = request
         self._response = response
-        self._as_events = prefers_events(request.head.headers.get("accept"))
+        self._as_events = member.prefers_events
         self._batch = batch
         self._jobs: list[tuple[Request | Notification, Ticket]] = []
 
@@ -117,7 +116,8 @@ class LegacyResponse(Call):
             await self._until_delivered()
         else:
             if self._body is not None and not self._batch:
-                await self._response.answer_json(self.status, self._body, self.headers())
+                status = 200 if type(self._reply) is Result else self.status
+                await self._response.answer_json(status, self._body, self.headers())
             else:
                 await self._response.answer(self.whole())
             self._jobs.clear()  # they hold what they were given of this

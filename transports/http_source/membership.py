@@ -7,6 +7,7 @@ from typing import Final, final
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client
 
 from ..eras import legacy
+from .media import prefers_events
 from .request import Remote, RequestHead
 from .sessions import HttpSession
 
@@ -22,12 +23,14 @@ class Membership:
         remote: Its sender.
     """
 
-    __slots__ = ("_caller", "_proof", "client", "head", "session")
+    __slots__ = ("_caller", "_proof", "client", "head", "prefers_events", "session")
 
     def __init__(self, session: HttpSession, head: RequestHead, remote: Remote) -> None:
         self.session: Final = session
         self.head: Final = head
         self.client: Final[Client] = legacy.client_of(session.session, head.headers, remote.address, remote.certificate)
+        self.prefers_events: Final = prefers_events(head.headers.get("accept"))
+        """Whether the client would rather have an event stream than plain JSON."""
         self._caller: Caller | None = None
         self._proof: bytes | None = None
 

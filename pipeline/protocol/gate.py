@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 import jiter
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .errors import ClientFault, GatewayError, InvalidMessage, MessageTooLarge, ParseError, UpstreamProtocolError
 from .messages import Json
@@ -56,6 +56,10 @@ _SPARE: Final = "\0\1\2\3\4\5\6\7"
 """Characters that neither fold nor stand in keys, usually."""
 
 
+def _uncounted(limits: Limits) -> int:
+    return min(limits.max_message_size, limits.max_separators, limits.max_keys)
+
+
 @frozen
 class Limits:
     """How much one message may cost to read."""
@@ -70,12 +74,8 @@ class Limits:
     """Arrays and objects inside each other. The parser itself stops at 200."""
     max_batch: int = 1000
     """Messages in one JSON-RPC batch (2025-03-26 only)."""
-    uncounted: int = field(init=False, eq=False, repr=False)
+    uncounted: int = field(default=Factory(_uncounted, takes_self=True), init=False, eq=False, repr=False)
     """Bytes of a message in which there can be too much of nothing; follows from the others."""
-
-    @uncounted.default
-    def _least(self) -> int:
-        return min(self.max_message_size, self.max_separators, self.max_keys)
 
 
 DEFAULT_LIMITS: Final = Limits()

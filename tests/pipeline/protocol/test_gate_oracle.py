@@ -134,7 +134,7 @@ def envelopes(draw: st.DrawFn) -> dict[str, Any]:
     params: Any = draw(PARAMS)
     if draw(st.booleans()):
         params["_meta"] = draw(META)
-    value = {
+    value: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": draw(IDS),
         "method": draw(st.sampled_from((*METHODS, "x/y", "notifications/x"))),

@@ -74,6 +74,33 @@ async def test_every_end_is_counted_by_method_and_outcome(bench, metrics, autoju
     }  # fmt: skip
 
 
+async def test_what_is_counted_apart_is_added_up(bench, metrics, autojump_clock):
+    """A tool by all sources, a method of a source by all its tools; with their latencies and errors."""
+    ok, failed = Result({"content": []}), Result({"isError": True})
+    for source, tool, replies in (("one", "a", [ok, failed, ok]), ("two", "a", [ok, ok]), ("one", "b", [ok, failed])):
+        for reply in replies:
+            exchange = bench.exchange(params={"name": tool})
+            exchange.source = source
+
+            async def sink(_exchange, reply=reply):
+                await trio.sleep(0.25)
+                return reply
+
+            await bench.service(sink, metrics)(exchange)
+
+    assert _counts(metrics, "mcp_requests_total", "source", "outcome") == {
+        ("one", "success"): 3, ("one", "error"): 2, ("two", "success"): 2,
+    }  # fmt: skip
+    assert _counts(metrics, "mcp_tool_executions_total", "tool", "outcome") == {
+        ("a", "success"): 4, ("a", "error"): 1, ("b", "success"): 1, ("b", "error"): 1,
+    }  # fmt: skip
+    assert _counts(metrics, "mcp_errors_total", "source", "error") == {("one", "tool_error"): 2}
+    for name, counts in (("mcp_request_duration_seconds", [5, 2]), ("mcp_tool_execution_duration_seconds", [5, 2])):
+        found = _histograms(metrics, name)
+        assert [sum(each.counts) for each in found] == counts
+        assert [each.total for each in found] == [pytest.approx(0.25 * count) for count in counts]
+
+
 async def test_one_call_is_one_observation_also_when_it_fails(bench, metrics, autojump_clock):
     """With the time it took, under the method's name, and under the names of its own that two methods have."""
 

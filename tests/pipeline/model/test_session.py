@@ -1,5 +1,7 @@
 """Sessions end once, and tell those who asked."""
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from sluiceway.pipeline.model.session import ANONYMOUS, Caller, Client, Headers, Session
@@ -88,7 +90,8 @@ def test_a_client_without_a_session_is_in_memory():
 
 def test_a_client_with_other_headers_is_the_same_in_all_else():
     """Every field is taken over, and the first one keeps its own."""
-    client = Client(**{name: object() for name in Client.__struct_fields__})
+    fields: Any = {name: object() for name in Client.__struct_fields__}
+    client = Client(**fields)
     headers = {"host": "example.com"}
 
     assert client.with_headers(headers) == replace(client, headers=headers)

@@ -88,7 +88,8 @@ async def test_preset_none_has_only_rules_of_ones_own(autojump_clock):
             names.append([each["rule"] for each in gateway.engine.alerts()["rules"]])
 
     assert names == [
-        ["pending", "pending_critical", "success_rate", "pool_reuse", "operation_failed"], ["mine"], [],
+        ["pending", "pending_critical", "success_rate", "pool_reuse", "operation_failed", "worker_died", "worker_hung"],
+        ["mine"], [],
     ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def about_machine() -> dict[str, str | int]:
 
 
 def build_of_python() -> str:
-    """How the interpreter that runs this was built, as far as it says; profiles make it a fifth faster."""
+    """How the interpreter that runs this was built, as far as it says; with profiles it is faster."""
     told = sysconfig.get_config_var("CONFIG_ARGS") or ""
     asked = [name for name in ("--enable-optimizations", "--with-lto") if name in told]
     if not asked and Path(sys.base_prefix) == Path("/usr"):

@@ -134,3 +134,15 @@ def test_an_answer_is_a_response() -> None:
     assert decode(id=1, error={**error, "data": [1]}) == Response(1, ErrorReply(-1, "no", [1]))
     assert decode(id=None, error=error) == Response(None, ErrorReply(-1, "no"))
     assert decode(error=error) == Response(None, ErrorReply(-1, "no"))
+
+
+@pytest.mark.parametrize(
+    ("member", "fault"),
+    [({"jsonrpc": "1.0"}, 'the message needs "jsonrpc": "2.0"'), ({"method": 5}, "method must be a string")],
+)
+def test_a_request_with_params_needs_the_rest_of_the_envelope(member: dict[str, Any], fault: str) -> None:
+    """Also where all of its keys are known, and it is read in one pass."""
+    with pytest.raises(InvalidMessage, match=re.escape(fault)) as caught:
+        decode(**{"id": 1, "method": "ping", "params": {}, **member})
+
+    assert caught.value.request_id == 1

@@ -142,10 +142,8 @@ def envelopes(draw: st.DrawFn) -> dict[str, Any]:
     }
     for key in draw(st.lists(st.sampled_from(tuple(value)), max_size=2)):
         value.pop(key, None)
-    value.update(
-        draw(st.dictionaries(st.sampled_from(("Method", "result", "error", "x", "jsonrpc")), VALUES, max_size=1))
-    )
-    return value
+    odd = st.dictionaries(st.sampled_from(("Method", "result", "error", "x", "jsonrpc")), VALUES, max_size=1)
+    return {**value, **draw(odd)}
 
 
 def text_of(value: Json) -> bytes:

@@ -111,6 +111,7 @@ def test_a_request_cannot_be_changed_or_hashed() -> None:
     with pytest.raises(TypeError):
         hash(request)
     assert request != Notification("x", {"a": 1})
+    assert request != (1, "x", {"a": 1})
     assert repr(request) == "Request(id=1, method='x', params={'a': 1})"
     assert copy.deepcopy(request) == request
 

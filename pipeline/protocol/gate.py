@@ -328,8 +328,9 @@ def _learn(key: str) -> None:
 
 def _bound_odd(keys: Iterable[str], odd: list[int]) -> None:
     """Refuse what would cost too much to fold."""
-    odd += [len(key) for key in keys if not unicodedata.is_normalized("NFKC", key)]
-    if odd and (max(odd) > _MAX_ODD or sum(odd) > _MAX_ALL_ODD):
+    lengths = [len(key) for key in keys if not unicodedata.is_normalized("NFKC", key)]
+    odd += lengths
+    if lengths and (max(lengths) > _MAX_ODD or sum(odd) > _MAX_ALL_ODD):
         raise InvalidMessage(
             f"keys in no normal form have more than {_MAX_ODD} characters, or more than {_MAX_ALL_ODD} together; "
             "write them in the form NFKC"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final, Protocol, final
 
@@ -56,7 +56,7 @@ class Bytes(Protocol):
         """Write all of it."""
         ...
 
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+    def receive_some(self, max_bytes: int) -> Coroutine[Any, Any, bytes | bytearray]:
         """What there is; empty at the end."""
         ...
 

@@ -143,6 +143,7 @@ class Branch:
 
     @property
     def is_muted(self) -> bool:
+        """Whether nothing of this fork, or of one that it is a fork of, is heard any more."""
         return self._muted or self._parent.is_muted
 
     @is_muted.setter

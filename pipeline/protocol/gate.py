@@ -91,7 +91,11 @@ def fold(key: str) -> str:
         return key.lower()
     if len(key) > _MAX_ODD and not unicodedata.is_normalized("NFKC", key):
         return key.casefold()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", key).casefold())
+    return _fold_wholly(key)
+
+
+def _fold_wholly(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def parse(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Json:
@@ -338,6 +342,9 @@ def _bound_odd(keys: Iterable[str], odd: list[int]) -> None:
 
 
 def _folded(keys: Iterable[str], joined: str) -> list[str]:
-    """The folded form of each key: of all in one pass, with something between them that is in none."""
+    """
+    The folded form of each key: of all in one pass, with something between them that is in none. However long they are
+    together: `_bound_odd` has bounded what costs much.
+    """
     spare = next((each for each in _SPARE if each not in joined), None)
-    return [fold(key) for key in keys] if spare is None else fold(spare.join(keys)).split(spare)
+    return [fold(key) for key in keys] if spare is None else _fold_wholly(spare.join(keys)).split(spare)

@@ -235,6 +235,13 @@ def test_keys_with_control_characters_are_folded_like_others() -> None:
             check(json.dumps({f"\xe9{used}a": 1, f"\xc9{used}a": 2, used: 3}).encode())
 
 
+def test_keys_beside_a_long_one_are_folded_like_others() -> None:
+    """However long the keys of an object are together, none of them can be mistaken for another one."""
+    for beside in ("x" * 300, "\xe9" * 300):
+        with pytest.raises(InvalidMessage, match="differ only by case or Unicode form"):
+            check(json.dumps({"file": 1, "\uff46ile": 2, beside: 3}).encode())
+
+
 def test_a_text_over_the_size_limit_is_refused() -> None:
     """The limit is exact, and the error names it."""
     limits = Limits(max_message_size=10)

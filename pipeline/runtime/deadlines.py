@@ -130,7 +130,10 @@ class Deadlines:
             del self._slots[slot]
 
     def _put(self, entry: Entry, at: float) -> None:
-        slot = entry.slot = math.ceil(at / SLOT_S)
+        slot = math.ceil(at / SLOT_S)
+        if slot * SLOT_S < at:  # by a bit of rounding, which would be early
+            slot += 1
+        entry.slot = slot
         entries = self._slots.get(slot)
         if entries is not None:
             entries[entry] = None

@@ -24,7 +24,7 @@ _END: Final = b"\r\n\r\n"
 _UNSAID: Final = -1
 _K = TypeVar("_K")
 _CHANGING: Final = re.compile(
-    rb"\r\n((?i:content-length(?=: [1-9]\d{0,14}\r)|date(?=: [A-Z][\w, :]{1,38}[A-Z]\r))): ([^\r]+)(?=\r\n)"
+    rb"\r\n((?i:content-length(?=: [1-9]\d{0,14}(?:\r|\Z))|date(?=: [A-Z][\w, :]{1,38}[A-Z](?:\r|\Z)))): ([^\r]+)"
 )
 """What differs from one response to the next in a head that is else the same: how long it is, and when. Name, value."""
 
@@ -59,8 +59,10 @@ class KnownHeads:
     def whole(self, data: bytes) -> WholeResponse | None:
         """The response, if these bytes are one with a head that is known, no less and no more; else None."""
         head, end, body = data.partition(_END)
+        if not end:  # what is there may be the beginning of one that goes on
+            return None
         known = self._known.get(head) or self._derived(head)
-        if known is None or len(body) != known.length or not end:
+        if known is None or len(body) != known.length:
             return None
         return WholeResponse(known.head, body)
 
@@ -73,7 +75,7 @@ class KnownHeads:
             MalformedResponse: As the parser does.
         """
         head, end, body = data.partition(_END)
-        known = self._known.get(head)
+        known = self._known.get(head) if end else None
         if known is not None:
             parser = ResponseParser(known.head)
             parser.feed(data)

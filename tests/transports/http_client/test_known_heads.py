@@ -210,6 +210,36 @@ def test_a_head_that_differs_in_date_and_length_alone_is_found():
     assert len(heads) == 2
 
 
+@pytest.mark.parametrize("last", [b"Content-Length: %b", b"Date: %b"])
+def test_what_changes_may_stand_last_in_the_head(last):
+    """As servers written in Go have the length."""
+    values = {b"Content-Length: %b": (b"2", b"12"), b"Date: %b": (NOON, NOON.replace(b"12:", b"13:"))}[last]
+    head = b"HTTP/1.1 200 OK\r\n%b%b\r\n\r\n"
+    first = b"Content-Length: 12\r\n" if last.startswith(b"Date") else b""
+    heads = learned(head % (first, last % values[0]) + b"hello, world"[: 12 if first else 2])
+
+    found = whole(heads, head % (first, last % values[1]) + b"hello, world")
+
+    assert found is not None
+    assert values[1].decode() in found[0].headers.values()
+
+
+@pytest.mark.parametrize("goes_on", [b"3", b"\r\ncontent-encoding: gzip", b"\r\nmcp-session-id: abc"])
+def test_the_beginning_of_a_head_is_not_taken_for_a_known_one(goes_on):
+    """Bytes may stop coming anywhere, also where a head that is known would have ended."""
+    known = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2"
+    heads, alone = learned(known + b"\r\n\r\nhi"), ResponseParser()
+    whole(heads, known)
+
+    parser = heads.parse(known)
+    for each in (parser, alone):
+        each.feed((known if each is alone else b"") + goes_on + b"\r\n\r\nhi")
+
+    assert (parser.head, parser.complete) == (alone.head, alone.complete)
+    assert parser.head is not None
+    assert parser.head.length == alone.head.length
+
+
 def test_a_date_before_chunks_is_found_too():
     """Streams say when they begin."""
     head = DATED.replace(b"Content-Length: %b", b"transfer-encoding: chunked")

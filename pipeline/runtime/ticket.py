@@ -136,8 +136,9 @@ class PipelineTicket(msgspec.Struct, eq=False):
 
     def _leave_apart(self) -> None:
         self.lane.apart.discard(self)
-        if self._entry is not None:
-            self.pipeline.deadlines.cancel(self._entry)
+        entry, self._entry = self._entry, None  # which leads back here: a cycle, for the collector to find
+        if entry is not None:
+            self.pipeline.deadlines.cancel(entry)
 
     def _unfit(self) -> GatewayError:
         """Why it is refused, whether a place is free or not."""

@@ -545,7 +545,17 @@ async def test_a_refused_exchange_leaves_no_cycle(bench: Any, autojump_clock: An
     async def sink(exchange: Exchange) -> Reply:
         raise RateLimited("too many")
 
-    ticket = bench(sink).ticket()
+    await check_it_goes_at_once(bench(sink).ticket())
+
+
+@pytest.mark.parametrize("asked", [{}, {"io.sluiceway/timeoutMs": 9_000}])
+async def test_a_deadline_leaves_no_cycle(asked: dict[str, int], bench: Any, autojump_clock: Any) -> None:
+    """Nor does one of its own, given by the client or moved by progress, whose entry leads back to the ticket."""
+    await check_it_goes_at_once(bench(progressing, timeout=10, timeout_on_progress="reset").ticket(_meta=asked))
+
+
+async def check_it_goes_at_once(ticket: PipelineTicket) -> None:
+    """When it has run, nothing is left of an exchange for the collector to find."""
     link = ref(ticket.exchange.link)
     gc.disable()
     try:

@@ -166,6 +166,7 @@ class Connection(ABC):
         """From here on, this is no HTTP, and somebody else's to close."""
         self._closed = True
         self._disarm()
+        self._protocol.forget()
         self._hand_over(upgrade)
 
     def _refuse(self, status: int) -> None:
@@ -319,4 +320,5 @@ class Connection(ABC):
         self._closed = True
         self._disarm()
         self._leave()
+        self._protocol.forget()
         self._shut()

@@ -136,7 +136,8 @@ class StreamConnection(Connection):
                 data = await self._stream.receive_some(MAX_RECV)
             except GONE:
                 data = b""
-            self.feed(data)
+            if not self._closed:  # as it came, perhaps
+                self.feed(data)
 
     def _read_on(self) -> None:
         self._room.set()

@@ -247,6 +247,11 @@ class Http1:
         """Bytes read that belong to a later request."""
         return len(self._buffer)
 
+    def forget(self) -> None:
+        """The connection is over: what its heads carried, and who its client was, is not for the collector to find."""
+        self._known = self.remote.said = self.remote.member = None
+        self._buffer = bytearray()
+
     def feed(self, data: bytes) -> None:
         """Take what was read; `next_request` and `next_body` look at it."""
         self._buffer += data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import socket
@@ -18,6 +19,7 @@ from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.mcp import MetaKey
 from sluiceway.pipeline.protocol.messages import Notification, Reply, Result
 from sluiceway.transports.http_source.connection import MAX_RECV, Connection
+from sluiceway.transports.http_source.connections import StreamConnection
 from sluiceway.transports.http_source.inbox import MAX_UNREAD
 from sluiceway.transports.http_source.said import MAX_SAID
 from sluiceway.transports.wire import Wire
@@ -276,6 +278,62 @@ async def test_long_metadata_does_not_stay_with_its_connection(running: Any) -> 
 
     assert seen[0] is not seen[1]
     assert seen[0].info == seen[1].info
+
+
+@pytest.mark.parametrize("over", ["tcp", "memory"])
+async def test_what_a_head_carried_goes_with_its_connection_and_not_with_the_next_collection(
+    running: Any, over: str
+) -> None:
+    """Its credential, and what followed from it: a connection is part of a cycle."""
+    async with running(bound=True) as served:
+        heads, connections = served.source.server.heads, served.source.server._connections
+        stream = served.connect().stream if over == "memory" else await dial(served)
+        message = served.modern("tools/call", 1, name="x")
+        lines = [f"{name.replace('_', '-')}: {value}" for name, value in served.mirror(message).items()]
+        gc.disable()
+        try:
+            await stream.send_all(served.raw_post(message, "authorization: Bearer secret", *lines))
+            await read_answers(stream, 1)
+            await until(lambda: all(each.idle for each in connections))
+            remote = next(iter(connections))._protocol.remote
+            seen = [len(heads), remote.said is not None]
+            await stream.aclose()
+            await until(lambda: not connections)
+            seen += [len(heads), remote.said is not None]
+        finally:
+            gc.enable()
+
+        assert [1, True, 0, False] == seen
+
+
+async def test_what_arrives_as_its_connection_is_closed_is_not_taken(
+    running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way to the task that reads."""
+    fed: list[bytes] = []
+
+    def feed(connection: Connection, data: bytes) -> None:
+        fed.append(data)
+        Connection.feed(connection, data)
+
+    monkeypatch.setattr(StreamConnection, "feed", feed)
+    async with running() as served:
+        stream: Any = served.connect().stream
+        await stream.send_all(b"GET /hea")
+        await trio.testing.wait_all_tasks_blocked()
+        (connection,) = served.source.server._connections
+
+        pump = stream.send_stream.send_all_hook
+
+        async def pump_and_close() -> None:
+            await pump()
+            connection.close()
+
+        stream.send_stream.send_all_hook = pump_and_close
+        await stream.send_all(b"lthz HTTP/1.1\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert [b"GET /hea"] == fed
 
 
 async def test_a_long_answer_to_a_slow_reader_arrives_whole(running: Any) -> None:

@@ -38,7 +38,7 @@ class Checked:
     route: Route
     """Who serves it."""
     is_plain: bool
-    """Whether nothing of what follows is there, and no query."""
+    """Whether nothing of what follows is there, and no query that matters."""
     headers: Mapping[str, str] = EMPTY
     """For whatever is answered."""
     coding: tuple[str, Encoder] | None = None

@@ -161,9 +161,9 @@ class Endpoint:
             nursery.cancel_scope.cancel()
 
     def _checked(self, head: RequestHead) -> Checked:
-        """What follows from a head. Anybody may ask for our health, under any name, for that tells nothing else."""
+        """What follows from a head. Anybody may ask for our health, in any way, for that tells nothing else."""
         if head.path in (HEALTH, READY):
-            return Checked(self._tell_health, is_plain=not head.query)
+            return Checked(self._tell_health, is_plain=True)
         if self._serving is None:
             return Checked(_unready, is_plain=True)
         route = self._routes[head.path](head) if head.path in self._routes else self._elsewhere

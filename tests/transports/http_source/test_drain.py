@@ -36,6 +36,15 @@ async def test_health_and_readiness(running, autojump_clock):
         assert "GET, HEAD" == refused.headers["allow"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_health_is_told_to_whoever_asks_however_they_ask(running, autojump_clock, path):
+    """Nothing that is wrong with such a request matters, and none of it is worth an alarm."""
+    async with running() as served:
+        answer = await served.ask("GET", f"{path}?access_token=x", host="10.1.2.3", origin="http://foreign.example")
+
+        assert 200 == answer.status
+
+
 async def test_draining_refuses_new_requests_and_lets_open_ones_finish(running, autojump_clock):
     """Responses say `connection: close`; idle connections are closed at once."""
     async with running() as served:

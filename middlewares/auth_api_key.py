@@ -127,6 +127,7 @@ class AuthApiKey(AuthStage):
             ValueError: The pepper is too short, or the file is not one of keys.
             OSError: The file cannot be read.
         """
+        self._seen.clear()
         self._pepper = check_pepper(self._config.pepper.resolve())
         self._digest = digest_under(self._pepper)
         if self._config.store is not None:

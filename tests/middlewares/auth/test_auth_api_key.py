@@ -230,6 +230,17 @@ def evolve_key(key, **changes):
     return ApiKey(**{name: getattr(key, name) for name in key.__struct_fields__} | changes)
 
 
+async def test_a_stage_that_opens_again_knows_only_the_keys_of_now(bench, keys, answer):
+    """Whom it let in before it was closed needs a key that is in the file when it opens."""
+    async with opened(bench, keys, answer) as (auth, service, _):
+        await service(bench.exchange(headers={"x-api-key": ANA}))
+    keys.write_bytes(render_keys([record(BOB, "bob")]))
+
+    async with auth.open():
+        with pytest.raises(Unauthenticated):
+            await service(bench.exchange(headers={"x-api-key": ANA}))
+
+
 async def test_a_broken_file_leaves_the_keys_as_they_were(bench, keys, answer, autojump_clock):
     """The stage says that it is degraded, once, and that it is ready again when the file is."""
     states = []

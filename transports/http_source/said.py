@@ -7,7 +7,7 @@ from typing import Final, final
 from sluiceway.pipeline.model.options import KIB
 from sluiceway.pipeline.model.session import Client
 from sluiceway.pipeline.protocol.mcp import MetaKey
-from sluiceway.pipeline.protocol.messages import Request
+from sluiceway.pipeline.protocol.messages import Json, Request
 
 from ..eras import modern
 from .media import JSON, accepts
@@ -35,7 +35,10 @@ class Said:
         GatewayError: It does not agree; see `modern.check_request`.
     """
 
-    __slots__ = ("_capabilities", "_head", "_info", "_meta", "_method", "_target", "_version", "client", "takes_json")
+    __slots__ = (
+        "_capabilities", "_exactly", "_head", "_info", "_meta", "_method", "_target", "_version",
+        "client", "takes_json",
+    )  # fmt: skip
 
     def __init__(self, message: Request, request: HttpRequest) -> None:
         head, meta = request.head, message.meta
@@ -43,6 +46,8 @@ class Said:
         self._head = head
         self._meta = meta
         self._version, self._capabilities, self._info = meta.get(_VERSION), meta.get(_CAPABILITIES), meta.get(_INFO)
+        about = self._capabilities, self._info
+        self._exactly = repr(about) if any(map(_looks_like_others, about)) else None
         self._method, self._target = message.method, message.target
         self.takes_json: Final = accepts(head.headers.get("accept"), JSON)
         """Whether the sender takes plain JSON."""
@@ -53,8 +58,19 @@ class Said:
         if head is not self._head or message.method != self._method or message.target != self._target:
             return False
         meta = message.meta
-        return meta == self._meta or (  # which differs in a progress token or a trace, mostly
-            meta.get(_VERSION) == self._version
-            and meta.get(_CAPABILITIES) == self._capabilities
-            and meta.get(_INFO) == self._info
-        )
+        if meta != self._meta and (  # which differs in a progress token or a trace, mostly
+            meta.get(_VERSION) != self._version
+            or meta.get(_CAPABILITIES) != self._capabilities
+            or meta.get(_INFO) != self._info
+        ):
+            return False
+        return self._exactly is None or self._exactly == repr((meta.get(_CAPABILITIES), meta.get(_INFO)))
+
+
+def _looks_like_others(value: Json) -> bool:
+    """Whether it has a number or a truth value in it: 1, 1.0 and True are equal, and say different things in JSON."""
+    if isinstance(value, dict):
+        return any(map(_looks_like_others, value.values()))
+    if isinstance(value, list):
+        return any(map(_looks_like_others, value))
+    return isinstance(value, int | float)

@@ -106,6 +106,18 @@ def test_whatever_else_is_said_is_looked_at(method: str, name: str, more: dict[s
     assert not said.is_said_by(Request(2, method, {"name": name, "_meta": {**CLAIMED, **more}}), request.head)
 
 
+@pytest.mark.parametrize("key", [CAPABILITIES, INFO])
+@pytest.mark.parametrize(("first", "then"), [(1, True), (True, 1.0), (0, -0.0), ([{"a": False}], [{"a": 0}])])
+def test_what_is_equal_in_python_only_is_looked_at(key: str, first: object, then: object) -> None:
+    """Upstreams are told what the client declared, and would take it for something else."""
+    request = posted(SAID)
+    one, other = ({"name": "a", "_meta": {**CLAIMED, key: {"x": value}}} for value in (first, then))
+    said = Said(Request(1, "tools/call", one), request)
+
+    assert said.is_said_by(Request(2, "tools/call", one), request.head)
+    assert not said.is_said_by(Request(2, "tools/call", other), request.head)
+
+
 def test_another_head_is_looked_at() -> None:
     """It may carry another credential."""
     request, other = posted(SAID), posted(SAID)

@@ -195,6 +195,8 @@ class Fleet:
                     if self.plan is not plan:
                         self._adopt(plan)
                     await self._end(stale[0])
+                if self.plan is not plan:  # all are dead just now: who starts in their place begins with it
+                    self._adopt(plan)
             finally:  # workers have descriptors of their own
                 kept = self.plan.sockets
                 (before if kept is sockets else sockets).close(but=kept)

@@ -247,6 +247,23 @@ async def test_renewal_replaces_all_and_what_they_listen_on() -> None:
     assert fleet.generation == 3
 
 
+async def test_a_renewal_while_all_are_dead_is_for_who_comes_in_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a configuration that kills its workers can be put right before the next pause is over."""
+    monkeypatch.setattr(restarts_module, "PAUSE_S", (0.6, 0.6))
+    async with running("ready", "127.0.0.1:0", size=1) as fleet:
+        fleet.restarts.note_death(trio.current_time())
+        (victim,) = fleet.those(Phase.READY)
+        victim.kill()
+        await victim.gone.wait()
+        await fleet.renew(lambda: (document("127.0.0.1:0"), snapshot("second")))
+        generation = fleet.generation
+        await until_there_are(fleet, 1, but=victim)
+        said = await say(fleet, fleet.those(Phase.READY)[0])
+
+    assert generation == 2
+    assert said["name"] == "second"
+
+
 async def test_a_renewal_that_fails_leaves_the_old_workers() -> None:
     """The first new one could not start; nothing was taken away for it."""
     async with running("ready", "127.0.0.1:0") as fleet:

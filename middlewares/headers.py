@@ -31,6 +31,7 @@ _SECURITY: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
 """Headers for replies that are data and never pages (OWASP secure headers project, for APIs)."""
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 @final
@@ -96,6 +97,10 @@ class Headers(Middleware):
             for name, value in self.add.items():
                 if not name.isascii() or not name.replace("-", "").isalnum() or not value.isprintable():
                     raise ValueError(f"add: {name!r} is not a header name, or its value has control characters")
+                if name.lower() in _FRAMING:
+                    raise ValueError(
+                        f"add: {name!r} says where a response ends; the source says so, whatever it writes"
+                    )
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)

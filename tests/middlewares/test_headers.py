@@ -163,6 +163,13 @@ def test_added_headers_must_be_headers(added):
         Headers.Config(add=added)
 
 
+@pytest.mark.parametrize("name", ["content-length", "Content-Length", "transfer-encoding"])
+def test_where_a_response_ends_is_not_added(name):
+    """It would be said twice, and be read as two different responses."""
+    with pytest.raises(ValueError, match="says where a response ends"):
+        Headers.Config(add={name: "5"})
+
+
 async def test_credentials_are_hidden_from_inner_stages(bench):
     """Inner stages see neither Authorization nor cookies; outer ones keep theirs."""
     seen = []

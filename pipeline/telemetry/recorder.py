@@ -191,7 +191,7 @@ def _identify(span: Span, exchange: Exchange) -> None:
     span.attributes["mcp.principal"] = clip(caller.subject)
     if caller.tenant is not None:
         span.attributes["sluiceway.tenant"] = clip(caller.tenant)
-    span.attributes["request_id"] = clip(exchange.correlation_id) or "unknown"
+    span.attributes["request_id"] = clip(exchange.correlation_id or exchange.link.correlation_id) or "unknown"
     decisions = exchange.link.decisions
     if decisions:
         span.attributes["sluiceway.decisions"] = [

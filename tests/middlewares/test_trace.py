@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from opentelemetry import trace as api
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, jsonrpc_attributes, mcp_attributes
 
+from sluiceway.middlewares.request_id import RequestId
 from sluiceway.middlewares.trace import Trace
 from sluiceway.pipeline.config import check_text
 from sluiceway.pipeline.model.component import Middleware, middleware
@@ -44,6 +45,15 @@ class Again(Middleware):
                 exchange.decide("again", "repeat", "connect_failed")
                 exchange = exchange.fork()
         return await call_next(exchange)
+
+
+@middleware("viewing")
+class Viewing(Middleware):
+    """Goes on with a view, as stages do that rewrite something, or hide it."""
+
+    def __call__(self, exchange: Exchange, call_next: Service) -> Awaitable[Reply]:
+        """Nothing is different in it."""
+        return call_next(exchange.with_client(exchange.client))
 
 
 class Rig:
@@ -124,6 +134,16 @@ async def test_a_call_has_a_span_and_its_attempt_another_one_below_it(rig, autoj
     assert attempt.attributes["sluiceway.sink"] == "up"
     assert attempt.attributes["sluiceway.relayed"] == 1
     assert server.status.name == attempt.status.name == "OK"
+
+
+async def test_a_span_has_the_id_that_a_stage_further_in_gave(rig, bench, autojump_clock):
+    """Also where one in between made a view, which is what the id is written on."""
+    request_id = RequestId(RequestId.Config(), bench.context("request_id"))
+    async with rig() as r:
+        await r.send(r.service(Viewing(None, bench.context("viewing")), request_id), headers={"x-request-id": "abc"})
+        server = r.spans[-1]
+
+    assert server.attributes["request_id"] == "abc"
 
 
 @pytest.mark.parametrize("carrier", ["meta", "headers"])

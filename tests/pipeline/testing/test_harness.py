@@ -353,7 +353,7 @@ async def test_a_place_that_is_not_given_back_is_reported(autojump_clock):
     """Counters of pipelines and deadlines must be at rest."""
     with pytest.raises(Leak, match=r"pipeline main: 1 in_flight"):
         async with PipelineHarness.from_stages([]) as gateway:
-            gateway.engine.pipelines["main"].admission.in_flight += 1
+            gateway.engine.pipelines["main"].admission.admitted += 1
 
     with pytest.raises(Leak, match="deadlines: 1 armed"):
         async with PipelineHarness.from_stages([]) as gateway:
@@ -373,7 +373,7 @@ async def test_an_exception_of_the_block_comes_out_as_it_is():
     async def block():
         async with PipelineHarness.from_stages([], sink=FakeSink()) as gateway:
             gateway.start("tools/list")
-            gateway.engine.pipelines["main"].admission.in_flight += 1
+            gateway.engine.pipelines["main"].admission.admitted += 1
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):

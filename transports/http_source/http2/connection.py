@@ -159,7 +159,7 @@ class Http2Connection:
             elif left or not data:
                 left = True
                 self._finish(ErrorCodes.NO_ERROR)
-            else:
+            elif not self._finished:  # else the writer has found the client gone, and what it had sent asks for nothing
                 self._received(data)
         await self._writer.until_ended()
         if not left:

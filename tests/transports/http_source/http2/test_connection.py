@@ -123,6 +123,43 @@ async def test_a_client_that_leaves_cancels_all_it_asked_for(running: Any, dial:
         assert served.source.server.contained == 0
 
 
+async def test_what_was_read_as_the_client_left_is_not_served(running: Any, dial: Any, autojump_clock: Any) -> None:
+    """Writing has found it gone; a request that was on its way to us by then would have nobody to cancel it."""
+    said: list[bytes] = []
+
+    class Leaving:
+        """A client that is gone as soon as something is written, and whose last words are read all the same."""
+
+        protocol = "h2"
+
+        async def send_all(self, data: bytes) -> None:
+            await trio.lowlevel.checkpoint()
+            raise trio.BrokenResourceError
+
+        async def receive_some(self, _max_bytes: int) -> bytes:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            return said.pop(0) if said else b""
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with running() as served:
+        client, ours = trio.testing.memory_stream_pair()
+        peer = type(await dial(served))(client)
+        body = served.modern("tools/call", 1, name="slow")
+        for say in (peer.start(), peer.send("POST", "/mcp", body, served.mirror(body))):
+            await say
+            said.append(bytes(await ours.receive_some()))
+        said[:] = [b"".join(said)]
+        served.nursery.start_soon(served.source.server.handle, Leaving())
+        await trio.sleep(5)
+
+        assert not said
+        assert len(served.pipeline.lane.tickets) == 0
+        assert served.source.server.connections == 1
+
+
 @pytest.mark.parametrize(("code", "statuses"), [(0, [200, 200]), (2, [0, 0])])
 async def test_a_client_may_say_goaway_in_mid_call(
     running: Any, dial: Any, autojump_clock: Any, code: int, statuses: list[int]

@@ -171,7 +171,10 @@ class Client(msgspec.Struct, frozen=True, kw_only=True):
     address: str | None = None
     """Remote address without port, where there is one."""
     headers: Mapping[str, str] = {}
-    """Request headers, names in lower case; empty where the transport has none. Never forwarded as they are."""
+    """
+    Request headers, names in lower case, without `content-length`, which is about the message; empty where the
+    transport has none. Never forwarded as they are.
+    """
     certificate: str | None = None
     """The client certificate that the TLS layer verified, in PEM; None where there is none, or nobody verified it."""
 

@@ -70,7 +70,7 @@ def _lines(version: str | None, method: str, target: str | None) -> bytes:
     lines = render_headers(headers)
     if len(lines) <= _MAX_LINES:
         if len(_known_lines) >= _MAX_KNOWN:
-            del _known_lines[next(iter(_known_lines))]
+            _known_lines.pop(next(iter(_known_lines)), None)  # a gateway in another thread may have done so
         _known_lines[version, method, target] = lines
     return lines
 
